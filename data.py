@@ -1,0 +1,290 @@
+"""Photographs, vessel masks and fields of view: finding, pairing, reading, splitting, and training crops.
+
+Layout of `new_data`, written by augment.py and read by train.py and test.py:
+
+    new_data/dataset.json            size, seed and number of eyes
+    new_data/{train,test}/image/     photographs, RGB PNG
+    new_data/{train,test}/mask/      vessel masks of the same names, 0 or 255; test/mask only with test labels
+    new_data/{train,test}/fov/       fields of view of the same names, 0 or 255
+    new_data/test/second_observer/   the second human's vessel masks, where DRIVE has them
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils import UserError, atomic
+
+SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
+MAX_PIXELS = 120_000_000  # larger files are refused before they are decoded: they could exhaust the memory
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order; hidden files and other files are passed over."""
+    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file.
+
+    Returns:
+        uint8 (H, W, 3) RGB. Grey becomes RGB, 16 bit are scaled to 8, transparency is dropped, and the
+        orientation that a camera noted is applied.
+
+    Raises:
+        UserError: missing, not an image, truncated or too large.
+    """
+    import imageio.v3 as iio
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        # Pillow, since imageio's own choice for TIFF cannot decode LZW without a further package
+        with iio.imopen(path, "r", plugin="pillow") as file:
+            shape = file.properties(index=0).shape
+            if shape[0] * shape[1] > MAX_PIXELS:
+                raise UserError(f"{path}: {shape[1]}x{shape[0]} pixels are more than {MAX_PIXELS:,}; shrink it")
+            sixteen_bit = file.properties(index=0).dtype == np.uint16
+            image = file.read(index=0, rotate=True, mode=None if sixteen_bit else "RGB")
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+    if sixteen_bit:
+        image = (image // 257).astype(np.uint8)
+        image = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image[..., :3]
+    return np.ascontiguousarray(image)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a vessel mask or a field of view.
+
+    Returns:
+        uint8 (H, W), exactly 0 or 255. A nearly binary file (compressed as JPEG, say) is split at 127.
+
+    Raises:
+        UserError: unreadable, or not a mask.
+    """
+    mask = read_image(path).max(axis=2)
+    if mask.max() == 1:
+        mask = mask * 255
+    between = np.count_nonzero((mask > 32) & (mask < 223))
+    if between > 0.02 * mask.size:
+        share = 100 * between / mask.size
+        raise UserError(f"{path}: not a mask of 0 and 255 ({share:.0f} % of its pixels are grey)")
+    return np.where(mask > 127, 255, 0).astype(np.uint8)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write RGB or grey, uint8 or uint16, atomically as PNG.
+
+    OpenCV encodes and Python writes, because OpenCV cannot open names with umlauts on Windows.
+    """
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    with atomic(path) as temporary:
+        temporary.write_bytes(png.tobytes())
+
+
+def estimate_fov(photograph: np.ndarray) -> np.ndarray:
+    """Find the field of view of a fundus photograph: the lit disc in dark surroundings.
+
+    Args:
+        photograph: uint8 (H, W, 3) RGB.
+
+    Returns:
+        uint8 (H, W), exactly 0 or 255; all 255 where there are no dark surroundings.
+    """
+    # the retina is red: that channel stands out from the surroundings most, even near a dim border
+    red = cv2.medianBlur(np.ascontiguousarray(photograph[..., 0]), 5)
+    dark, bright = np.percentile(red, [1, 90])
+    lit = (red > dark + 0.15 * (bright - dark)).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(lit)
+    fov = np.full(red.shape, 255, np.uint8)
+    if count < 2 or bright - dark < 10:
+        return fov
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    if stats[largest, cv2.CC_STAT_AREA] < 0.1 * red.size:
+        return fov
+    # a disc, also one cut off by the frame, is convex: the hull closes dark vessels and shadows at its border
+    outline = cv2.findNonZero((labels == largest).astype(np.uint8))
+    return cv2.fillConvexPoly(np.zeros_like(fov), cv2.convexHull(outline), 255)
+
+
+def normalize(photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Photograph uint8 (H, W, 3) to the network's input, float32 (3, H, W).
+
+    Every channel is brought to mean 0 and standard deviation 1 of its own photograph (`statistics`), so that
+    cameras and exposures look alike; outside the field of view it is 0.
+    """
+    image = (photograph - mean) / std
+    image[fov == 0] = 0
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+
+def statistics(photograph: np.ndarray, fov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel inside the field of view, float32 (3,) each."""
+    mean, std = cv2.meanStdDev(photograph, mask=fov)
+    return mean[:, 0].astype(np.float32), np.maximum(std[:, 0], 1).astype(np.float32)
+
+
+@dataclass
+class Eye:
+    """One photograph and what is known of it, all of the same height and width."""
+
+    name: str  # such as 21_training_0
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    fov: np.ndarray  # uint8 (H, W), 0 or 255
+    mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
+    second: np.ndarray | None = None  # a second observer's mask
+
+    @property
+    def input(self) -> np.ndarray:
+        """The network's input, float32 (3, H, W)."""
+        return normalize(self.image, self.fov, *statistics(self.image, self.fov))
+
+
+def read_eyes(folder: Path, labels: bool) -> list[Eye]:
+    """Read `new_data/train` or `new_data/test`.
+
+    Args:
+        folder: has `image/`, and where known `mask/`, `fov/`, `second_observer/` with files of the same names.
+        labels: whether an image without a mask is an error.
+
+    Raises:
+        UserError: nothing there, or files missing, unreadable or of another size; all are named.
+    """
+    if not (folder / "image").is_dir() or not (images := list_images(folder / "image")):
+        raise UserError(f"{folder / 'image'}: no images; write them with: python augment.py")
+    eyes, problems = [], []
+    for path in images:
+        try:
+            eyes.append(read_eye(path, folder, labels))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n  ".join([f"{folder}: {len(problems)} unusable; run augment.py again", *problems]))
+    return eyes
+
+
+def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
+    """Read one image of `folder/image` with the files that belong to it; see `read_eyes`."""
+    eye = Eye(path.stem, image := read_image(path), np.empty(0))
+    for part, needed in (("fov", False), ("mask", labels), ("second_observer", False)):
+        file = folder / part / path.name
+        if not needed and not (folder / part).is_dir():
+            continue
+        mask = read_mask(file)
+        if mask.shape != image.shape[:2]:
+            raise UserError(f"{file}: {size(mask)} pixels, but {path.name} has {size(image)}")
+        setattr(eye, {"second_observer": "second"}.get(part, part), mask)
+    if not eye.fov.size:
+        eye.fov = estimate_fov(image)
+    return eye
+
+
+def size(image: np.ndarray) -> str:
+    """Width x height in words."""
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def eye_of(name: str) -> str:
+    """The eye that a copy shows: 21_training_3 -> 21_training."""
+    return re.sub(r"_\d+$", "", name)
+
+
+def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:
+    """Split copies into `train` and `validation` so that all copies of an eye are on the same side.
+
+    A random split of the copies instead would leave copies of nearly every validation eye in training, and
+    its validation scores would be worthless.
+
+    Raises:
+        UserError: fewer than two eyes.
+    """
+    from sklearn.model_selection import GroupShuffleSplit
+
+    eyes = [eye_of(name) for name in names]
+    if len(set(eyes)) < 2:
+        raise UserError(f"{len(set(eyes))} eye: a split into training and validation needs at least 2")
+    sides = next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(names, groups=eyes))
+    split = {side: [names[i] for i in rows] for side, rows in zip(("train", "validation"), sides, strict=True)}
+    check_split(split)
+    return split
+
+
+def check_split(split: dict[str, list[str]]) -> None:
+    """Raise UserError if an eye is in both training and validation."""
+    both = {eye_of(n) for n in split["train"]} & {eye_of(n) for n in split["validation"]}
+    if both:
+        raise UserError(f"split: {', '.join(sorted(both))} in both training and validation; split by eye")
+
+
+class Crops:
+    """An endless row of random training crops, a map-style torch data set.
+
+    Crop i depends on the seed and on i alone: the same for any number of workers, and a training that is
+    resumed at crop i sees what it would have seen without the interruption.
+
+    Item i: image float32 (3, crop, crop), vessel mask float32 (1, crop, crop) of 0 and 1, field of view
+    float32 (1, crop, crop) of 0 and 1.
+    """
+
+    def __init__(self, eyes: Sequence[Eye], crop: int, seed: int, length: int) -> None:
+        self.eyes, self.crop, self.seed, self.length = list(eyes), crop, seed, length
+        self.statistics = [statistics(eye.image, eye.fov) for eye in self.eyes]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, i])
+        which = int(rng.integers(len(self.eyes)))
+        eye = self.eyes[which]
+        # one draw moves all three; masks by nearest neighbour, so that they stay 0 or 255
+        matrix, crop = random_affine(rng, eye.fov, self.crop), (self.crop, self.crop)
+        nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        image = cv2.warpAffine(eye.image, matrix, crop, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        mask = cv2.warpAffine(eye.mask, matrix, crop, flags=nearest)
+        fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
+        # the photograph's own statistics, not the jittered crop's, which would undo the jitter
+        image = normalize(jitter_colour(rng, image), fov, *self.statistics[which])
+        return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
+
+
+def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.ndarray:
+    """A random flip, rotation and scale (0.8 to 1.25) around a random point of the field of view.
+
+    Returns:
+        float64 (2, 3), the matrix from pixels of the crop to pixels of the photograph.
+    """
+    height, width = fov.shape
+    centre = np.array([width / 2, height / 2])
+    for _ in range(100):  # a field of view is most of the photograph; an almost empty one must not hang
+        point = rng.uniform(0, [width, height])
+        if fov[int(point[1]), int(point[0])]:
+            centre = point
+            break
+    angle = rng.uniform(0, 2 * np.pi)
+    scale = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    turn = np.array([[cos, -sin], [sin, cos]]) * [rng.choice([-1, 1]), 1]
+    return np.column_stack([turn, centre - turn @ [crop / 2, crop / 2]])
+
+
+def jitter_colour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Random gamma, brightness, and contrast of each colour channel; uint8 (H, W, 3) in and out."""
+    ramp = np.linspace(0, 1, 256)[:, None]
+    gamma = np.exp(rng.uniform(-0.25, 0.25))
+    contrast = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 3))
+    table = ramp**gamma * contrast + rng.uniform(-0.06, 0.06)
+    # one table look-up does all three
+    return cv2.LUT(image, np.rint(255 * table.clip(0, 1)).astype(np.uint8)[None])

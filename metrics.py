@@ -1,0 +1,139 @@
+"""Scores of a vessel segmentation as pure functions.
+
+Everything is derived from one count: how many vessel and how many background pixels, inside the mask of
+valid pixels, have each of the 65,536 probability levels that a 16-bit image can hold. From it follow the
+confusion counts at any threshold, and the ROC and precision-recall curves without sorting a pixel. Counts of
+several images add up to their pooled count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LEVELS = 65536
+COLUMNS = ("jaccard", "f1", "recall", "precision", "specificity", "accuracy", "auc", "average_precision")
+
+
+def quantize(probability: np.ndarray) -> np.ndarray:
+    """Probabilities in [0, 1], any shape, to the uint16 levels 0..65535 in which they are stored and scored."""
+    return np.rint(np.clip(probability, 0, 1) * (LEVELS - 1)).astype(np.uint16)
+
+
+def level_of(threshold: float) -> int:
+    """The lowest level that counts as vessel at a threshold in [0, 1]: probability >= threshold."""
+    return int(np.ceil(np.round(threshold * (LEVELS - 1), 6)))
+
+
+def count_levels(levels: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Count the levels of background and of vessel pixels.
+
+    Args:
+        levels: uint16 (H, W), from `quantize`.
+        truth: vessel mask (H, W), non-zero is vessel.
+        valid: mask of the pixels that count (H, W), such as the field of view; non-zero counts.
+
+    Returns:
+        int64 (2, 65536): row 0 the background, row 1 the vessels.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if not levels.shape == truth.shape == valid.shape:
+        raise ValueError(f"shapes differ: levels {levels.shape}, truth {truth.shape}, valid {valid.shape}")
+    inside = valid > 0
+    vessel = truth > 0
+    return np.stack([np.bincount(levels[inside & side], minlength=LEVELS) for side in (~vessel, vessel)])
+
+
+def confusion(counts: np.ndarray, threshold: float) -> tuple[int, int, int, int]:
+    """True positives, false positives, false negatives and true negatives (pixels) at a threshold in [0, 1]."""
+    level = level_of(threshold)
+    fp, tp = counts[:, level:].sum(axis=1)
+    tn, fn = counts[:, :level].sum(axis=1)
+    return int(tp), int(fp), int(fn), int(tn)
+
+
+def ratio(part: int, whole: int, wrong: int) -> float:
+    """part / whole; where there was nothing to count, 1 if nothing went `wrong` either, else 0."""
+    return part / whole if whole else float(wrong == 0)
+
+
+def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
+    """All scores of one image, or of a pooled count.
+
+    Args:
+        counts: int64 (2, 65536), from `count_levels`.
+        threshold: in [0, 1]; pixels of at least this probability are vessels.
+
+    Returns:
+        The values of `COLUMNS`, each in [0, 1]. Where a ratio has nothing to count (a truth or a prediction
+        without vessels or without background) it is 1 if prediction and truth agree there, else 0. `auc` and
+        `average_precision` are NaN where the truth has only one of the two classes: they are not defined.
+    """
+    tp, fp, fn, tn = confusion(counts, threshold)
+    background, vessels = (int(n) for n in counts.sum(axis=1))
+    return {
+        "jaccard": ratio(tp, tp + fp + fn, 0),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn, 0),
+        "recall": ratio(tp, vessels, fp),
+        "precision": ratio(tp, tp + fp, fn),
+        "specificity": ratio(tn, background, fn),
+        "accuracy": ratio(tp + tn, background + vessels, 0),
+        "auc": auc(counts),
+        "average_precision": average_precision(counts),
+    }
+
+
+def roc_curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rate, float64 (65537,) each, for thresholds from above 1 down to 0."""
+    positives = np.concatenate([np.zeros((2, 1), np.int64), counts[:, ::-1].cumsum(axis=1)], axis=1)
+    return positives[0] / positives[0, -1], positives[1] / positives[1, -1]
+
+
+def auc(counts: np.ndarray) -> float:
+    """Area under the ROC curve by the trapezoidal rule; equal levels count half, as in scikit-learn."""
+    if not counts.sum(axis=1).all():
+        return float("nan")
+    false_rate, true_rate = roc_curve(counts)
+    return float(np.sum(np.diff(false_rate) * (true_rate[1:] + true_rate[:-1])) / 2)
+
+
+def average_precision(counts: np.ndarray) -> float:
+    """Area under the precision-recall curve as a step function, without interpolation, as in scikit-learn."""
+    if not counts.sum(axis=1).all():
+        return float("nan")
+    fp, tp = counts[:, ::-1].cumsum(axis=1)
+    precision = tp / np.maximum(tp + fp, 1)
+    return float(np.sum(np.diff(tp, prepend=0) * precision) / tp[-1])
+
+
+def best_threshold(counts: np.ndarray) -> tuple[float, float]:
+    """The threshold with the highest F1 on these counts, and that F1.
+
+    Between two levels that occur the F1 is the same everywhere; the middle between them is taken, since it
+    is the value that other images are least likely to disagree with.
+    """
+    fp, tp = counts[:, ::-1].cumsum(axis=1)
+    f1 = (2 * tp / np.maximum(tp + fp + counts[1].sum(), 1))[::-1]  # f1[k]: at least level k is vessel
+    best = int(f1.argmax())
+    last = best + int(np.flatnonzero(f1[best:] == f1[best]).max())
+    same = f1[best : last + 1] == f1[best]
+    run = int(np.argmin(same)) if not same.all() else len(same)
+    return (best + (run - 1) / 2) / (LEVELS - 1), float(f1[best])
+
+
+def expected_f1_threshold(levels: np.ndarray, valid: np.ndarray) -> float:
+    """The threshold with the highest expected F1 of one image, read off its probabilities without a label.
+
+    If the probabilities are calibrated, taking the k most probable pixels as vessels has the expected F1
+    2 * sum(top k) / (k + sum(all)) to first order (Ye et al. 2012; Lipton et al. 2014).
+
+    Args:
+        levels: uint16 (H, W), from `quantize`.
+        valid: mask of the pixels that count (H, W); non-zero counts.
+    """
+    counts = np.bincount(levels[valid > 0], minlength=LEVELS)[::-1]
+    k = counts.cumsum()
+    mass = (counts * (np.arange(LEVELS)[::-1] / (LEVELS - 1))).cumsum()
+    expected = 2 * mass / np.maximum(k + mass[-1], 1e-9)
+    return 1 - int(expected.argmax()) / (LEVELS - 1)

@@ -1,0 +1,103 @@
+"""The U-Net of Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597) with batch normalisation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Sequential):
+    """Twice 3x3 convolution, batch normalisation, ReLU: (N, C_in, H, W) -> (N, C_out, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            # no bias: batch normalisation subtracts it again
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class EncoderBlock(nn.Module):
+    """(N, C_in, H, W) -> skip (N, C_out, H, W) and its half (N, C_out, H/2, W/2)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = ConvBlock(in_channels, out_channels)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        skip = self.conv(x)
+        return skip, self.pool(skip)
+
+
+class DecoderBlock(nn.Module):
+    """(N, C_in, H, W) and skip (N, C_out, 2H, 2W) -> (N, C_out, 2H, 2W)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.conv = ConvBlock(2 * out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.conv(torch.cat([self.up(x), skip], dim=1))
+
+
+class UNet(nn.Module):
+    """Image (N, in_channels, H, W) -> logits (N, out_channels, H, W), any H and W from 1 up.
+
+    Args:
+        in_channels: 3 for RGB.
+        out_channels: 1 for vessel or not.
+        width: filters of the first level; every level below has twice as many.
+        depth: how often the resolution is halved.
+
+    The defaults are the network of the tutorials: 64 to 1024 filters, 31.0 million parameters.
+    """
+
+    def __init__(self, in_channels: int = 3, out_channels: int = 1, width: int = 64, depth: int = 4) -> None:
+        super().__init__()
+        self.config = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "width": width,
+            "depth": depth,
+        }
+        widths = [width * 2**level for level in range(depth + 1)]
+        ins = [in_channels, *widths[:-2]]
+        self.encoder = nn.ModuleList(EncoderBlock(i, o) for i, o in zip(ins, widths[:-1], strict=True))
+        self.bottleneck = ConvBlock(widths[-2], widths[-1])
+        self.decoder = nn.ModuleList(DecoderBlock(2 * w, w) for w in reversed(widths[:-1]))
+        self.classifier = nn.Conv2d(width, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        multiple = 2 ** len(self.encoder)
+        # the borders' own values, so that even one pixel can be padded
+        x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        skips = []
+        for block in self.encoder:
+            skip, x = block(x)
+            skips.append(skip)
+        x = self.bottleneck(x)
+        for block in self.decoder:
+            x = block(x, skips.pop())
+        return self.classifier(x)[..., :height, :width]
+
+
+FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
+
+
+def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
+    """Images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W).
+
+    With `tta` (test-time augmentation) the probabilities of the four flips are averaged. The caller sets
+    evaluation mode, inference mode and autocast.
+    """
+    flips = FLIPS if tta else FLIPS[:1]
+    views = [model(images.flip(dims)).float().sigmoid().flip(dims)[:, 0] for dims in flips]
+    return torch.stack(views).mean(dim=0)

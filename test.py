@@ -1,0 +1,233 @@
+"""Segment the test images of new_data, write masks and pictures, and score them where there are labels."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+import metrics
+from data import Eye, read_eyes, write_png
+from utils import UserError, atomic, autocast, describe, load_checkpoint, pick_device, run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
+FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Segment new_data/test with a trained U-Net. Writes RESULTS: masks/, probability/, "
+        "a picture for each image, and metrics.csv where new_data has test labels.",
+        epilog="example: python test.py --weights files/checkpoint.pth --tta",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
+    parser.add_argument("--weights", type=Path, default=Path("files/checkpoint.pth"), help="a checkpoint")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder to write")
+    parser.add_argument(
+        "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="average the four flips: better, four times the time"
+    )
+    parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    args = parser.parse_args()
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold {args.threshold}: give a probability from 0 to 1")
+    return args
+
+
+def segment(model: nn.Module, eyes: Sequence[Eye], tta: bool) -> Iterator[tuple[np.ndarray, float]]:
+    """Predict each eye at its native size, one after the other.
+
+    Yields:
+        Probability levels uint16 (H, W), 0 outside the field of view, and the seconds the network took.
+    """
+    import torch
+
+    from model import predict
+
+    device = next(model.parameters()).device
+    for eye in eyes:
+        image = torch.from_numpy(eye.input)[None].to(device, memory_format=torch.channels_last)
+        start = time.perf_counter()
+        with torch.inference_mode(), autocast(device):
+            # fetching the result waits for a GPU to end, so that the time is the network's
+            probability = predict(model, image, tta)[0].cpu().numpy()
+        seconds = time.perf_counter() - start
+        yield metrics.quantize(probability * (eye.fov > 0)), seconds
+
+
+def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
+    """Panels side by side: photograph, truth, prediction, and what was found, missed and false in colours.
+
+    Without a truth: photograph, prediction, and the outline of the prediction on the photograph.
+
+    Args:
+        eye: photograph and, where known, truth.
+        prediction: uint8 (H, W), 0 or 255.
+
+    Returns:
+        uint8 (H, W of all panels, 3) RGB.
+    """
+    panels = [eye.image, as_rgb(prediction)]
+    if eye.mask is None:
+        outline, _ = cv2.findContours(prediction, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        panels.append(cv2.drawContours(eye.image.copy(), outline, -1, FALSE, 1))
+    else:
+        truth, found = eye.mask > 0, prediction > 0
+        differences = np.zeros_like(eye.image)
+        for where, colour in ((truth & found, FOUND), (truth & ~found, MISSED), (~truth & found, FALSE)):
+            differences[where] = colour
+        panels[1:1] = [as_rgb(eye.mask)]
+        panels.append(differences)
+    separator = np.full((eye.image.shape[0], 4, 3), 128, np.uint8)
+    row = [part for panel in panels for part in (separator, panel)]
+    return np.hstack(row[1:])
+
+
+def as_rgb(grey: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) to uint8 (H, W, 3)."""
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float) -> None:
+    """Write mask, probability and picture of one eye."""
+    name = re.sub(r"_0$", "", eye.name)
+    prediction = np.where(levels >= metrics.level_of(threshold), 255, 0).astype(np.uint8)
+    write_png(results / "masks" / f"{name}.png", prediction)
+    write_png(results / "probability" / f"{name}.png", levels)
+    write_png(results / f"{eye.name}.png", picture(eye, prediction))
+
+
+def score(
+    eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
+) -> list[dict[str, object]]:
+    """Score every image; then their mean, all pixels pooled, and the second observer's mean where known.
+
+    Returns:
+        A row each: `image` and the columns of `metrics.COLUMNS`.
+    """
+
+    def count(levels: np.ndarray, eye: Eye) -> np.ndarray:
+        return metrics.count_levels(levels, eye.mask, np.full_like(eye.fov, 255) if whole else eye.fov)
+
+    def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+        # an image whose truth has one class only has no AUC and does not count in the mean AUC
+        known = {c: [r[c] for r in rows if not np.isnan(r[c])] for c in metrics.COLUMNS}
+        return {c: float(np.mean(v)) if v else float("nan") for c, v in known.items()}
+
+    counts = [count(*pair) for pair in zip(levels, eyes, strict=True)]
+    each = [metrics.scores(c, threshold) for c in counts]
+    rows = [{"image": eye.name, **scores} for eye, scores in zip(eyes, each, strict=True)]
+    rows += [{"image": "mean", **mean(each)}, {"image": "pooled", **metrics.scores(sum(counts), threshold)}]
+    observed = [eye for eye in eyes if eye.second is not None]
+    if observed:
+        human = [metrics.scores(count(metrics.quantize(eye.second / 255), eye), 0.5) for eye in observed]
+        # a human draws one mask, not a probability: a working point, no curve to measure the area of
+        rows.append(
+            {
+                "image": "second_observer",
+                **mean(human),
+                "auc": float("nan"),
+                "average_precision": float("nan"),
+            }
+        )
+    return rows
+
+
+def write_metrics(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """Write metrics.csv; a score that is not defined is left empty."""
+    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", *metrics.COLUMNS])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {k: v if isinstance(v, str) else "" if np.isnan(v) else f"{v:.8f}" for k, v in row.items()}
+            )
+
+
+def sentence(row: dict[str, float]) -> str:
+    """The scores of one row in one line."""
+    names = {
+        "Jaccard": "jaccard",
+        "F1": "f1",
+        "Recall": "recall",
+        "Precision": "precision",
+        "Acc": "accuracy",
+    }
+    names |= {} if np.isnan(row["auc"]) else {"AUC": "auc"}
+    return " - ".join(f"{name}: {row[column]:.4f}" for name, column in names.items())
+
+
+def main() -> int:
+    args = parse_args()
+    from tqdm import tqdm
+
+    device = pick_device(args.device)
+    model, checkpoint = load_checkpoint(args.weights, device)
+    threshold = checkpoint.get("threshold") if args.threshold is None else args.threshold
+    if threshold is None:
+        raise UserError(
+            f"{args.weights}: holds no threshold (a last.pth?); use checkpoint.pth or give --threshold"
+        )
+    eyes = read_eyes(args.data / "test", labels=(args.data / "test" / "mask").is_dir())
+    print(f"device: {describe(device)}; threshold {threshold:.4f}")
+
+    levels, network_seconds = [], 0.0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = []
+        bar = tqdm(segment(model, eyes, args.tta), total=len(eyes), desc="test", unit="image", disable=None)
+        for eye, (image_levels, seconds) in zip(eyes, bar, strict=True):
+            levels.append(image_levels)
+            network_seconds += seconds
+            # encoding a picture takes about as long as predicting it
+            jobs.append(pool.submit(write_results, args.results, eye, image_levels, threshold))
+        for job in jobs:
+            job.result()
+
+    print(f"network alone: {len(eyes) / network_seconds:.2f} images a second")
+    if all(eye.mask is None for eye in eyes):
+        # one of an earlier run would not belong to these masks
+        (args.results / "metrics.csv").unlink(missing_ok=True)
+        print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
+    else:
+        rows = score(eyes, levels, threshold, args.whole_image)
+        write_metrics(args.results / "metrics.csv", rows)
+        by_name = {row["image"]: row for row in rows}
+        where = "the whole image" if args.whole_image else "the field of view"
+        print(f"mean over {len(eyes)} images, in {where} ({args.results / 'metrics.csv'}):")
+        print(sentence(by_name["mean"]))
+        if "second_observer" in by_name:
+            print(f"second human observer: {sentence(by_name['second_observer'])}")
+        if (squashed := read_size(args.data)) is not None:
+            print(f"scores of truth resized to {squashed}x{squashed}: not comparable with published ones")
+    pictures = "photograph, truth, prediction; white found, orange missed, blue false"
+    print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
+    return 0
+
+
+def read_size(folder: Path) -> int | None:
+    """The size that augment.py squashed the images to, or None if they are native."""
+    try:
+        return json.loads((folder / "dataset.json").read_text()).get("size")
+    except (OSError, ValueError):
+        return None
+
+
+if __name__ == "__main__":
+    run(main)
