@@ -19,7 +19,10 @@ import imageio.v3 as iio
 import numpy as np
 from tqdm import tqdm
 
-TRAINING = ["--width", "16", "--depth", "3", "--epochs", "5", "--crop", "256"]
+from utils import UserError, run
+
+# About a minute on two cores with bfloat16, three without.
+TRAINING = "--width 16 --depth 3 --epochs 4 --crops 320 --batch-size 4 --crop 192".split()
 
 MARKER = "SYNTHETIC.txt"
 NOTE = """SYNTHETIC: everything in this folder was made by demo.py, which replaces the folder when run again.
@@ -303,8 +306,8 @@ def write_drive(
             pass
 
 
-def main() -> None:
-    """Draw the eyes, run the three scripts on them and report."""
+def main() -> int:
+    """Draw the eyes, run the three scripts on them and report; returns the exit status."""
     parser = argparse.ArgumentParser(
         description="Draw a small SYNTHETIC data set in DRIVE's layout, then augment, train and test on it.",
         epilog="example: python demo.py --out demo",
@@ -316,11 +319,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42, help="seed of the drawn eyes, 0 or more")
     arguments = parser.parse_args()
     if arguments.seed < 0:
-        parser.error("--seed must be 0 or more")
+        parser.error(f"--seed {arguments.seed}: give 0 or more")
     out: Path = arguments.out
     if out.is_symlink() or (out.exists() and not (out / MARKER).is_file()):
-        sys.stderr.write(f"demo.py: {out} exists and was not written by demo.py; choose another --out\n")
-        sys.exit(2)
+        raise UserError(f"{out}: exists and was not written by demo.py; choose another --out")
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
@@ -340,14 +342,15 @@ def main() -> None:
         status = subprocess.run(command, check=False).returncode
         if status != 0:
             sys.stderr.write(f"demo.py: {script} failed with exit status {status}\n")
-            sys.exit(status if status > 0 else 128 - status)  # below 0: ended by a signal
+            return status if status > 0 else 128 - status  # below 0: ended by a signal
 
-    with open(results / "metrics.csv", newline="") as file:
+    with (results / "metrics.csv").open(newline="") as file:
         f1 = {row["image"]: float(row["f1"]) for row in csv.DictReader(file)}
     print(f"\nmean F1 on the SYNTHETIC test eyes: {f1['mean']:.4f}")
     print("look at:", results / "01_test_0.png", files / "curves.png", results / "metrics.csv", sep="\n  ")
     print("All of it is SYNTHETIC: demo.py drew the eyes, and the score says nothing about DRIVE.")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
