@@ -8,20 +8,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 import metrics
 from data import Eye, read_eyes, write_png
-from utils import UserError, atomic, autocast, describe, load_checkpoint, pick_device, run
-
-if TYPE_CHECKING:
-    from torch import nn
+from predict import binarize, choose_threshold, overlay, segment
+from utils import atomic, describe, load_checkpoint, pick_device, run
 
 # colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
 FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
@@ -51,31 +47,10 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def segment(model: nn.Module, eyes: Sequence[Eye], tta: bool) -> Iterator[tuple[np.ndarray, float]]:
-    """Predict each eye at its native size, one after the other.
-
-    Yields:
-        Probability levels uint16 (H, W), 0 outside the field of view, and the seconds the network took.
-    """
-    import torch
-
-    from model import predict
-
-    device = next(model.parameters()).device
-    for eye in eyes:
-        image = torch.from_numpy(eye.input)[None].to(device, memory_format=torch.channels_last)
-        start = time.perf_counter()
-        with torch.inference_mode(), autocast(device):
-            # fetching the result waits for a GPU to end, so that the time is the network's
-            probability = predict(model, image, tta)[0].cpu().numpy()
-        seconds = time.perf_counter() - start
-        yield metrics.quantize(probability * (eye.fov > 0)), seconds
-
-
 def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
     """Panels side by side: photograph, truth, prediction, and what was found, missed and false in colours.
 
-    Without a truth: photograph, prediction, and the outline of the prediction on the photograph.
+    Without a truth: photograph, prediction, and the outlines of the prediction on the photograph.
 
     Args:
         eye: photograph and, where known, truth.
@@ -86,8 +61,7 @@ def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
     """
     panels = [eye.image, as_rgb(prediction)]
     if eye.mask is None:
-        outline, _ = cv2.findContours(prediction, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        panels.append(cv2.drawContours(eye.image.copy(), outline, -1, FALSE, 1))
+        panels.append(overlay(eye.image, prediction, eye.fov))
     else:
         truth, found = eye.mask > 0, prediction > 0
         differences = np.zeros_like(eye.image)
@@ -108,7 +82,7 @@ def as_rgb(grey: np.ndarray) -> np.ndarray:
 def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float) -> None:
     """Write mask, probability and picture of one eye."""
     name = re.sub(r"_0$", "", eye.name)
-    prediction = np.where(levels >= metrics.level_of(threshold), 255, 0).astype(np.uint8)
+    prediction = binarize(levels, eye.fov, threshold)
     write_png(results / "masks" / f"{name}.png", prediction)
     write_png(results / "probability" / f"{name}.png", levels)
     write_png(results / f"{eye.name}.png", picture(eye, prediction))
@@ -180,27 +154,24 @@ def main() -> int:
 
     device = pick_device(args.device)
     model, checkpoint = load_checkpoint(args.weights, device)
-    threshold = checkpoint.get("threshold") if args.threshold is None else args.threshold
-    if threshold is None:
-        raise UserError(
-            f"{args.weights}: holds no threshold (a last.pth?); use checkpoint.pth or give --threshold"
-        )
+    threshold = choose_threshold(checkpoint, args.threshold, args.weights)
     eyes = read_eyes(args.data / "test", labels=(args.data / "test" / "mask").is_dir())
     print(f"device: {describe(device)}; threshold {threshold:.4f}")
 
-    levels, network_seconds = [], 0.0
+    levels, seconds = [], 0.0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []
-        bar = tqdm(segment(model, eyes, args.tta), total=len(eyes), desc="test", unit="image", disable=None)
-        for eye, (image_levels, seconds) in zip(eyes, bar, strict=True):
-            levels.append(image_levels)
-            network_seconds += seconds
+        for eye in tqdm(eyes, desc="test", unit="image", disable=None):
+            start = time.perf_counter()
+            probability = segment(model, eye.image, eye.fov, args.tta)
+            seconds += time.perf_counter() - start
+            levels.append(metrics.quantize(probability))
             # encoding a picture takes about as long as predicting it
-            jobs.append(pool.submit(write_results, args.results, eye, image_levels, threshold))
+            jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold))
         for job in jobs:
             job.result()
 
-    print(f"network alone: {len(eyes) / network_seconds:.2f} images a second")
+    print(f"prediction, without reading and writing: {len(eyes) / seconds:.2f} images a second")
     if all(eye.mask is None for eye in eyes):
         # one of an earlier run would not belong to these masks
         (args.results / "metrics.csv").unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""Segment photographs that have no labels and no field-of-view files, of any size and from any camera."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+import metrics
+from data import normalize, statistics
+from utils import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# torch is imported inside the functions that use it, so that --help answers at once
+
+DIAMETER = 540  # pixels of DRIVE's field of view: the scale that the network was trained at
+TILE = 1024  # pixels each way of the largest piece that goes through the network at once
+OUTLINE, BORDER = (0, 160, 255), (230, 159, 0)  # RGB; colour-blind people can tell them apart
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Segment photographs of the retina; no labels, no field-of-view files needed. Writes "
+        "to OUT: masks/, probability/ (16 bit), and each photograph with its vessels outlined.",
+        epilog="example: python predict.py my_photographs eye.jpg --out results/mine",
+    )
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a photograph, or a folder of them")
+    parser.add_argument(
+        "--weights", type=Path, help="a checkpoint (default: files/drive_unet.pth, else files/checkpoint.pth)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/predict"), help="folder to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="average the four flips: better, four times the time"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    args = parser.parse_args()
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold {args.threshold}: give a probability from 0 to 1")
+    return args
+
+
+def segment(
+    model: nn.Module, photograph: np.ndarray, fov: np.ndarray, tta: bool = False, scale: float = 1.0
+) -> np.ndarray:
+    """Predict one photograph: whole, or in tiles without visible seams where it is large.
+
+    Args:
+        model: in evaluation mode, on the device to use.
+        photograph: uint8 (H, W, 3) RGB.
+        fov: field of view, uint8 (H, W), 0 or 255.
+        tta: average the four flips.
+        scale: the network sees a copy this many times as large; see `drive_scale`.
+
+    Returns:
+        Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
+    """
+    import torch
+
+    from model import predict
+    from utils import autocast
+
+    if scale != 1:
+        height, width = (max(1, round(side * scale)) for side in fov.shape)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        copy = cv2.resize(photograph, (width, height), interpolation=how)
+        copy_fov = cv2.resize(fov, (width, height), interpolation=cv2.INTER_NEAREST)
+        probability = segment(model, copy, copy_fov, tta)
+        return cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR) * (fov > 0)
+
+    device = next(model.parameters()).device
+    mean, std = statistics(photograph, fov)
+    probability = np.zeros(fov.shape, np.float32)
+    for tile, around, inner in tiles(fov.shape, model.config["depth"]):
+        if not fov[tile].any():
+            continue
+        image = normalize(photograph[around], fov[around], mean, std)
+        batch = torch.from_numpy(image)[None].to(device, memory_format=torch.channels_last)
+        with torch.inference_mode(), autocast(device):
+            probability[tile] = predict(model, batch, tta)[0].cpu().numpy()[inner]
+    return probability * (fov > 0)
+
+
+def tiles(shape: tuple[int, int], depth: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
+    """Cut (H, W) into tiles that a U-Net of this depth predicts as it would predict the whole.
+
+    Yields:
+        The tile's place in the whole, the place of the tile with what the network must see around it, and
+        the tile's place in that.
+    """
+    # a pixel depends on at most 7 * 2^depth pixels each way
+    grid, margin = 2**depth, 8 * 2**depth
+    step = max(TILE - 2 * margin, grid)
+
+    def cut(length: int) -> list[tuple[slice, slice, slice]]:
+        if length <= TILE:
+            return [(slice(length), slice(length), slice(length))]
+        pieces = []
+        for start in range(0, length, step):
+            stop = min(start + step, length)
+            # pooling must meet the pixels in the same groups as in the whole: counted from its start, and in a
+            # flipped view from its end
+            low, high = max(start - margin, 0), min(start + step + margin + length % grid, length)
+            pieces.append((slice(start, stop), slice(low, high), slice(start - low, stop - low)))
+        return pieces
+
+    for rows in cut(shape[0]):
+        for columns in cut(shape[1]):
+            yield tuple(zip(rows, columns, strict=True))
+
+
+def drive_scale(fov: np.ndarray) -> float:
+    """How many times as large a photograph must be for its field of view to be as large as DRIVE's.
+
+    Args:
+        fov: uint8 (H, W), 0 or 255.
+
+    Returns:
+        1 where the diameter is close to DRIVE's already.
+    """
+    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it
+    diameter = 2 * cv2.minEnclosingCircle(cv2.findNonZero(fov))[1]
+    if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
+        diameter = max(diameter, DIAMETER)
+    return 1.0 if 510 <= diameter <= 570 else DIAMETER / diameter
+
+
+def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:
+    """The probability in [0, 1] that makes a vessel: the one asked for, or else the checkpoint's.
+
+    Raises:
+        UserError: none was asked for and the checkpoint holds none.
+    """
+    threshold = checkpoint.get("threshold") if asked is None else asked
+    if threshold is None:
+        raise UserError(f"{weights}: holds no threshold (a last.pth?); use checkpoint.pth or give --threshold")
+    return threshold
+
+
+def binarize(levels: np.ndarray, fov: np.ndarray, threshold: float) -> np.ndarray:
+    """Probability levels uint16 (H, W) to vessel mask uint8 (H, W), 0 or 255; 0 outside the field of view."""
+    return np.where((levels >= metrics.level_of(threshold)) & (fov > 0), 255, 0).astype(np.uint8)
+
+
+def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Photograph with the outlines of vessels (blue) and field of view (orange), uint8 (H, W, 3) RGB."""
+    thickness = max(1, round(max(mask.shape) / 1000))  # a line of one pixel would vanish on a small screen
+    picture = photograph.copy()
+    for shape, colour in ((fov, BORDER), (mask, OUTLINE)):
+        lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, lines, -1, colour, thickness)
+    return picture
