@@ -172,6 +172,8 @@ def write_eye(source: Source, out: Path, square: int | None, seed: int) -> list[
         eye = read_source(source, square)
     except UserError as error:
         return str(error).splitlines()
+    if source.part == "train" and eye.mask is None:
+        return []  # reported as missing when the files were paired
     number = int(re.match(r"\d+", source.image.name)[0])
     own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from utils import UserError, run
 
 # About a minute on two cores with bfloat16, three without.
-TRAINING = "--width 16 --depth 3 --epochs 4 --crops 320 --batch-size 4 --crop 192".split()
+TRAINING = ["--width=16", "--depth=3", "--epochs=4", "--crops=320", "--batch-size=4", "--crop=192"]
 
 MARKER = "SYNTHETIC.txt"
 NOTE = """SYNTHETIC: everything in this folder was made by demo.py, which replaces the folder when run again.

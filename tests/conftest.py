@@ -1,0 +1,49 @@
+"""Small eyes and a small trained network that the tests share; real files in DRIVE's formats."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import augment
+import demo
+import train
+
+HEIGHT, WIDTH = 96, 92
+
+
+def run_script(main: Callable[[], int | None], *arguments: object) -> int | None:
+    """Run a script's main with these command line arguments in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+        return main()
+
+
+@pytest.fixture(scope="session")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic DRIVE: 7 eyes to train, 3 labelled ones to test, with a second observer."""
+    folder = tmp_path_factory.mktemp("drive") / "DRIVE"
+    demo.write_drive(folder, train=7, test=3, height=HEIGHT, width=WIDTH)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_data(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What augment.py makes of it."""
+    folder = tmp_path_factory.mktemp("augmented") / "new_data"
+    run_script(augment.main, "--drive", drive, "--out", folder)
+    return folder
+
+
+TINY = ["--width=4", "--depth=2", "--crop=64", "--batch-size=4", "--device=cpu"]
+
+
+@pytest.fixture(scope="session")
+def files(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What train.py makes of that in three short epochs."""
+    folder = tmp_path_factory.mktemp("trained") / "files"
+    run_script(train.main, "--data", new_data, "--files", folder, *TINY, "--epochs", 3, "--crops", 40)
+    return folder

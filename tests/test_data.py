@@ -1,0 +1,111 @@
+"""The split leaks no eye; crops are reproducible and move photograph and masks together."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import data
+from data import Crops, check_split, estimate_fov, eye_of, read_eyes, split_by_eye
+from demo import draw_eye
+from utils import UserError
+
+NAMES = [f"{n}_training_{k}" for n in range(21, 41) for k in range(4)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_three_of_twenty_eyes_validate_with_all_their_copies(seed: int) -> None:
+    split = split_by_eye(NAMES, seed=seed)
+    assert len(split["validation"]) == 12
+    assert sorted(split["train"] + split["validation"]) == sorted(NAMES)
+    eyes = {eye_of(n) for n in split["validation"]}
+    assert len(eyes) == 3
+    assert not eyes & {eye_of(n) for n in split["train"]}
+    assert split == split_by_eye(NAMES, seed=seed)
+    assert split != split_by_eye(NAMES, seed=seed + 100)
+
+
+def test_an_eye_on_both_sides_is_an_error() -> None:
+    with pytest.raises(UserError, match="22_training"):
+        check_split({"train": ["21_training_0", "22_training_3"], "validation": ["22_training_0"]})
+
+
+def test_one_eye_cannot_be_split() -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        split_by_eye(NAMES[:4])
+
+
+def test_crops_depend_on_seed_and_index_alone(new_data: Path) -> None:
+    eyes = read_eyes(new_data / "train", labels=True)
+    one, two, other = (Crops(eyes, 48, seed, 100) for seed in (1, 1, 2))
+    for i in (0, 7, 99):
+        first = one[i]
+        _ = two[3]
+        for a, b in zip(first, two[i], strict=True):
+            assert (a == b).all()
+        assert any((a != b).any() for a, b in zip(first, other[i], strict=True))
+    assert (one[0][0] != one[1][0]).any()
+
+
+def test_crops_are_what_the_network_takes(new_data: Path) -> None:
+    crops = Crops(read_eyes(new_data / "train", labels=True), 48, 0, 100)
+    for i in range(20):
+        image, mask, fov = crops[i]
+        assert image.shape == (3, 48, 48)
+        assert mask.shape == fov.shape == (1, 48, 48)
+        assert {a.dtype for a in (image, mask, fov)} == {np.dtype(np.float32)}
+        assert set(np.unique(mask)) <= {0, 1}
+        assert set(np.unique(fov)) <= {0, 1}
+        assert (image[:, fov[0] == 0] == 0).all()
+        assert fov.mean() > 0.2  # centred inside the field of view
+
+
+def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # an eye whose red channel is its mask and whose green channel is its field of view
+    monkeypatch.setattr(data, "jitter_colour", lambda rng, image: image)
+    _, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
+    crops = Crops([data.Eye("x", np.dstack([mask, fov, mask]), np.full_like(fov, 255), mask)], 64, 0, 50)
+    mean, std = crops.statistics[0]
+    seen = 0
+    for i in range(50):
+        image, moved, _ = crops[i]
+        red = image[0] * std[0] + mean[0]
+        clear = (red < 5) | (red > 250)  # between them the photograph is interpolated, the mask is not
+        assert ((red > 127) == (moved[0] > 0))[clear].all()
+        seen += int(moved.sum())
+    assert seen > 1000
+
+
+def test_a_mask_that_is_missing_or_of_another_size_is_named(new_data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(new_data / "train", tmp_path / "train")
+    (folder / "mask" / "21_training_0.png").unlink()
+    data.write_png(folder / "fov" / "22_training_0.png", np.full((10, 10), 255, np.uint8))
+    with pytest.raises(UserError) as error:
+        read_eyes(folder, labels=True)
+    assert "21_training_0.png" in str(error.value)
+    assert "22_training_0.png" in str(error.value)
+
+
+def test_a_field_of_view_is_estimated_where_there_is_none(new_data: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(new_data / "test", tmp_path / "test")
+    shutil.rmtree(folder / "fov")
+    for estimated, drawn in zip(read_eyes(folder, True), read_eyes(new_data / "test", True), strict=True):
+        a, b = estimated.fov > 0, drawn.fov > 0
+        assert (a & b).sum() / (a | b).sum() > 0.95
+
+
+def test_estimated_fields_of_view_agree_with_drawn_ones_at_full_size() -> None:
+    photograph, _, fov = draw_eye(np.random.default_rng(1))
+    a, b = estimate_fov(photograph) > 0, fov > 0
+    assert (a & b).sum() / (a | b).sum() > 0.98
+
+
+def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data: Path) -> None:
+    for eye in read_eyes(new_data / "test", labels=True):
+        inside = eye.input[:, eye.fov > 0]
+        assert inside.mean(axis=1) == pytest.approx([0, 0, 0], abs=1e-3)
+        assert inside.std(axis=1) == pytest.approx([1, 1, 1], abs=1e-3)
+        assert (eye.input[:, eye.fov == 0] == 0).all()

@@ -1,0 +1,69 @@
+"""The network has the size it says, takes any size and returns the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from model import UNet, predict
+from train import vessel_loss
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [({}, 31_037_633), ({"width": 16, "depth": 3}, 482_737), ({"width": 8, "depth": 2}, 29_625)],
+)
+def test_parameter_count(settings: dict[str, int], parameters: int) -> None:
+    assert sum(p.numel() for p in UNet(**settings).parameters()) == parameters
+
+
+def test_defaults_go_from_64_to_1024_filters() -> None:
+    widths = [m.out_channels for m in UNet().modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [min(widths[:-1]), max(widths)] == [64, 1024]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 33), (64, 64), (71, 5)])
+def test_any_size_in_the_same_out(size: tuple[int, int]) -> None:
+    model = UNet(width=4, depth=3).eval()
+    assert model(torch.rand(2, 3, *size)).shape == (2, 1, *size)
+
+
+def test_padding_leaves_the_rest_of_the_image_alone() -> None:
+    torch.manual_seed(0)
+    model = UNet(width=4, depth=1).eval()
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.allclose(model(image[..., :63, :61])[..., :48, :48], model(image)[..., :48, :48], atol=1e-5)
+
+
+def test_tta_averages_the_four_flips() -> None:
+    torch.manual_seed(0)
+    model, image = UNet(width=4, depth=2).eval(), torch.rand(1, 3, 32, 48)
+    with torch.inference_mode():
+        whole = predict(model, image, tta=True)
+        for dims in ((-1,), (-2,), (-2, -1)):
+            assert torch.allclose(predict(model, image.flip(dims), tta=True).flip(dims), whole, atol=1e-6)
+        assert not torch.allclose(predict(model, image), whole, atol=1e-4)
+
+
+def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu() -> None:
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = UNet(width=4, depth=2).eval()
+        image = torch.rand(2, 3, 33, 47, device="cuda")
+        logits = model(image)
+        fov = torch.ones(2, 1, 33, 47, device="cuda")
+        assert vessel_loss(logits, torch.zeros_like(fov), fov, dice=1).device.type == "cuda"
+        assert predict(model, image, tta=True).device.type == "cuda"
+
+
+def test_loss_counts_inside_the_field_of_view_only() -> None:
+    torch.manual_seed(0)
+    logits, masks = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) < 0.2).float()
+    fovs = torch.zeros(2, 1, 8, 8)
+    fovs[..., 2:6, 2:6] = 1
+    changed = torch.where(fovs > 0, logits, 100 * torch.randn(2, 1, 8, 8))
+    assert vessel_loss(changed, masks, fovs, dice=1) == vessel_loss(logits, masks, fovs, dice=1)
+    inside = torch.nn.functional.binary_cross_entropy_with_logits(logits[..., 2:6, 2:6], masks[..., 2:6, 2:6])
+    assert vessel_loss(logits, masks, fovs).item() == pytest.approx(inside.item(), abs=1e-6)
+    assert vessel_loss(logits, masks, fovs, dice=1) > vessel_loss(logits, masks, fovs)

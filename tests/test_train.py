@@ -1,0 +1,149 @@
+"""Training is reproducible, resumable and honest about its split; checkpoints stand for themselves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from conftest import TINY, run_script
+
+import train
+from data import eye_of
+from utils import UserError, load_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = [*TINY, "--epochs=2", "--crops=24"]
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def rows(files: Path) -> list[dict[str, str]]:
+    with (files / "history.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> None:
+    assert sorted(f.name for f in files.iterdir() if f.suffix) == [
+        "checkpoint.pth",
+        "curves.png",
+        "history.csv",
+        "last.pth",
+        "split.json",
+    ]
+    history = rows(files)
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
+    assert cv2.imread(str(files / "curves.png")).std() > 10
+
+
+def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files: Path, new_data: Path) -> None:
+    split = json.loads((files / "split.json").read_text())
+    names = {f.stem for f in (new_data / "train" / "image").iterdir()}
+    assert set(split["train"]) | set(split["validation"]) == names
+    assert not {eye_of(n) for n in split["train"]} & {eye_of(n) for n in split["validation"]}
+    assert load(files / "checkpoint.pth")["split"] == split
+
+
+def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
+    model, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
+    assert model.config == {"in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
+    assert same(model.state_dict(), checkpoint["weights"])
+    best = max(rows(files), key=lambda row: float(row["f1"]))
+    assert checkpoint["scores"]["epoch"] == int(best["epoch"])
+    assert checkpoint["threshold"] == pytest.approx(float(best["threshold"]), abs=1e-6)
+    assert {"torch", "numpy", "python", "opencv"} <= checkpoint["versions"].keys()
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data: Path, tmp_path: Path) -> None:
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_script(train.main, "--data", new_data, "--files", tmp_path / folder, *SHORT, "--seed", seed)
+    a, b, c = (load(tmp_path / f / "last.pth")["weights"] for f in "abc")
+    assert same(a, b)
+    assert not same(a, c)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+
+
+@pytest.mark.parametrize("ema", ["--ema=0", "--ema=0.9"])
+def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
+    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, ema: str
+) -> None:
+    settings = ["--data", new_data, *SHORT, ema]
+    run_script(train.main, *settings, "--files", tmp_path / "whole")
+
+    steps = iter(range(1000))
+    update = torch.optim.AdamW.step
+
+    def interrupted(self, *args):
+        if next(steps) in (2, 7):  # in the middle of the first and of the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return update(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    assert run_script(train.main, *settings, "--files", tmp_path / "parts") == 130
+    assert "--resume" in capsys.readouterr().err
+    assert run_script(train.main, *settings, "--files", tmp_path / "parts", "--resume") == 130
+    assert run_script(train.main, *settings, "--files", tmp_path / "parts", "--resume") == 0
+    whole, parts = (load(tmp_path / f / "last.pth") for f in ("whole", "parts"))
+    assert same(whole["weights"], parts["weights"])
+    best = [load(tmp_path / f / "checkpoint.pth") for f in ("whole", "parts")]
+    assert same(best[0]["weights"], best[1]["weights"])
+    assert best[0]["threshold"] == best[1]["threshold"]
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_resuming_with_other_settings_is_refused_and_the_difference_named(new_data: Path, files: Path) -> None:
+    other = [*TINY, "--epochs", 3, "--crops", 40, "--lr", 0.001, "--seed", 7]
+    with pytest.raises(UserError, match=r"--lr 0\.005, not 0\.001; --seed 42, not 7"):
+        run_script(train.main, "--data", new_data, "--files", files, *other, "--resume")
+
+
+def test_resuming_a_finished_training_says_so_and_changes_nothing(new_data: Path, files: Path, capsys) -> None:
+    before = (files / "last.pth").read_bytes()
+    settings = [*TINY, "--epochs", 3, "--crops", 40]
+    assert run_script(train.main, "--data", new_data, "--files", files, *settings, "--resume") == 0
+    assert "done already" in capsys.readouterr().out
+    assert (files / "last.pth").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_best(
+    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["--data", new_data, "--files", tmp_path, *SHORT]
+    calls = iter(range(1000))
+    loss = train.vessel_loss
+    monkeypatch.setattr(train, "vessel_loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 8 else 1))
+    with pytest.raises(UserError, match="the loss became nan in step 3 of the epoch"):
+        run_script(train.main, *settings)
+    model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
+    assert all(w.isfinite().all() for w in model.state_dict().values())
+
+
+def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
+    rates = [train.one_cycle(p / 100, 0.01) for p in range(101)]
+    assert max(rates) == rates[30] == pytest.approx(0.01)
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert rates[-1] < 1e-6
+
+
+def test_without_data_the_message_names_the_next_command(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "train.py", "--data", tmp_path / "nothing", "--files", tmp_path / "files"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "python augment.py" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "files").exists()
