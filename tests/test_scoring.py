@@ -1,0 +1,187 @@
+"""test.py writes masks, pictures and scores that can be recomputed from its own files."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import HEIGHT, WIDTH, run_script
+from sklearn import metrics as reference
+
+import metrics
+import test as scoring
+from data import read_mask
+from utils import UserError, load_checkpoint
+
+NAMES = ["01_test", "02_test", "03_test"]
+
+
+@pytest.fixture(scope="module")
+def results(new_data: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What test.py writes with labels and a second observer."""
+    folder = tmp_path_factory.mktemp("scored") / "results"
+    assert score(new_data, files, folder) == 0
+    return folder
+
+
+def score(new_data: Path, files: Path, results: Path, *more: object) -> int | None:
+    """Run test.py."""
+    weights = files / "checkpoint.pth"
+    return run_script(
+        scoring.main, "--data", new_data, "--weights", weights, "--results", results, "--device", "cpu", *more
+    )
+
+
+def read_rows(results: Path) -> dict[str, dict[str, str]]:
+    """metrics.csv by the name of the image."""
+    with (results / "metrics.csv").open(newline="") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+def test_a_mask_a_probability_and_a_picture_for_each_image(results: Path) -> None:
+    for name in NAMES:
+        mask = iio.imread(results / "masks" / f"{name}.png")
+        assert mask.shape == (HEIGHT, WIDTH)
+        assert set(np.unique(mask)) <= {0, 255}
+        probability = iio.imread(results / "probability" / f"{name}.png")
+        assert probability.dtype == np.uint16
+        assert probability.shape == (HEIGHT, WIDTH)
+        assert iio.imread(results / f"{name}_0.png").shape == (HEIGHT, 4 * WIDTH + 3 * 4, 3)
+
+
+def test_the_columns_and_rows_are_as_documented(results: Path) -> None:
+    header = (results / "metrics.csv").read_text().splitlines()[0]
+    assert header == "image,jaccard,f1,recall,precision,specificity,accuracy,auc,average_precision"
+    assert list(read_rows(results)) == [f"{n}_0" for n in NAMES] + ["mean", "pooled", "second_observer"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_every_number_agrees_with_scikit_learn(
+    new_data: Path, files: Path, tmp_path: Path, whole: bool
+) -> None:
+    score(new_data, files, tmp_path, "--threshold", 0.4, *(["--whole-image"] if whole else []))
+    rows = read_rows(tmp_path)
+    truths, probabilities, humans, expected = [], [], [], []
+    for name in NAMES:
+        fov = (
+            np.ones((HEIGHT, WIDTH), bool)
+            if whole
+            else read_mask(new_data / "test" / "fov" / f"{name}_0.png") > 0
+        )
+        truths.append(read_mask(new_data / "test" / "mask" / f"{name}_0.png")[fov] > 0)
+        humans.append(read_mask(new_data / "test" / "second_observer" / f"{name}_0.png")[fov] > 0)
+        probabilities.append(iio.imread(tmp_path / "probability" / f"{name}.png")[fov] / 65535)
+        expected.append(sklearn_scores(truths[-1], probabilities[-1] >= 0.4, probabilities[-1]))
+        assert {k: float(v) for k, v in rows[f"{name}_0"].items() if k != "image"} == pytest.approx(
+            expected[-1], abs=1e-6
+        )
+    mean = {k: np.mean([e[k] for e in expected]) for k in expected[0]}
+    pooled = np.concatenate(truths), np.concatenate(probabilities)
+    for row, want in (("mean", mean), ("pooled", sklearn_scores(pooled[0], pooled[1] >= 0.4, pooled[1]))):
+        assert {k: float(v) for k, v in rows[row].items() if k != "image"} == pytest.approx(want, abs=1e-6)
+    human = [reference.f1_score(t, h) for t, h in zip(truths, humans, strict=True)]
+    assert float(rows["second_observer"]["f1"]) == pytest.approx(np.mean(human), abs=1e-6)
+    assert rows["second_observer"]["auc"] == ""
+
+
+def sklearn_scores(truth: np.ndarray, prediction: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    """The columns of metrics.csv by scikit-learn."""
+    return {
+        "jaccard": reference.jaccard_score(truth, prediction),
+        "f1": reference.f1_score(truth, prediction),
+        "recall": reference.recall_score(truth, prediction),
+        "precision": reference.precision_score(truth, prediction),
+        "specificity": reference.recall_score(~truth, ~prediction),
+        "accuracy": reference.accuracy_score(truth, prediction),
+        "auc": reference.roc_auc_score(truth, probability),
+        "average_precision": reference.average_precision_score(truth, probability),
+    }
+
+
+def test_the_printed_line_is_the_mean_row(new_data: Path, files: Path, tmp_path: Path, capsys) -> None:
+    score(new_data, files, tmp_path)
+    out = capsys.readouterr().out
+    mean = {k: float(v) for k, v in read_rows(tmp_path)["mean"].items() if k != "image"}
+    assert (
+        f"Jaccard: {mean['jaccard']:.4f} - F1: {mean['f1']:.4f} - Recall: {mean['recall']:.4f} - "
+        f"Precision: {mean['precision']:.4f} - Acc: {mean['accuracy']:.4f} - AUC: {mean['auc']:.4f}\n"
+    ) in out
+    assert "images a second" in out
+    assert "second human observer: Jaccard: 0." in out
+    assert "not comparable" not in out
+
+
+def test_the_picture_shows_what_was_found_missed_and_false(results: Path, new_data: Path) -> None:
+    truth = read_mask(new_data / "test" / "mask" / "02_test_0.png") > 0
+    found = iio.imread(results / "masks" / "02_test.png") > 0
+    panel = iio.imread(results / "02_test_0.png")[:, 3 * (WIDTH + 4) :]
+    for where, colour in (
+        (truth & found, scoring.FOUND),
+        (truth & ~found, scoring.MISSED),
+        (~truth & found, scoring.FALSE),
+        (~truth & ~found, (0, 0, 0)),
+    ):
+        assert where.any()
+        assert (panel[where] == colour).all()
+
+
+def test_without_labels_there_are_masks_and_pictures_but_no_scores(
+    new_data: Path, files: Path, results: Path, tmp_path: Path, capsys
+) -> None:
+    data = shutil.copytree(new_data, tmp_path / "new_data")
+    shutil.rmtree(data / "test" / "mask")
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / "metrics.csv").write_text("of an earlier run")
+    assert score(data, files, out) == 0
+    assert "has no labels" in capsys.readouterr().out
+    assert not (out / "metrics.csv").exists()
+    for name in NAMES:
+        assert (out / "masks" / f"{name}.png").read_bytes() == (results / "masks" / f"{name}.png").read_bytes()
+        assert iio.imread(out / f"{name}_0.png").shape == (HEIGHT, 3 * WIDTH + 2 * 4, 3)
+
+
+def test_the_threshold_is_the_checkpoints_unless_given(
+    new_data: Path, files: Path, results: Path, tmp_path: Path
+) -> None:
+    _, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
+    score(new_data, files, tmp_path / "high", "--threshold", 0.9)
+    for folder, threshold in ((results, checkpoint["threshold"]), (tmp_path / "high", 0.9)):
+        levels = iio.imread(folder / "probability" / "01_test.png")
+        mask = iio.imread(folder / "masks" / "01_test.png") > 0
+        assert (mask == (levels >= metrics.level_of(threshold))).all()
+
+
+def test_tta_changes_the_probabilities_a_little(
+    new_data: Path, files: Path, results: Path, tmp_path: Path
+) -> None:
+    score(new_data, files, tmp_path, "--tta")
+    a, b = (iio.imread(f / "probability" / "01_test.png") / 65535 for f in (results, tmp_path))
+    assert 0 < np.abs(a - b).mean() < 0.1
+
+
+def test_nothing_is_found_outside_the_field_of_view(results: Path, new_data: Path) -> None:
+    for name in NAMES:
+        outside = read_mask(new_data / "test" / "fov" / f"{name}_0.png") == 0
+        assert (iio.imread(results / "probability" / f"{name}.png")[outside] == 0).all()
+
+
+def test_scores_of_resized_truth_are_called_not_comparable(
+    drive: Path, files: Path, tmp_path: Path, capsys
+) -> None:
+    import augment
+
+    run_script(augment.main, "--drive", drive, "--out", tmp_path / "data", "--size", 64)
+    score(tmp_path / "data", files, tmp_path / "results")
+    assert "64x64: not comparable" in capsys.readouterr().out
+
+
+def test_a_missing_checkpoint_says_how_to_train_one(new_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"python train\.py"):
+        score(new_data, tmp_path, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
