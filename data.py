@@ -95,28 +95,47 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
-    """Find the field of view of a fundus photograph: the lit disc in dark surroundings.
+    """Find the field of view of a fundus photograph: the lit disc in dark or white surroundings.
+
+    The disc may be cut off by the frame or by black bars, and there may be text beside it.
 
     Args:
-        photograph: uint8 (H, W, 3) RGB.
+        photograph: uint8 (H, W, 3) RGB, grey too.
 
     Returns:
-        uint8 (H, W), exactly 0 or 255; all 255 where there are no dark surroundings.
+        uint8 (H, W), exactly 0 or 255; all 255 where the retina fills the frame.
     """
-    # the retina is red: that channel stands out from the surroundings most, even near a dim border
-    red = cv2.medianBlur(np.ascontiguousarray(photograph[..., 0]), 5)
-    dark, bright = np.percentile(red, [1, 90])
-    lit = (red > dark + 0.15 * (bright - dark)).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(lit)
-    fov = np.full(red.shape, 255, np.uint8)
-    if count < 2 or bright - dark < 10:
+    height, width = photograph.shape[:2]
+    shrink = min(1.0, 512 / max(height, width))  # the outline is smooth: a small copy shows it well enough
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    # a disc that holds all four corners holds the whole frame, so surroundings always show in a corner
+    patch = max(2, round(0.02 * min(size)))
+    ends = (slice(patch), slice(-patch, None))
+    corners = [(rows, columns) for rows in ends for columns in ends]
+    for corner in corners:
+        colour = np.median(small[corner].reshape(-1, 3), axis=0)  # the median passes over thin text
+        if colour.min() > 200:
+            # white surroundings, but not the optic disc, reach the corner: make them as dark as any others
+            _, areas = cv2.connectedComponents(cv2.inRange(small, colour - 30, colour + 30))
+            reached = np.unique(areas[corner])
+            small[np.isin(areas, reached[reached > 0])] = 0
+    light = cv2.medianBlur(small.max(axis=2), 5)
+    dark, bright = min(np.median(light[corner]) for corner in corners), np.percentile(light, 90)
+    fov = np.full((height, width), 255, np.uint8)
+    if dark > 0.3 * bright or bright - dark < 10:
         return fov
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    if stats[largest, cv2.CC_STAT_AREA] < 0.1 * red.size:
+    lit = (light > dark + 0.15 * (bright - dark)).astype(np.uint8)
+    # opening wipes out text, and what else is thinner than a thirtieth of the frame
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.015 * max(size)) + 1,) * 2)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(lit, cv2.MORPH_OPEN, brush))
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else 0
+    if not largest or stats[largest, cv2.CC_STAT_AREA] < 0.1 * lit.size:
         return fov
     # a disc, also one cut off by the frame, is convex: the hull closes dark vessels and shadows at its border
-    outline = cv2.findNonZero((labels == largest).astype(np.uint8))
-    return cv2.fillConvexPoly(np.zeros_like(fov), cv2.convexHull(outline), 255)
+    outline = cv2.convexHull(cv2.findNonZero((labels == largest).astype(np.uint8)))
+    disc = cv2.fillConvexPoly(np.zeros_like(lit), outline, 255)
+    return np.where(cv2.resize(disc, (width, height)) > 127, 255, 0).astype(np.uint8)
 
 
 def normalize(photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
