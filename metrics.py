@@ -8,6 +8,8 @@ several images add up to their pooled count.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 LEVELS = 65536
@@ -105,6 +107,30 @@ def average_precision(counts: np.ndarray) -> float:
     fp, tp = counts[:, ::-1].cumsum(axis=1)
     precision = tp / np.maximum(tp + fp, 1)
     return float(np.sum(np.diff(tp, prepend=0) * precision) / tp[-1])
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of the mean of some images' scores, found by drawing images with replacement.
+
+    Args:
+        values: a score of each image, at least one.
+        seed: equal seeds give equal intervals.
+        draws: how many times all images are drawn anew.
+
+    Returns:
+        The 2.5th and the 97.5th percentile of the means of the draws.
+
+    Raises:
+        ValueError: no values.
+    """
+    if len(values) == 0:
+        raise ValueError("no values to draw from")
+    rng = np.random.default_rng(seed)
+    values = np.asarray(values, np.float64)
+    # one draw after the other: all at once would need much memory for many images
+    means = [rng.choice(values, len(values)).mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def best_threshold(counts: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,171 @@
+"""One page to look through the results: scores, curves and pictures. A click opens it, without a network."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+import numpy as np
+
+import metrics
+from data import write_png
+from utils import atomic
+
+# colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
+FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
+OUTLINE, BORDER = FALSE, MISSED
+THUMBNAIL = 160  # pixels of its longer side
+LABELS = {
+    "f1": "F1",
+    "jaccard": "Jaccard",
+    "recall": "Recall",
+    "precision": "Precision",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "auc": "AUC",
+    "average_precision": "Average precision",
+}
+SUMMARY = {
+    "mean": "Mean of the images",
+    "pooled": "All pixels pooled",
+    "second_observer": "Second observer, mean",
+}
+
+
+def write_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
+    """Write uint8 (H, W, 3) RGB atomically as JPEG."""
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    with atomic(path) as temporary:
+        temporary.write_bytes(jpeg.tobytes())
+
+
+def write_layers(
+    results: Path, name: str, photograph: np.ndarray, compared: np.ndarray, truth: np.ndarray | None = None
+) -> None:
+    """Write the pictures of one eye between which the page flips, into `results/page`.
+
+    The page shows the prediction itself from `results/masks`.
+
+    Args:
+        results: the folder of the page.
+        name: of the files, without suffix.
+        photograph: uint8 (H, W, 3) RGB.
+        compared: truth and prediction in the colours FOUND, MISSED and FALSE; without a truth the outlines
+            of the prediction on the photograph; uint8 (H, W, 3) RGB.
+        truth: uint8 (H, W), 0 or 255, where known.
+    """
+    page = results / "page"
+    write_jpeg(page / "photograph" / f"{name}.jpg", photograph)
+    if truth is None:
+        write_jpeg(page / "outline" / f"{name}.jpg", compared)
+    else:
+        write_png(page / "truth" / f"{name}.png", truth)
+        write_png(page / "differences" / f"{name}.png", compared)
+    height, width = photograph.shape[:2]
+    scale = THUMBNAIL / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (photograph, compared)]
+    write_jpeg(page / "thumbnail" / f"{name}.jpg", np.hstack(small), quality=80)
+
+
+def thin_curves(counts: np.ndarray, points: int = 200) -> dict[str, list[list[float]]] | None:
+    """ROC and precision-recall curve at so few thresholds that a page can hold them.
+
+    Args:
+        counts: int64 (2, 65536), from `metrics.count_levels`, also summed over images.
+        points: that a curve has at most.
+
+    Returns:
+        `roc`: pairs of false positive rate and recall; `precision_recall`: pairs of recall and precision.
+        None where the truth has only one of the two classes: they are not defined.
+    """
+    background, vessels = counts.sum(axis=1)
+    if not (background and vessels):
+        return None
+    false_rate, recall = metrics.roc_curve(counts)
+    # even steps in both rates follow a curve where it is steep and where it is flat
+    steps = np.linspace(0, 1, points // 2)
+    keep = np.unique(np.concatenate([np.searchsorted(rate, steps) for rate in (false_rate, recall)]))
+    false_rate, recall = false_rate[keep], recall[keep]
+    predicted = false_rate * background + recall * vessels
+    some = predicted > 0  # where nothing is predicted there is no precision
+    precision = recall[some] * vessels / predicted[some]
+    return {
+        "roc": np.column_stack([false_rate, recall]).round(5).tolist(),
+        "precision_recall": np.column_stack([recall[some], precision]).round(5).tolist(),
+    }
+
+
+def write_report(
+    path: Path,
+    names: Sequence[str],
+    threshold: float,
+    notes: Sequence[str],
+    rows: Sequence[Mapping[str, object]] = (),
+    counts: np.ndarray | None = None,
+) -> None:
+    """Write the page beside the folders `page` and `masks` that hold its pictures.
+
+    Where the folder above the page's holds `SYNTHETIC.txt`, as demo.py writes it, the page says so.
+
+    Args:
+        path: of the page, such as results/index.html.
+        names: of the images, as given to `write_layers`.
+        threshold: probability from which a pixel was taken as vessel.
+        notes: lines to stand at the top, such as why there are no scores.
+        rows: scores as metrics.csv has them: a row for each name in the same order, then those of `SUMMARY`.
+            None: no table, no curves, and pictures without truth.
+        counts: of all pixels pooled, int64 (2, 65536); None: no curves.
+    """
+    each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
+    data = {
+        "synthetic": (path.resolve().parents[1] / "SYNTHETIC.txt").is_file(),
+        "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
+        "layers": layers(labelled=bool(rows)),
+        "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
+        "images": [
+            # file names need not be text: bytes that are not go into the address as they are
+            {"name": name, "url": quote(name, safe="", errors="surrogateescape")}
+            for name in names
+        ],
+    }
+    if rows:
+        f1 = [row["f1"] for row in each]
+        data |= {
+            "colours": [["found", FOUND], ["missed", MISSED], ["false", FALSE]],
+            "columns": list(LABELS.values()),
+            "summary": [{"name": SUMMARY[name], "scores": values(row)} for name, row in total.items()],
+            "mean": float(np.mean(f1)),
+            "interval": metrics.bootstrap_interval(f1) if len(f1) > 1 else None,
+            "threshold": f"{threshold:.4f}",
+            "pooled": dict(zip(LABELS, values(total["pooled"]), strict=True)),
+            "observer": None,
+            "curves": None if counts is None else thin_curves(counts),
+        }
+        if "second_observer" in total:
+            data["observer"] = dict(zip(LABELS, values(total["second_observer"]), strict=True))
+        for image, row in zip(data["images"], each, strict=True):
+            image["scores"] = values(row)
+    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    # inside a script only < could end it, or begin a comment
+    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    with atomic(path) as temporary:
+        temporary.write_text(template.replace("{{data}}", embedded), encoding="utf-8")
+
+
+def layers(labelled: bool) -> list[list[str]]:
+    """What the page flips between: a title, the folder beside the page, and the suffix of each."""
+    photograph, prediction = ["Photograph", "page/photograph", ".jpg"], ["Prediction", "masks", ".png"]
+    if not labelled:
+        return [photograph, prediction, ["Outline", "page/outline", ".jpg"]]
+    truth, compared = ["Truth", "page/truth", ".png"], ["Differences", "page/differences", ".png"]
+    return [photograph, truth, prediction, compared]
+
+
+def values(row: Mapping[str, object]) -> list[float | None]:
+    """The scores of a row in the order of LABELS; None where one is not defined."""
+    return [None if math.isnan(row[column]) else round(row[column], 6) for column in LABELS]

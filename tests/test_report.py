@@ -1,0 +1,438 @@
+"""The page of results: what it holds, and that it works in a browser by mouse and by keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import metrics
+from data import write_png
+from demo import draw_eye
+from report import thin_curves, write_layers, write_report
+
+POSIX = os.name != "nt"
+ODD = (
+    ["<!--<script><b>&amp;'", 'quo"te\nline', "50% #1?", "\u00e4 \u00df \u773c"]
+    if POSIX
+    else ["50% #1", "\u00e4 \u00df"]
+)
+NAMES = ["2_test", "10_test", *ODD]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def write_images(results: Path, names: Sequence[str], labelled: bool = True) -> tuple[list[dict], np.ndarray]:
+    """Draw an eye for each name and predict it, the later the better; returns rows and counts."""
+    each, pooled = [], 0
+    for i, name in enumerate(names):
+        photograph, truth, fov = draw_eye(np.random.default_rng(i), 96, 92)
+        shift = np.float32([[1, 0, (len(names) - i) / 2], [0, 1, 0]])
+        blurred = cv2.GaussianBlur(cv2.warpAffine(truth, shift, (92, 96)), (0, 0), 0.7)
+        prediction = np.where(blurred > 127, 255, 0).astype(np.uint8)
+        write_png(results / "masks" / f"{name}.png", prediction)
+        write_layers(results, name, photograph, photograph, truth if labelled else None)
+        counts = metrics.count_levels(metrics.quantize(blurred / 255), truth, fov)
+        each.append({"image": name, **metrics.scores(counts, 0.5)})
+        pooled += counts
+    mean = {column: float(np.mean([row[column] for row in each])) for column in metrics.COLUMNS}
+    human = mean | {"auc": float("nan"), "average_precision": float("nan")}
+    rows = [*each, {"image": "mean", **mean}, {"image": "pooled", **metrics.scores(pooled, 0.5)}]
+    return [*rows, {"image": "second_observer", **human}], pooled
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with scores of images with odd names."""
+    page = tmp_path_factory.mktemp("a #1 & \u00e4") / "results" / "index.html"
+    rows, counts = write_images(page.parent, NAMES)
+    write_report(page, NAMES, 0.5, ["Scores inside the field of view."], rows, counts)
+    return page
+
+
+@pytest.fixture(scope="module")
+def unscored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page without scores, of synthetic eyes."""
+    folder = tmp_path_factory.mktemp("unscored")
+    (folder / "SYNTHETIC.txt").touch()
+    page = folder / "results" / "index.html"
+    write_images(page.parent, NAMES, labelled=False)
+    write_report(page, NAMES, 0.5, ["No scores: these photographs have no labels."])
+    return page
+
+
+def embedded(page: Path) -> dict[str, Any]:
+    """The data inside a page, found as a browser finds it: up to the first end of a script."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script', page.read_text("utf-8"), re.S)
+    return json.loads(found.group(1))
+
+
+def test_odd_names_and_notes_survive_embedding(tmp_path: Path) -> None:
+    notes = ["ends </script> here", "{{data}} \\u003c \u2028"]
+    write_report(page := tmp_path / "index.html", NAMES, 0.5, notes)
+    data = embedded(page)
+    assert [image["name"] for image in data["images"]] == NAMES
+    assert data["notes"][-2:] == notes
+
+
+def test_a_page_loads_nothing_from_the_network(scored: Path) -> None:
+    text = scored.read_text("utf-8")
+    assert not re.search(r"https?:|fetch\(|@import|<link|src=[\"']//", text)
+
+
+@pytest.mark.skipif(not POSIX, reason="Windows has no file names that are not text")
+def test_a_name_that_is_not_text_is_addressed_by_its_bytes(tmp_path: Path) -> None:
+    write_report(page := tmp_path / "index.html", [os.fsdecode(b"eye\xff")], 0.5, [])
+    assert embedded(page)["images"][0]["url"] == "eye%FF"
+
+
+def test_a_thousand_images_make_a_small_page_in_little_time(scored: Path, tmp_path: Path) -> None:
+    data = embedded(scored)
+    row = dict(zip(metrics.COLUMNS, data["images"][0]["scores"], strict=True))
+    names = [f"photograph_{i}" for i in range(1000)]
+    rows = [{"image": name, **row} for name in [*names, "mean", "pooled"]]
+    counts = np.random.default_rng(0).integers(0, 1000, (2, metrics.LEVELS))
+    start = time.perf_counter()
+    write_report(page := tmp_path / "index.html", names, 0.5, [], rows, counts)
+    assert time.perf_counter() - start < 5
+    assert page.stat().st_size < 2e6
+
+
+def test_thin_curves_have_few_points_and_nearly_the_same_area() -> None:
+    rng = np.random.default_rng(0)
+    levels = metrics.quantize(rng.beta([[1], [4]], [[8], [2]], (2, 50_000)))
+    truth = np.array([[0], [1]]) * np.ones((1, 50_000))
+    counts = metrics.count_levels(levels, truth, np.ones_like(truth))
+    curves = thin_curves(counts)
+    assert max(map(len, curves.values())) <= 200
+    x, y = np.transpose(curves["roc"])
+    assert np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) == pytest.approx(metrics.auc(counts), abs=1e-3)
+    x, y = np.transpose(curves["precision_recall"])
+    # the curve is drawn from the first threshold that finds anything on
+    area = np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) + x[0]
+    assert area == pytest.approx(metrics.average_precision(counts), abs=2e-3)
+
+
+def test_a_truth_without_vessels_has_no_curves() -> None:
+    counts = np.zeros((2, metrics.LEVELS), np.int64)
+    counts[0, :9] = 5
+    assert thin_curves(counts) is None
+
+
+def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_images() -> None:
+    f1 = np.random.default_rng(1).normal(0.8, 0.02, 400)
+    low, high = metrics.bootstrap_interval(f1)
+    half = 1.96 * f1.std() / 20
+    assert (low, high) == pytest.approx((f1.mean() - half, f1.mean() + half), abs=0.15 * half)
+    assert metrics.bootstrap_interval(f1) == (low, high)
+    assert metrics.bootstrap_interval([0.5]) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        metrics.bootstrap_interval([])
+
+
+def test_thumbnails_are_small_and_show_both_pictures(scored: Path) -> None:
+    thumbnail = scored.parent / "page" / "thumbnail" / "2_test.jpg"
+    assert cv2.imdecode(np.fromfile(thumbnail, np.uint8), cv2.IMREAD_COLOR).shape == (160, 306, 3)
+    assert thumbnail.stat().st_size < 40_000
+
+
+class Browser:
+    """Chromium, driven through its debugging pipe: real keys and clicks, and every error it reports."""
+
+    def __init__(self, profile: Path) -> None:
+        inward, outward = os.pipe(), os.pipe()
+        # the browser reads from file 3 and writes to file 4
+        launcher = (
+            "import fcntl, os, sys; r, w = (fcntl.fcntl(int(f), fcntl.F_DUPFD, 10) for f in sys.argv[1:3]); "
+            "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
+        )
+        switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        command = [sys.executable, "-c", launcher, str(inward[0]), str(outward[1]), CHROMIUM, *switches]
+        self.process = subprocess.Popen(
+            [*command, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"],
+            pass_fds=(inward[0], outward[1]),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(inward[0])
+        os.close(outward[1])
+        self.to, self.back = inward[1], outward[0]
+        self.received, self.number, self.session, self.errors = b"", 0, {}, []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = {"sessionId": session}
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def close(self) -> None:
+        self.session = {}
+        self.call("Browser.close")
+        self.process.wait(20)
+        os.close(self.to)
+        os.close(self.back)
+
+    def call(self, method: str, **parameters: object) -> dict[str, Any]:
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters, **self.session}
+        os.write(self.to, json.dumps(message).encode() + b"\0")
+        while (answer := self.read()).get("id") != self.number:
+            event, details = answer.get("method"), answer.get("params", {})
+            wrong = details.get("type") == "error" or details.get("entry", {}).get("level") == "error"
+            if wrong or event == "Runtime.exceptionThrown":
+                self.errors.append(details)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def read(self) -> dict[str, Any]:
+        while b"\0" not in self.received:
+            assert select.select([self.back], [], [], 30)[0], "the browser does not answer"
+            part = os.read(self.back, 1 << 16)
+            assert part, "the browser has ended"
+            self.received += part
+        message, self.received = self.received.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(self, page: Path, width: int = 1000, dark: bool = False) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.errors.clear()
+        self.call("Page.navigate", url=page.as_uri())
+        self.wait("location.protocol === 'file:' && document.readyState === 'complete'")
+
+    def js(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        end = time.monotonic() + 20
+        while not self.js(expression):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.02)
+
+    def key(self, key: str, times: int = 1) -> None:
+        code, text = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, ""), "ArrowRight": (39, "")}.get(
+            key, (ord(key[0]), key)
+        )
+        pressed = {"key": key, "windowsVirtualKeyCode": code}
+        for _ in range(times):
+            self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **pressed)
+            self.call("Input.dispatchKeyEvent", type="keyUp", **pressed)
+
+    def click(self, element: str) -> None:
+        x, y = self.js(
+            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}}); "
+            "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        )
+        for what in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=what, x=x, y=y, button="left", clickCount=1)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None or not POSIX:
+        pytest.skip("no chromium, chromium-browser or google-chrome here")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+ROWS = "[...document.querySelectorAll('tbody:last-child .open span')].map(name => name.textContent)"
+FIRST_SCORES = (
+    "[...document.querySelectorAll('tbody:last-child td:nth-child(2)')].map(cell => +cell.textContent)"
+)
+SORTED = "[...document.querySelectorAll('th')].map(head => head.ariaSort).findIndex(Boolean)"
+SHOWN = "document.querySelector('#stack .shown').alt"
+LOADED = "[...document.querySelectorAll('#stack img')].every(img => img.naturalWidth > 0)"
+OPEN = "document.querySelector('#viewer').open"
+LAST = len(NAMES) - 1
+
+
+def test_the_worst_image_stands_first(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    scores = browser.js(FIRST_SCORES)
+    assert len(scores) == len(NAMES)
+    assert scores == sorted(scores)
+
+
+def test_a_click_on_a_title_sorts_and_a_second_click_turns_round(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    browser.click("document.querySelector('thead th:first-child button')")
+    names = browser.js(ROWS)
+    assert names.index("2_test") < names.index("10_test")
+    assert browser.js(SORTED) == 0
+    browser.click("document.querySelector('thead th:first-child button')")
+    assert browser.js(ROWS) == names[::-1]
+    assert browser.js("document.querySelector('thead th').ariaSort") == "descending"
+
+
+def test_the_keyboard_reaches_a_title_and_sorts(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    browser.key("Tab", 3)  # the table, the first title, the second
+    assert browser.js("document.activeElement.textContent") == "F1"
+    browser.key("Enter")
+    scores = browser.js(FIRST_SCORES)
+    assert scores == sorted(scores, reverse=True)
+    assert browser.js("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_scores_that_are_not_defined_stand_last(browser: Browser, tmp_path: Path) -> None:
+    rows, counts = write_images(tmp_path, ["a", "b", "c"])
+    rows[0]["auc"] = float("nan")
+    write_report(page := tmp_path / "index.html", ["a", "b", "c"], 0.5, [], rows, counts)
+    browser.open(page)
+    for _ in range(2):
+        browser.click("[...document.querySelectorAll('thead button')].find(b => b.textContent === 'AUC')")
+        assert browser.js(ROWS)[-1] == "a"
+
+
+def test_a_click_opens_an_image_and_flips_its_layers(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    worst = browser.js(ROWS)[0]
+    browser.click("document.querySelector('.open')")
+    browser.wait(LOADED)
+    assert browser.js(SHOWN) == f"Differences of {worst}"
+    browser.click("document.querySelectorAll('#layers label')[1]")
+    assert browser.js(SHOWN) == f"Truth of {worst}"
+    browser.click("document.querySelector('#close')")
+    assert not browser.js(OPEN)
+
+
+def test_keys_flip_layers_zoom_walk_and_close(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    names = browser.js(ROWS)
+    browser.js("document.querySelector('.open').focus()")
+    browser.key("Enter")
+    browser.wait(LOADED)
+    for key, title in (("1", "Photograph"), ("3", "Prediction"), ("4", "Differences"), ("2", "Truth")):
+        browser.key(key)
+        assert browser.js(SHOWN) == f"{title} of {names[0]}"
+    browser.js("document.querySelector('#layers input:checked').focus()")
+    browser.key("ArrowRight")
+    assert browser.js(SHOWN) == f"Prediction of {names[0]}"
+    width = browser.js("document.querySelector('#stack').offsetWidth")
+    browser.key("+", 2)
+    assert browser.js("document.querySelector('#stack').offsetWidth") > 2 * width
+    browser.key("0")
+    assert browser.js("document.querySelector('#stack').offsetWidth") == width
+    browser.key("n")
+    assert browser.js(SHOWN) == f"Prediction of {names[1]}"
+    browser.key("p", 2)  # before the first there is none
+    assert browser.js(SHOWN) == f"Prediction of {names[0]}"
+    browser.key("n")
+    browser.key("Escape")
+    assert not browser.js(OPEN)
+    assert browser.js("document.activeElement.textContent") == names[1]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", ["scored", "unscored"])
+def test_all_pictures_of_all_names_load_without_an_error(
+    browser: Browser, kind: str, dark: bool, request: pytest.FixtureRequest
+) -> None:
+    browser.open(request.getfixturevalue(kind), dark=dark)
+    browser.click("document.querySelector('.open')")
+    for _ in NAMES:
+        browser.wait(LOADED)
+        browser.key("n")
+    browser.wait("[...document.querySelectorAll('.open img')].every(img => img.naturalWidth > 0)")
+    assert browser.errors == []
+
+
+def test_curves_have_working_point_and_observer_on_them(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    marks = browser.js(
+        "[...document.querySelectorAll('figure')].map(f => f.querySelectorAll('circle, path.human').length)"
+    )
+    assert marks == [2, 2, 0]
+    legend = browser.js("document.querySelector('#charts').innerText")
+    pooled = embedded(scored)["pooled"]
+    assert f"AUC {pooled['auc']:.4f}" in legend
+    assert f"average precision {pooled['average_precision']:.4f}" in legend
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_stands_out_from_its_background(browser: Browser, scored: Path, dark: bool) -> None:
+    browser.open(scored, dark=dark)
+    colours = browser.js(
+        "['--text', '--soft', '--accent', '--point', '--human', '--page', '--panel']"
+        ".map(name => getComputedStyle(document.documentElement).getPropertyValue(name))"
+    )
+
+    def luminance(colour: str) -> float:
+        digits = colour.strip(" #")
+        digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
+        rgb = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
+        return float(
+            np.dot(
+                np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), [0.2126, 0.7152, 0.0722]
+            )
+        )
+
+    *front, page, panel = map(luminance, colours)
+    for back in (page, panel):
+        for colour in front:
+            assert (max(colour, back) + 0.05) / (min(colour, back) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize("kind", ["scored", "unscored"])
+def test_a_phone_needs_no_scrolling_sideways(
+    browser: Browser, kind: str, request: pytest.FixtureRequest
+) -> None:
+    browser.open(request.getfixturevalue(kind), width=360)
+    assert browser.js("document.documentElement.scrollWidth") <= 360
+    browser.click("document.querySelector('.open')")
+    assert browser.js("document.querySelector('#viewer').scrollWidth") <= 360
+    assert browser.js("document.querySelector('#stage').offsetHeight") > 300
+
+
+def test_without_scores_there_are_pictures_and_the_reason_but_no_table(
+    browser: Browser, unscored: Path
+) -> None:
+    browser.open(unscored)
+    assert browser.js("document.querySelectorAll('table, svg').length") == 0
+    assert "No scores: these photographs have no labels." in browser.js("document.body.innerText")
+    browser.click("document.querySelector('.open')")
+    browser.wait(LOADED)
+    titles = browser.js("[...document.querySelectorAll('#stack img')].map(img => img.alt)")
+    assert titles == [f"{title} of {NAMES[0]}" for title in ("Photograph", "Prediction", "Outline")]
+
+
+def test_a_page_of_drawn_eyes_says_so(browser: Browser, scored: Path, unscored: Path) -> None:
+    browser.open(unscored)
+    assert "SYNTHETIC: a program drew" in browser.js("document.body.innerText")
+    assert browser.js("document.title").startswith("SYNTHETIC")
+    browser.open(scored)
+    assert "SYNTHETIC" not in browser.js("document.body.innerText")
+
+
+def test_thumbnails_out_of_sight_are_not_loaded(browser: Browser, scored: Path, tmp_path: Path) -> None:
+    row = dict(zip(metrics.COLUMNS, embedded(scored)["images"][0]["scores"], strict=True))
+    names = [f"photograph_{i}" for i in range(1000)]
+    shutil.copytree(scored.parent / "page" / "thumbnail", tmp_path / "page" / "thumbnail")
+    for name in names:
+        shutil.copy(tmp_path / "page/thumbnail/2_test.jpg", tmp_path / f"page/thumbnail/{name}.jpg")
+    rows = [{"image": name, **row} for name in [*names, "mean", "pooled"]]
+    write_report(page := tmp_path / "index.html", names, 0.5, [], rows)
+    browser.open(page)
+    loaded = "[...document.querySelectorAll('.open img')].filter(img => img.naturalWidth > 0).length"
+    browser.wait(f"{loaded} > 0")
+    assert browser.js(loaded) < 100
+    took = browser.js(
+        "(() => { const start = performance.now(); document.querySelector('thead button').click(); "
+        "document.body.offsetHeight; return performance.now() - start; })()"
+    )
+    assert took < 1000
