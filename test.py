@@ -17,16 +17,15 @@ import numpy as np
 import metrics
 from data import Eye, read_eyes, write_png
 from predict import binarize, choose_threshold, overlay, segment
+from report import FALSE, FOUND, MISSED, write_layers, write_report
 from utils import atomic, describe, load_checkpoint, pick_device, run
-
-# colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
-FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Segment new_data/test with a trained U-Net. Writes RESULTS: masks/, probability/, "
-        "a picture for each image, and metrics.csv where new_data has test labels.",
+        "a picture for each image, index.html to look through them, and metrics.csv where new_data has "
+        "test labels.",
         epilog="example: python test.py --weights files/checkpoint.pth --tta",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -59,19 +58,19 @@ def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W of all panels, 3) RGB.
     """
-    panels = [eye.image, as_rgb(prediction)]
-    if eye.mask is None:
-        panels.append(overlay(eye.image, prediction, eye.fov))
-    else:
-        truth, found = eye.mask > 0, prediction > 0
-        differences = np.zeros_like(eye.image)
-        for where, colour in ((truth & found, FOUND), (truth & ~found, MISSED), (~truth & found, FALSE)):
-            differences[where] = colour
-        panels[1:1] = [as_rgb(eye.mask)]
-        panels.append(differences)
+    truth = [] if eye.mask is None else [as_rgb(eye.mask)]
+    panels = [eye.image, *truth, as_rgb(prediction), compare(eye, prediction)]
     separator = np.full((eye.image.shape[0], 4, 3), 128, np.uint8)
     row = [part for panel in panels for part in (separator, panel)]
     return np.hstack(row[1:])
+
+
+def compare(eye: Eye, prediction: np.ndarray) -> np.ndarray:
+    """The last panel of `picture`: differences from the truth, or without one the outlines; see there."""
+    if eye.mask is None:
+        return overlay(eye.image, prediction, eye.fov)
+    colours = np.array([(0, 0, 0), FALSE, MISSED, FOUND], np.uint8)
+    return colours[2 * (eye.mask > 0).astype(np.uint8) + (prediction > 0)]
 
 
 def as_rgb(grey: np.ndarray) -> np.ndarray:
@@ -79,22 +78,28 @@ def as_rgb(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def file_name(eye: Eye) -> str:
+    """The name of an eye's mask and layers: 01_test_0 -> 01_test."""
+    return re.sub(r"_0$", "", eye.name)
+
+
 def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float) -> None:
     """Write mask, probability and picture of one eye."""
-    name = re.sub(r"_0$", "", eye.name)
+    name = file_name(eye)
     prediction = binarize(levels, eye.fov, threshold)
     write_png(results / "masks" / f"{name}.png", prediction)
     write_png(results / "probability" / f"{name}.png", levels)
     write_png(results / f"{eye.name}.png", picture(eye, prediction))
+    write_layers(results, name, eye.image, compare(eye, prediction), eye.mask)
 
 
 def score(
     eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
-) -> list[dict[str, object]]:
+) -> tuple[list[dict[str, object]], np.ndarray]:
     """Score every image; then their mean, all pixels pooled, and the second observer's mean where known.
 
     Returns:
-        A row each: `image` and the columns of `metrics.COLUMNS`.
+        A row each: `image` and the columns of `metrics.COLUMNS`; and the pooled counts, int64 (2, 65536).
     """
 
     def count(levels: np.ndarray, eye: Eye) -> np.ndarray:
@@ -108,7 +113,8 @@ def score(
     counts = [count(*pair) for pair in zip(levels, eyes, strict=True)]
     each = [metrics.scores(c, threshold) for c in counts]
     rows = [{"image": eye.name, **scores} for eye, scores in zip(eyes, each, strict=True)]
-    rows += [{"image": "mean", **mean(each)}, {"image": "pooled", **metrics.scores(sum(counts), threshold)}]
+    pooled = sum(counts)
+    rows += [{"image": "mean", **mean(each)}, {"image": "pooled", **metrics.scores(pooled, threshold)}]
     observed = [eye for eye in eyes if eye.second is not None]
     if observed:
         human = [metrics.scores(count(metrics.quantize(eye.second / 255), eye), 0.5) for eye in observed]
@@ -121,7 +127,7 @@ def score(
                 "average_precision": float("nan"),
             }
         )
-    return rows
+    return rows, pooled
 
 
 def write_metrics(path: Path, rows: Sequence[dict[str, object]]) -> None:
@@ -172,23 +178,30 @@ def main() -> int:
             job.result()
 
     print(f"prediction, without reading and writing: {len(eyes) / seconds:.2f} images a second")
+    rows, counts = [], None
     if all(eye.mask is None for eye in eyes):
         # one of an earlier run would not belong to these masks
         (args.results / "metrics.csv").unlink(missing_ok=True)
         print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
+        notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]
     else:
-        rows = score(eyes, levels, threshold, args.whole_image)
+        rows, counts = score(eyes, levels, threshold, args.whole_image)
         write_metrics(args.results / "metrics.csv", rows)
         by_name = {row["image"]: row for row in rows}
         where = "the whole image" if args.whole_image else "the field of view"
         print(f"mean over {len(eyes)} images, in {where} ({args.results / 'metrics.csv'}):")
+        notes = [f"Scores of the pixels in {where}."]
         print(sentence(by_name["mean"]))
         if "second_observer" in by_name:
             print(f"second human observer: {sentence(by_name['second_observer'])}")
         if (squashed := read_size(args.data)) is not None:
-            print(f"scores of truth resized to {squashed}x{squashed}: not comparable with published ones")
+            notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
+            print(notes[-1])
+    names = [file_name(eye) for eye in eyes]
+    write_report(args.results / "index.html", names, threshold, notes, rows, counts)
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
+    print(f"to look through it all, open {args.results / 'index.html'} in a browser")
     return 0
 
 
