@@ -1,0 +1,292 @@
+"""Measure speed and memory side by side with the plain way; run by hand: python tests/benchmark.py
+
+Everything that is compared runs in one process, in turn (A, B, A, B, ...), because machines get faster and
+slower while they run; the figures are medians. A share of the peak is floating-point operations a second
+over what a large matrix product reaches on the same machine a moment before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics as stats
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import demo  # noqa: E402
+from data import Crops, Eye, read_eyes  # noqa: E402
+from model import UNet, predict  # noqa: E402
+from train import Stop, evaluate, one_cycle, train_one_epoch, vessel_loss  # noqa: E402
+from utils import autocast, describe, has_bfloat16, pick_device, versions  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each; the median counts")
+    parser.add_argument(
+        "--skip-large", action="store_true", help="leave out the 31 M network (minutes on a CPU)"
+    )
+    parser.add_argument(
+        "--fold", type=Path, help="new_data with labelled test eyes: also time training to an F1"
+    )
+    return parser.parse_args()
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes, a GPU's included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def in_turn(works: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds of each, run in turn after one untimed round."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for round_number in range(repeats + 1):
+        for name, work in works.items():
+            spent = seconds(work, device)
+            if round_number:
+                taken[name].append(spent)
+    return {name: stats.median(times) for name, times in taken.items()}
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> float:
+    """The most memory in MiB that `work` holds beyond what is held before it."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        return float("nan")
+    before, most, done = resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.002):
+            most = max(most, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    done.set()
+    watcher.join()
+    return max(most - before, 0) / 2**20
+
+
+def gflop(work: Callable[[], object]) -> float:
+    """Billions of floating-point operations of `work`."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
+
+
+def peak(device: torch.device) -> float:
+    """GFLOP/s of a large matrix product in the number format that the scripts use here."""
+    number = torch.bfloat16 if has_bfloat16(device) else torch.float32
+    a, b = (torch.randn(4096, 4096, device=device, dtype=number) for _ in range(2))
+    return 2 * 4096**3 / 1e9 / in_turn({"product": lambda: a @ b}, device, 5)["product"]
+
+
+def training_steps(width: int, depth: int, side: int, batch: int, device: torch.device) -> dict[str, Callable]:
+    """A step as train.py does it, and as a tutorial does: float32, NCHW, Adam, sigmoid, BCE + Dice."""
+    torch.manual_seed(0)
+    image = torch.randn(batch, 3, side, side, device=device)
+    mask = (torch.rand(batch, 1, side, side, device=device) < 0.13).float()
+    fov = torch.ones_like(mask)
+    ours = UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-4, fused=device.type != "mps")
+    plain = UNet(width=width, depth=depth).to(device)
+    adam = torch.optim.Adam(plain.parameters(), lr=1e-4)
+
+    def our_step() -> None:
+        with autocast(device):
+            logits = ours(image.contiguous(memory_format=torch.channels_last))
+        loss = vessel_loss(logits, mask, fov)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def plain_step() -> None:
+        probability = torch.sigmoid(plain(image))
+        overlap = (probability * mask).sum()
+        dice = 1 - (2 * overlap + 1) / (probability.sum() + mask.sum() + 1)
+        loss = F.binary_cross_entropy(probability, mask) + dice
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+    return {"ours": our_step, "plain": plain_step}
+
+
+def predictions(width: int, depth: int, shape: tuple[int, int], device: torch.device) -> dict[str, Callable]:
+    """Prediction of one image as the scripts do it, without and with flips, and the plain way."""
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, *shape, device=device)
+    plain = UNet(width=width, depth=depth).to(device).eval()
+    ours = UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last).eval()
+    last = image.contiguous(memory_format=torch.channels_last)
+
+    def our_way(tta: bool) -> None:
+        with torch.inference_mode(), autocast(device):
+            predict(ours, last, tta).cpu()
+
+    def plain_way() -> None:
+        with torch.no_grad():
+            torch.sigmoid(plain(image)).cpu()
+
+    return {"ours": lambda: our_way(False), "ours, flips": lambda: our_way(True), "plain": plain_way}
+
+
+def table(title: str, works: dict[str, Callable], device: torch.device, repeats: int, top: float) -> None:
+    """Print seconds, GFLOP/s, share of the peak, memory, and ratios to the plain way."""
+    operations = {name: gflop(work) for name, work in works.items()}
+    memory = {name: peak_memory(work, device) for name, work in works.items()}
+    times = in_turn(works, device, repeats)
+    print(
+        f"\n{title}\n  {'':12}{'seconds':>10}{'GFLOP/s':>10}{'of peak':>10}{'MiB':>8}{'time':>10}{'memory':>10}"
+    )
+    for name in works:
+        rate = operations[name] / times[name]
+        against = times[name] / times["plain"], memory[name] / max(memory["plain"], 1e-9)
+        print(
+            f"  {name:12}{times[name]:10.3f}{rate:10.0f}{rate / top:10.0%}{memory[name]:8.0f}"
+            f"{against[0]:10.2f}{against[1]:10.2f}"
+        )
+
+
+def whole_process(*command: object) -> tuple[float, float]:
+    """Seconds and peak MiB of a script as a process of its own."""
+    start = time.perf_counter()
+    wait4 = hasattr(os, "wait4")
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    if not wait4:
+        process.wait()
+        return time.perf_counter() - start, float("nan")
+    _, status, usage = os.wait4(process.pid, 0)
+    spent = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{command} failed:\n{process.stderr.read().decode()}")
+    return spent, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def scripts(folder: Path, device: torch.device, repeats: int) -> None:
+    """augment.py, test.py on 20 eyes, and --help of each script, as whole processes."""
+    drive, data, weights = folder / "DRIVE", folder / "new_data", folder / "w.pth"
+    demo.write_drive(drive, train=20, test=20)
+    from utils import save_checkpoint
+
+    small = UNet(width=16, depth=3)
+    save_checkpoint(
+        weights, {"model": small.config, "weights": small.state_dict(), "threshold": 0.5, "split": {}}
+    )
+    runs = {
+        "augment.py, 20 + 20 eyes": ("augment.py", "--drive", drive, "--out", data),
+        "test.py, 20 labelled eyes": (
+            *("test.py", "--data", data, "--weights", weights),
+            *("--results", folder / "results", "--device", device),
+        ),
+    }
+    helped = ("augment.py", "train.py", "test.py", "predict.py", "demo.py")
+    runs |= {f"{name} --help": (name, "--help") for name in helped if (ROOT / name).exists()}
+    print(f"\nwhole processes, width 16, depth 3\n  {'':28}{'seconds':>10}{'peak MiB':>10}")
+    for name, (script, *arguments) in runs.items():
+        figures = [whole_process(ROOT / script, *arguments) for _ in range(repeats)]
+        print(f"  {name:28}{stats.median(f[0] for f in figures):10.2f}{max(f[1] for f in figures):10.0f}")
+
+
+def input_pipeline(data: Path, device: torch.device) -> None:
+    """Crops a second of the input pipeline alone, and the share of a training step spent waiting for it."""
+    eyes = read_eyes(data / "train", labels=True)
+    crops = Crops(eyes, 256, 0, 4000)
+    step = training_steps(16, 3, 256, 8, device)["ours"]
+    times = in_turn({"batch": lambda: [crops[i] for i in range(8)], "step": step}, device, 9)
+    share = times["batch"] / (times["batch"] + times["step"])
+    print(f"\ninput: {8 / times['batch']:.0f} crops of 256x256 a second in one process")
+    print(f"a step of 8 crops waits {times['batch'] * 1e3:.0f} of {times['step'] * 1e3:.0f} ms: {share:.1%}")
+
+
+def time_to_f1(data: Path, device: torch.device, targets: tuple[float, ...] = (0.788, 0.80)) -> None:
+    """Train with longer and longer schedules until the held-out eyes of a fold reach the last F1."""
+    training, held_out = read_eyes(data / "train", labels=True), read_eyes(data / "test", labels=True)
+    for total in (150, 250, 400, 700):
+        spent, f1 = train_for(training, held_out, total, device)
+        print(f"  {total} steps of 8 crops: F1 {f1:.4f} after {spent:.0f} s of training")
+        if f1 >= targets[-1]:
+            return
+
+
+def train_for(
+    training: list[Eye], held_out: list[Eye], total: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of training for `total` steps by train.py's recipe, and the F1 on the held-out eyes."""
+    torch.manual_seed(42)
+    model = UNet(width=16, depth=3).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=device.type != "mps")
+    batches = iter(torch.utils.data.DataLoader(Crops(training, 256, 42, total * 8), batch_size=8))
+    rates = [one_cycle(step / total, 5e-3) for step in range(total)]
+
+    def learn() -> None:
+        train_one_epoch(model, None, batches, optimizer, rates, [], 0.0, Stop(), lambda loss: None)
+
+    spent = seconds(learn, device)
+    return spent, evaluate(model, held_out)["f1"]
+
+
+def main() -> None:
+    args = parse_args()
+    device = pick_device(args.device)
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {describe(device)}")
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    top = peak(device)
+    print(f"matrix product: {top:.0f} GFLOP/s")
+    if not args.skip_large:
+        large = training_steps(64, 4, 512, 2, device)
+        table("training step, 31 M network, 2 x 512x512", large, device, args.repeats, top)
+        table(
+            "prediction, 31 M network, 512x512",
+            predictions(64, 4, (512, 512), device),
+            device,
+            args.repeats,
+            top,
+        )
+    steps = training_steps(16, 3, 256, 8, device)
+    table("training step, width 16, depth 3, 8 x 256x256", steps, device, args.repeats, top)
+    eye = predictions(16, 3, (584, 565), device)
+    table("prediction, width 16, depth 3, one native eye (584x565)", eye, device, max(args.repeats, 9), top)
+    with tempfile.TemporaryDirectory() as folder:
+        scripts(Path(folder), device, args.repeats)
+        input_pipeline(Path(folder) / "new_data", device)
+    if args.fold:
+        print("\ntraining until the held-out eyes are segmented that well:")
+        time_to_f1(args.fold, device)
+
+
+if __name__ == "__main__":
+    main()
