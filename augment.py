@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import Eye, estimate_fov, list_images, read_image, read_mask, size, write_png
-from utils import UserError, run
+from data import Eye, estimate_fov, list_images, read_fov, read_image, read_mask, size, write_png
+from utils import UserError, claim, run
 
 WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
 unpack training.zip and test.zip, and put the folders as DRIVE/training and DRIVE/test, or give their folder
@@ -131,7 +131,7 @@ def read_source(source: Source, square: int | None) -> Eye:
         problems.append(str(error))
     for target, path in source.files.items():
         try:
-            masks[target] = read_mask(path)
+            masks[target] = read_fov(path) if target == "fov" else read_mask(path)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -141,6 +141,13 @@ def read_source(source: Source, square: int | None) -> Eye:
         raise UserError("\n".join(problems))
     if "fov" not in masks:
         masks["fov"] = estimate_fov(image)
+    if source.part == "train" and "mask" in masks:
+        share = (masks["mask"] > 0)[masks["fov"] > 0].mean()  # 8 to 15 % in DRIVE
+        if not 0 < share <= 0.5:
+            raise UserError(
+                f"{source.files['mask']}: {share:.0%} of its field of view is vessel; "
+                "is it inverted, blank, or the field of view?"
+            )
     if square:
         image = cv2.resize(image, (square, square), interpolation=cv2.INTER_AREA)
         for target, mask in masks.items():
@@ -205,9 +212,10 @@ def replace(staged: Path, out: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=".old-", dir=out))
     undo: list[tuple[Path, Path]] = []
     try:
-        # everything old leaves before anything new comes: a kill in between leaves no mixture
+        # everything old leaves before anything new comes: a kill in between leaves no mixture; dataset.json
+        # leaves last and comes first, since without it the next run would take the rest for somebody else's
         for source, target in [
-            *((out / name, old / name) for name in OWN if (out / name).exists()),
+            *((out / name, old / name) for name in reversed(OWN) if (out / name).exists()),
             *((staged / name, out / name) for name in OWN),
         ]:
             source.rename(target)
@@ -233,18 +241,18 @@ def main() -> None:
     sources, problems = find_sources(drive)
     labelled = any(s.part == "test" and "mask" in s.files for s in sources)
 
-    out.mkdir(parents=True, exist_ok=True)
-    for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # of a run that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out))
-    try:
-        write_all(sources, problems, staged, args.size, args.seed)
-        counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
-        info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
-        (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
-        replace(staged, out)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+    with claim(out):
+        for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # of a run that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out))
+        try:
+            write_all(sources, problems, staged, args.size, args.seed)
+            counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
+            info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
+            (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
+            replace(staged, out)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     print(f"{out}: {counts['train']} training and {counts['test']} test images")
     if not labelled:
@@ -256,4 +264,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, lower="--size")

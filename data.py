@@ -22,6 +22,7 @@ import numpy as np
 from utils import UserError, atomic
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
+FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")  # Pillow knows more, and starts other programs for some
 MAX_PIXELS = 120_000_000  # larger files are refused before they are decoded: they could exhaust the memory
 
 
@@ -35,33 +36,45 @@ def read_image(path: Path) -> np.ndarray:
     """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file.
 
     Returns:
-        uint8 (H, W, 3) RGB. Grey becomes RGB, 16 bit are scaled to 8, transparency is dropped, and the
+        uint8 (H, W, 3) RGB. Grey becomes RGB, 12 and 16 bit are scaled to 8, transparency is dropped, and the
         orientation that a camera noted is applied.
 
     Raises:
-        UserError: missing, not an image, truncated or too large.
+        UserError: missing, not an image, truncated, of floating-point numbers, or too large.
     """
-    import imageio.v3 as iio
+    from PIL import Image, ImageOps
 
+    if not path.name.isprintable():
+        raise UserError(f"{str(path)!r}: a line break or another control character in its name; rename it")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
     try:
-        # Pillow, since imageio's own choice for TIFF cannot decode LZW without a further package
-        with iio.imopen(path, "r", plugin="pillow") as file:
-            shape = file.properties(index=0).shape
-            if shape[0] * shape[1] > MAX_PIXELS:
-                raise UserError(f"{path}: {shape[1]}x{shape[0]} pixels are more than {MAX_PIXELS:,}; shrink it")
-            sixteen_bit = file.properties(index=0).dtype == np.uint16
-            image = file.read(index=0, rotate=True, mode=None if sixteen_bit else "RGB")
-    except UserError:
+        with Image.open(path, formats=FORMATS) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise too_large
+            if file.mode == "F":
+                raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
+            upright = ImageOps.exif_transpose(file)
+            if not file.mode.startswith("I"):
+                return np.array(upright.convert("RGB"))
+            levels = np.asarray(upright)
+    except (UserError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise too_large from None
+    except Image.UnidentifiedImageError:
+        what = "not a TIFF, PNG, GIF, JPEG, BMP or PPM image" if path.stat().st_size else "empty"
+        raise UserError(f"{path}: {what}") from None
     except Exception as error:
+        # whatever is wrong with a file, Pillow's readers have no common class for it
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
-    if sixteen_bit:
-        image = (image // 257).astype(np.uint8)
-        image = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image[..., :3]
-    return np.ascontiguousarray(image)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
+    # 8 and 12 bits are often kept in files of 16
+    top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
+    return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -76,11 +89,20 @@ def read_mask(path: Path) -> np.ndarray:
     mask = read_image(path).max(axis=2)
     if mask.max() == 1:
         mask = mask * 255
-    between = np.count_nonzero((mask > 32) & (mask < 223))
-    if between > 0.02 * mask.size:
-        share = 100 * between / mask.size
-        raise UserError(f"{path}: not a mask of 0 and 255 ({share:.0f} % of its pixels are grey)")
+    between = np.count_nonzero((mask > 32) & (mask < 223)) / mask.size
+    if between > 0.02:
+        raise UserError(f"{path}: not a mask of 0 and 255 ({between:.0%} of its pixels are grey)")
+    if 0 < mask.max() <= 127:
+        raise UserError(f"{path}: not a mask of 0 and 255 (its brightest pixel is {mask.max()})")
     return np.where(mask > 127, 255, 0).astype(np.uint8)
+
+
+def read_fov(path: Path) -> np.ndarray:
+    """Read a field of view as `read_mask` does; UserError if it is empty."""
+    fov = read_mask(path)
+    if not fov.any():
+        raise UserError(f"{path}: an empty field of view")
+    return fov
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -138,15 +160,21 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     return np.where(cv2.resize(disc, (width, height)) > 127, 255, 0).astype(np.uint8)
 
 
-def normalize(photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def normalize(
+    photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray, levels: np.ndarray | None = None
+) -> np.ndarray:
     """Photograph uint8 (H, W, 3) to the network's input, float32 (3, H, W).
 
     Every channel is brought to mean 0 and standard deviation 1 of its own photograph (`statistics`), so that
-    cameras and exposures look alike; outside the field of view it is 0.
+    cameras and exposures look alike; outside the field of view it is 0. With `levels`, (256, 3) from
+    `jitter_colour`, the photograph's levels are changed before.
     """
-    image = (photograph - mean) / std
-    image[fov == 0] = 0
-    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+    if levels is None:
+        levels = np.arange(256)[:, None]
+    table = ((levels - mean) / std).astype(np.float32)
+    # one table look-up does all of it
+    image = cv2.LUT(photograph, table[None]).transpose(2, 0, 1)
+    return np.multiply(image, fov > 0, dtype=np.float32, order="C")
 
 
 def statistics(photograph: np.ndarray, fov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,27 +199,49 @@ class Eye:
         return normalize(self.image, self.fov, *statistics(self.image, self.fov))
 
 
-def read_eyes(folder: Path, labels: bool) -> list[Eye]:
+def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
     """Read `new_data/train` or `new_data/test`.
 
     Args:
         folder: has `image/`, and where known `mask/`, `fov/`, `second_observer/` with files of the same names.
         labels: whether an image without a mask is an error.
+        refused: takes in words what is wrong with each image left out; without it a bad image is an error.
 
     Raises:
-        UserError: nothing there, or files missing, unreadable or of another size; all are named.
+        UserError: nothing there, or files missing, unreadable or of another size; all are named. Or augment.py
+            was at work meanwhile, so that eyes of two runs may be mixed.
     """
+    before = version(folder)
     if not (folder / "image").is_dir() or not (images := list_images(folder / "image")):
         raise UserError(f"{folder / 'image'}: no images; write them with: python augment.py")
-    eyes, problems = [], []
+    eyes, problems, taken = [], [], set()
     for path in images:
         try:
-            eyes.append(read_eye(path, folder, labels))
+            eye = read_eye(path, folder, labels)
+            # results are named without the _0, and some file systems do not tell A from a
+            if (name := re.sub(r"_0$", "", eye.name).casefold()) in taken:
+                raise UserError(f"{path}: its results would have the name of another image's; rename it")
         except UserError as error:
             problems.append(str(error))
-    if problems:
+        else:
+            taken.add(name)
+            eyes.append(eye)
+    if version(folder) != before:
+        raise UserError(f"{folder}: augment.py wrote it anew while it was read; start again when it has ended")
+    if refused is not None and eyes:
+        refused += problems
+    elif problems:
         raise UserError("\n  ".join([f"{folder}: {len(problems)} unusable; run augment.py again", *problems]))
     return eyes
+
+
+def version(folder: Path) -> tuple[int, int] | None:
+    """A mark that changes when augment.py writes new_data anew, of which `folder` is a part."""
+    try:
+        info = (folder.parent / "dataset.json").stat()
+    except FileNotFoundError:
+        return None
+    return info.st_mtime_ns, info.st_ino
 
 
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
@@ -201,7 +251,7 @@ def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
         file = folder / part / path.name
         if not needed and not (folder / part).is_dir():
             continue
-        mask = read_mask(file)
+        mask = read_fov(file) if part == "fov" else read_mask(file)
         if mask.shape != image.shape[:2]:
             raise UserError(f"{file}: {size(mask)} pixels, but {path.name} has {size(image)}")
         setattr(eye, {"second_observer": "second"}.get(part, part), mask)
@@ -264,9 +314,17 @@ class Crops:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def choose(self, i: int) -> tuple[np.random.Generator, int]:
+        """The random numbers of crop i, and which eye it is cut from."""
         rng = np.random.default_rng([self.seed, i])
-        which = int(rng.integers(len(self.eyes)))
+        return rng, int(rng.integers(len(self.eyes)))
+
+    def name_of(self, i: int) -> str:
+        """The name of the image that crop i is cut from."""
+        return self.eyes[self.choose(i)[1]].name
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng, which = self.choose(i)
         eye = self.eyes[which]
         # one draw moves all three; masks by nearest neighbour, so that they stay 0 or 255
         matrix, crop = random_affine(rng, eye.fov, self.crop), (self.crop, self.crop)
@@ -275,7 +333,7 @@ class Crops:
         mask = cv2.warpAffine(eye.mask, matrix, crop, flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
         # the photograph's own statistics, not the jittered crop's, which would undo the jitter
-        image = normalize(jitter_colour(rng, image), fov, *self.statistics[which])
+        image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
 
 
@@ -299,11 +357,13 @@ def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.nd
     return np.column_stack([turn, centre - turn @ [crop / 2, crop / 2]])
 
 
-def jitter_colour(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Random gamma, brightness, and contrast of each colour channel; uint8 (H, W, 3) in and out."""
+def jitter_colour(rng: np.random.Generator) -> np.ndarray:
+    """Random gamma, brightness, and contrast of each colour channel.
+
+    Returns:
+        float64 (256, 3): what becomes of each level 0..255 of each channel, in 0..255.
+    """
     ramp = np.linspace(0, 1, 256)[:, None]
     gamma = np.exp(rng.uniform(-0.25, 0.25))
     contrast = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 3))
-    table = ramp**gamma * contrast + rng.uniform(-0.06, 0.06)
-    # one table look-up does all three
-    return cv2.LUT(image, np.rint(255 * table.clip(0, 1)).astype(np.uint8)[None])
+    return 255 * (ramp**gamma * contrast + rng.uniform(-0.06, 0.06)).clip(0, 1)
