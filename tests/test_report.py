@@ -317,10 +317,11 @@ def test_keys_flip_layers_zoom_walk_and_close(browser: Browser, scored: Path) ->
     browser.js("document.querySelector('.open').focus()")
     browser.key("Enter")
     browser.wait(LOADED)
-    for key, title in (("1", "Photograph"), ("3", "Prediction"), ("4", "Differences"), ("2", "Truth")):
+    browser.key("ArrowRight")  # from the last to the first
+    assert browser.js(SHOWN) == f"Photograph of {names[0]}"
+    for key, title in (("4", "Differences"), ("3", "Prediction"), ("1", "Photograph"), ("2", "Truth")):
         browser.key(key)
         assert browser.js(SHOWN) == f"{title} of {names[0]}"
-    browser.js("document.querySelector('#layers input:checked').focus()")
     browser.key("ArrowRight")
     assert browser.js(SHOWN) == f"Prediction of {names[0]}"
     width = browser.js("document.querySelector('#stack').offsetWidth")
@@ -332,6 +333,8 @@ def test_keys_flip_layers_zoom_walk_and_close(browser: Browser, scored: Path) ->
     assert browser.js(SHOWN) == f"Prediction of {names[1]}"
     browser.key("p", 2)  # before the first there is none
     assert browser.js(SHOWN) == f"Prediction of {names[0]}"
+    browser.key("n")
+    browser.click("document.querySelector('#previous')")  # which disables it while it has the focus
     browser.key("n")
     browser.key("Escape")
     assert not browser.js(OPEN)
@@ -435,4 +438,4 @@ def test_thumbnails_out_of_sight_are_not_loaded(browser: Browser, scored: Path, 
         "(() => { const start = performance.now(); document.querySelector('thead button').click(); "
         "document.body.offsetHeight; return performance.now() - start; })()"
     )
-    assert took < 1000
+    assert took < 3000  # milliseconds; tenths of a second on an idle machine
