@@ -22,6 +22,7 @@ from utils import (
     UserError,
     atomic,
     autocast,
+    claim,
     describe,
     pick_device,
     run,
@@ -132,7 +133,7 @@ def train_one_epoch(
     `losses` has as many entries as steps of this epoch are already done.
 
     Raises:
-        UserError: the loss is not finite.
+        FloatingPointError: the loss, or a weight at the end, is not finite.
     """
     import torch
 
@@ -140,7 +141,7 @@ def train_one_epoch(
     model.train()
     for rate in rates[len(losses) :]:
         if stop.requested:
-            return
+            break
         images, masks, fovs = (part.to(device, non_blocking=True) for part in next(batches))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -149,16 +150,16 @@ def train_one_epoch(
         loss = vessel_loss(logits, masks, fovs, dice)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise UserError(
-                f"the loss became {losses[-1]} in step {len(losses)} of the epoch at learning rate {rate:.2e}; "
-                "the best checkpoint is intact; train again with a lower --lr"
-            )
+            raise FloatingPointError(f"the loss became {losses[-1]}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if average:
             average.update_parameters(model)
         report(losses[-1])
+    # a gradient that is not finite shows in the loss of the next step only, and the epoch could end before it
+    if not all(weight.isfinite().all() for weight in (average or model).state_dict().values()):
+        raise FloatingPointError("the weights became infinite or not a number")
 
 
 def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
@@ -185,6 +186,12 @@ def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
     scores = metrics.scores(counts, threshold)
     found = {name: scores[name] for name in ("f1", "jaccard", "auc")}
     return {"val_loss": float(np.mean(losses)), **found, "threshold": threshold}
+
+
+def ignore_signals(_: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which go to every process of a terminal, to the process that trains."""
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.SIG_IGN)
 
 
 class Stop:
@@ -248,34 +255,73 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names}
 
 
-def resume(path: Path, settings: dict[str, Any], split: dict[str, list[str]]) -> dict[str, Any]:
-    """Read last.pth for going on.
+def resume(
+    path: Path,
+    settings: dict[str, Any],
+    split: dict[str, list[str]],
+    model: nn.Module,
+    average: AveragedModel | None,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[list[float], list[dict[str, float]], float]:
+    """Put the state of last.pth into network, average and optimizer.
+
+    Nothing else is random: crops follow from the seed and their number, the learning rate from the step, and
+    the network draws nothing.
+
+    Returns:
+        The losses of the running epoch, the history, and the seconds trained so far.
 
     Raises:
-        UserError: there is none, or it was trained with other settings or other eyes.
+        UserError: there is no such file, it was trained with other settings or other eyes, or it is damaged.
     """
     from utils import load_checkpoint
 
     _, last = load_checkpoint(path, pick_device("cpu"))
-    differences = [f"--{n.replace('_', '-')} {last['settings'].get(n)}, not {v}" for n, v in settings.items()]
-    differences = [
-        d for d, (n, v) in zip(differences, settings.items(), strict=True) if last["settings"].get(n) != v
-    ]
-    if last["split"] != split:
-        differences.append("other eyes or another split")
-    if differences:
-        raise UserError(f"{path}: trained with {'; '.join(differences)}; give --resume with the same settings")
-    return last
+    try:
+        before = last["settings"]
+        differences = [
+            f"--{n.replace('_', '-')} {before.get(n)}, not {v}"
+            for n, v in settings.items()
+            if before.get(n) != v
+        ]
+        if last["split"] != split:
+            differences.append("other eyes or another split")
+        if differences:
+            raise UserError(
+                f"{path}: trained with {'; '.join(differences)}; give --resume with the same settings"
+            )
+        model.load_state_dict(dict(last["weights"]))
+        optimizer.load_state_dict(last["optimizer"])
+        if average:
+            average.load_state_dict(last["average"])
+        for weight in model.parameters():
+            state = optimizer.state[weight]
+            if state and not state["exp_avg"].shape == state["exp_avg_sq"].shape == weight.shape:
+                raise ValueError("the optimizer's state does not fit")
+        history = [{name: value + 0 for name, value in row.items()} for row in last["history"]]
+        if history:
+            write_history(path.parent, history)  # a kill may have come between last.pth and this
+        return [loss + 0.0 for loss in last["losses"]], history, last["seconds"] + 0.0
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{path}: holds no state to go on from ({type(error).__name__}: {reason}); train anew without --resume"
+        ) from None
+
+
+def set_aside(files: Path) -> None:
+    """Move the files of an earlier training to files/earlier, so that a new one cannot mix with it."""
+    own = [files / n for n in ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "split.json")]
+    if any(path.exists() for path in own[:2]):
+        (files / "earlier").mkdir(exist_ok=True)
+        for path in own:
+            if path.exists():
+                path.replace(files / "earlier" / path.name)
+        print(f"{files}: the earlier training there was moved to {files / 'earlier'}")
 
 
 def main() -> int | None:
     args = parse_args()
-    import torch
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-    from tqdm import tqdm
-
-    from model import UNet
-
     device = pick_device(args.device)
     print(f"device: {describe(device)}")
     settings = settle(args, device)
@@ -285,6 +331,24 @@ def main() -> int | None:
     training, validation = ([eyes[name] for name in split[side]] for side in ("train", "validation"))
     held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]}))
     print(f"split by eye: {len(training)} images to train, {len(validation)} to validate ({held_out})")
+    with claim(args.files):
+        return fit(args, device, settings, split, training, validation)
+
+
+def fit(
+    args: argparse.Namespace,
+    device: torch.device,
+    settings: dict[str, Any],
+    split: dict[str, list[str]],
+    training: list[Eye],
+    validation: list[Eye],
+) -> int:
+    """Train from the start or from last.pth to the last epoch; returns the exit status."""
+    import torch
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    from tqdm import tqdm
+
+    from model import UNet
 
     seed_everything(args.seed)
     model = UNet(width=args.width, depth=args.depth).to(device, memory_format=torch.channels_last)
@@ -299,15 +363,13 @@ def main() -> int | None:
     history: list[dict[str, float]] = []
     seconds = 0.0  # of training before this start
     if args.resume:
-        last = resume(args.files / "last.pth", settings, split)
-        model.load_state_dict(last["weights"])
-        optimizer.load_state_dict(last["optimizer"])
-        if average:
-            average.load_state_dict(last["average"])
-        losses, history, seconds = last["losses"], last["history"], last["seconds"]
+        last = args.files / "last.pth"
+        losses, history, seconds = resume(last, settings, split, model, average, optimizer)
         if len(history) == args.epochs:
-            print(f"{args.files / 'last.pth'}: all {args.epochs} epochs are done already")
+            print(f"{last}: all {args.epochs} epochs are done already")
             return 0
+    else:
+        set_aside(args.files)
 
     def save(name: str, weights: nn.Module, **more: Any) -> None:
         common = {
@@ -322,7 +384,6 @@ def main() -> int | None:
         states = {"optimizer": optimizer.state_dict(), "average": average.state_dict() if average else None}
         save("last.pth", model, **states, losses=losses, history=history, seconds=seconds + time.time() - start)
 
-    args.files.mkdir(parents=True, exist_ok=True)
     with atomic(args.files / "split.json") as temporary:
         temporary.write_text(json.dumps(split, indent=1) + "\n")
     done = len(history) * epoch_steps + len(losses)
@@ -333,6 +394,7 @@ def main() -> int | None:
         sampler=range(done * args.batch_size, len(crops)),
         num_workers=args.workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
     )
     batches = iter(loader)
     best = max((row["f1"] for row in history), default=-1.0)
@@ -346,7 +408,17 @@ def main() -> int | None:
         for epoch in range(len(history) + 1, args.epochs + 1):
             steps = range((epoch - 1) * epoch_steps, epoch * epoch_steps)
             rates = [one_cycle(step / total, args.lr) for step in steps]
-            train_one_epoch(model, average, batches, optimizer, rates, losses, args.dice, stop, report)
+            try:
+                train_one_epoch(model, average, batches, optimizer, rates, losses, args.dice, stop, report)
+            except FloatingPointError as error:
+                step = steps[0] + len(losses) - 1
+                crop_range = range(step * args.batch_size, (step + 1) * args.batch_size)
+                names = sorted({f"{crops.name_of(i)}.png" for i in crop_range})
+                raise UserError(
+                    f"{error} in step {len(losses)} of the epoch ({step + 1} of {total} in all) at learning rate "
+                    f"{rates[len(losses) - 1]:.2e}, with crops of {', '.join(names)} in "
+                    f"{args.data / 'train' / 'image'}; the checkpoints are as they were; train with a lower --lr"
+                ) from None
             if len(losses) < epoch_steps:
                 save_last()
                 again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
@@ -367,7 +439,10 @@ def main() -> int | None:
                     scores=row,
                 )
             save_last()
-            write_history(args.files, history)
+            try:
+                write_history(args.files, history)
+            except UserError as error:  # last.pth has the history too: no reason to end a night's work
+                bar.write(f"{error}; the training goes on", file=sys.stderr)
             bar.write(
                 f"epoch {epoch:3d}/{args.epochs}  loss {row['train_loss']:.4f}  validation loss "
                 f"{row['val_loss']:.4f}  F1 {row['f1']:.4f}  Jaccard {row['jaccard']:.4f}  "
@@ -381,4 +456,4 @@ def main() -> int | None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, lower="--batch-size, --crop, --width, --depth or --workers")

@@ -63,6 +63,7 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out: Python, torch on each of its devices, and OpenCV all say it in another way."""
     signs = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
+    signs += ("out of shared memory", "killed by signal: killed")  # of a DataLoader's worker
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
