@@ -305,7 +305,7 @@ def resume(
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
-            f"{path}: holds no state to go on from ({type(error).__name__}: {reason}); train anew without --resume"
+            f"{path}: holds no state to go on from ({type(error).__name__}: {reason}); train without --resume"
         ) from None
 
 
@@ -412,12 +412,12 @@ def fit(
                 train_one_epoch(model, average, batches, optimizer, rates, losses, args.dice, stop, report)
             except FloatingPointError as error:
                 step = steps[0] + len(losses) - 1
-                crop_range = range(step * args.batch_size, (step + 1) * args.batch_size)
-                names = sorted({f"{crops.name_of(i)}.png" for i in crop_range})
+                batch = range(step * args.batch_size, (step + 1) * args.batch_size)
+                names = ", ".join(sorted({f"{crops.name_of(i)}.png" for i in batch}))
                 raise UserError(
-                    f"{error} in step {len(losses)} of the epoch ({step + 1} of {total} in all) at learning rate "
-                    f"{rates[len(losses) - 1]:.2e}, with crops of {', '.join(names)} in "
-                    f"{args.data / 'train' / 'image'}; the checkpoints are as they were; train with a lower --lr"
+                    f"{error} in step {len(losses)} of the epoch ({step + 1} of {total}) at learning rate "
+                    f"{rates[len(losses) - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
+                    "the checkpoints are as they were; train with a lower --lr"
                 ) from None
             if len(losses) < epoch_steps:
                 save_last()
