@@ -7,10 +7,12 @@ import csv
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +20,10 @@ import metrics
 from data import Eye, read_eyes, write_png
 from predict import binarize, choose_threshold, overlay, segment
 from report import FALSE, FOUND, MISSED, write_layers, write_report
-from utils import atomic, describe, load_checkpoint, pick_device, run
+from utils import atomic, claim, describe, load_checkpoint, pick_device, run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def parse_args() -> argparse.Namespace:
@@ -156,13 +161,25 @@ def sentence(row: dict[str, float]) -> str:
 
 def main() -> int:
     args = parse_args()
-    from tqdm import tqdm
-
     device = pick_device(args.device)
     model, checkpoint = load_checkpoint(args.weights, device)
     threshold = choose_threshold(checkpoint, args.threshold, args.weights)
-    eyes = read_eyes(args.data / "test", labels=(args.data / "test" / "mask").is_dir())
+    refused: list[str] = []
+    eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
     print(f"device: {describe(device)}; threshold {threshold:.4f}")
+    with claim(args.results, "masks", "probability", "page/*"):
+        segment_and_score(args, model, threshold, eyes)
+    if refused:
+        images = f"{len(refused)} of {len(refused) + len(eyes)} images"
+        print("\n  ".join([f"test.py: {images} refused and not scored:", *refused]), file=sys.stderr)
+    return 2 if refused else 0
+
+
+def segment_and_score(
+    args: argparse.Namespace, model: nn.Module, threshold: float, eyes: Sequence[Eye]
+) -> None:
+    """Write all results, and say the scores."""
+    from tqdm import tqdm
 
     levels, seconds = [], 0.0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -192,6 +209,9 @@ def main() -> int:
         print(f"mean over {len(eyes)} images, in {where} ({args.results / 'metrics.csv'}):")
         notes = [f"Scores of the pixels in {where}."]
         print(sentence(by_name["mean"]))
+        if undefined := [row["image"] for row in rows[: len(eyes)] if np.isnan(row["auc"])]:
+            notes.append(f"No AUC for {', '.join(undefined)}: the truth has vessels only, or none, there.")
+            print(notes[-1])
         if "second_observer" in by_name:
             print(f"second human observer: {sentence(by_name['second_observer'])}")
         if (squashed := read_size(args.data)) is not None:
@@ -202,7 +222,6 @@ def main() -> int:
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")
-    return 0
 
 
 def read_size(folder: Path) -> int | None:

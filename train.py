@@ -293,7 +293,7 @@ def resume(
         model.load_state_dict(dict(last["weights"]))
         optimizer.load_state_dict(last["optimizer"])
         if average:
-            average.load_state_dict(last["average"])
+            average.load_state_dict(dict(last["average"]))
         for weight in model.parameters():
             state = optimizer.state[weight]
             if state and not state["exp_avg"].shape == state["exp_avg_sq"].shape == weight.shape:

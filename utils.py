@@ -95,8 +95,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Hold `folder` for writing by this process alone; remove what a killed one left unfinished there.
+def claim(folder: Path, *parts: str) -> Iterator[None]:
+    """Hold `folder` for writing by this process alone; remove what a killed one left there and in `parts`.
+
+    `parts` are patterns of folders inside it, such as page/*.
 
     The operating system holds the lock and drops it when the process ends in whatever way, so that none is
     ever left behind.
@@ -122,8 +124,9 @@ def claim(folder: Path) -> Iterator[None]:
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n")
                 file.flush()
-            for leftover in folder.glob(f"{UNFINISHED}*"):
-                leftover.unlink(missing_ok=True)
+            for part in (".", *parts):
+                for leftover in folder.glob(f"{part}/{UNFINISHED}*"):
+                    leftover.unlink(missing_ok=True)
             yield
         finally:
             # removed while it is held: whoever opened it just before sees above that it is gone
