@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +12,19 @@ import cv2
 import numpy as np
 
 import metrics
-from data import normalize, statistics
-from utils import UserError
+from data import estimate_fov, list_images, normalize, read_image, statistics, write_png
+from report import BORDER, OUTLINE
+from utils import UserError, claim, describe, load_checkpoint, pick_device, run
 
 if TYPE_CHECKING:
     from torch import nn
 
 # torch is imported inside the functions that use it, so that --help answers at once
 
-DIAMETER = 540  # pixels of DRIVE's field of view: the scale that the network was trained at
+DIAMETER = 548  # pixels of the circle around DRIVE's field of view: the scale that the network was trained at
 TILE = 1024  # pixels each way of the largest piece that goes through the network at once
-OUTLINE, BORDER = (0, 160, 255), (230, 159, 0)  # RGB; colour-blind people can tell them apart
+PARTS = ("", "masks", "probability")  # folders of the results: overlays, vessel masks, probabilities
+WEIGHTS = ("drive_unet.pth", "checkpoint.pth")  # in files, the first that is there
 
 
 def parse_args() -> argparse.Namespace:
@@ -126,13 +129,14 @@ def drive_scale(fov: np.ndarray) -> float:
         fov: uint8 (H, W), 0 or 255.
 
     Returns:
-        1 where the diameter is close to DRIVE's already.
+        1 for a diameter like DRIVE's, and one n-th for n times as large ones: whole pixels are averaged then.
     """
     # the enclosing circle is the disc itself, also where the frame cuts off up to half of it
     diameter = 2 * cv2.minEnclosingCircle(cv2.findNonZero(fov))[1]
     if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
         diameter = max(diameter, DIAMETER)
-    return 1.0 if 510 <= diameter <= 570 else DIAMETER / diameter
+    times = max(1, round(diameter / DIAMETER))
+    return 1 / times if 510 <= diameter / times <= 570 else DIAMETER / diameter
 
 
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:
@@ -160,3 +164,113 @@ def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.nda
         lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, lines, -1, colour, thickness)
     return picture
+
+
+def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The files named and the images of the folders named, each once; and in words what is not there."""
+    photographs, problems = [], []
+    for path in paths:
+        try:
+            if path.is_dir():
+                inside = list_images(path)
+                photographs += inside
+                problems += [] if inside else [f"{path}: no images in this folder"]
+            elif path.exists():
+                photographs.append(path)
+            else:
+                problems.append(f"{path}: no such file or folder{did_you_mean(path)}")
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    return list({path.resolve(): path for path in photographs}.values()), problems
+
+
+def did_you_mean(path: Path) -> str:
+    """A hint at the existing name that is nearest to the first missing part of a path, or nothing."""
+    for part in (path, *path.parents):
+        if part.parent.is_dir():
+            there = {file.name.casefold(): file for file in part.parent.iterdir()}
+            near = difflib.get_close_matches(part.name.casefold(), there, n=1)
+            return f"; did you mean {there[near[0]]}?" if near else ""
+    return ""
+
+
+def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
+    """Give each photograph a name of its own for its results: its stem, or stem_2 where that is taken.
+
+    Raises:
+        UserError: the results would lie among the photographs, and could overwrite them.
+    """
+    if {path.parent.resolve() for path in photographs} & {out.resolve() / part for part in PARTS}:
+        raise UserError(f"--out {out}: photographs to segment lie there; choose another folder for the results")
+    names: dict[str, Path] = {}
+    taken: set[str] = set()  # without case: Eye.png and eye.png are the same file on Windows and macOS
+    for path in photographs:
+        name, number = path.stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken.add(name.casefold())
+        names[name] = path
+    return names
+
+
+def find_weights() -> Path:
+    """The weights to use where none are named: files/drive_unet.pth, else files/checkpoint.pth.
+
+    Raises:
+        UserError: neither is there.
+    """
+    here = Path(__file__).parent
+    candidates = [root / "files" / name for name in WEIGHTS for root in (Path(), here)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise UserError(
+        f"{' and '.join(f'files/{name}' for name in WEIGHTS)} are not there; train: python train.py"
+    )
+
+
+def main() -> int:
+    args = parse_args()
+    photographs, problems = find_photographs(args.paths)
+    names = name_results(photographs, args.out)
+    if names:
+        problems += predict_all(names, args)
+    if problems:
+        raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
+    return 0
+
+
+def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
+    """Segment the photographs one by one and write their results; returns in words which are unusable."""
+    from tqdm import tqdm
+
+    weights = args.weights or find_weights()
+    device = pick_device(args.device)
+    model, checkpoint = load_checkpoint(weights, device)
+    threshold = choose_threshold(checkpoint, args.threshold, weights)
+    print(f"weights: {weights}; device: {describe(device)}; threshold {threshold:.4f}")
+    problems = []
+    with claim(args.out):
+        for name, path in tqdm(names.items(), desc="predict", unit="photograph", disable=None):
+            try:
+                photograph = read_image(path)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            fov = estimate_fov(photograph)
+            levels = metrics.quantize(segment(model, photograph, fov, args.tta, drive_scale(fov)))
+            mask = binarize(levels, fov, threshold)
+            pictures = (overlay(photograph, mask, fov), mask, levels)
+            for part, picture in zip(PARTS, pictures, strict=True):
+                write_png(args.out / part / f"{name}.png", picture)
+    for name, path in names.items():
+        if name != path.stem:
+            print(f"{path}: called {name}.png in the results, because its own name was taken")
+    pictures = "photographs with their vessels outlined in blue and the field of view in orange"
+    print(f"{args.out}: {len(names) - len(problems)} {pictures}, masks/, probability/ (16 bit)")
+    return problems
+
+
+if __name__ == "__main__":
+    run(main)
