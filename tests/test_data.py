@@ -65,7 +65,7 @@ def test_crops_are_what_the_network_takes(new_data: Path) -> None:
 
 def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: pytest.MonkeyPatch) -> None:
     # an eye whose red channel is its mask and whose green channel is its field of view
-    monkeypatch.setattr(data, "jitter_colour", lambda rng, image: image)
+    monkeypatch.setattr(data, "jitter_colour", lambda rng: np.arange(256)[:, None])
     _, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
     crops = Crops([data.Eye("x", np.dstack([mask, fov, mask]), np.full_like(fov, 255), mask)], 64, 0, 50)
     mean, std = crops.statistics[0]
