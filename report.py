@@ -38,7 +38,10 @@ SUMMARY = {
 
 def write_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
     """Write uint8 (H, W, 3) RGB atomically as JPEG."""
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    # full resolution of the colours too: half of it would blur lines one pixel wide
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling]
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     with atomic(path) as temporary:
         temporary.write_bytes(jpeg.tobytes())
 
