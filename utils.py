@@ -109,21 +109,20 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = path.open("a+b", buffering=0)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     with file:
         if not lock(file) or not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
             file.seek(0)
+            number = file.read(20).decode(errors="replace").strip() or "(unknown)"
             raise UserError(
-                f"{folder}: process {file.read(20).strip() or '(unknown)'} is writing there; wait until it has "
-                "ended, or choose another folder"
+                f"{folder}: process {number} is writing there; wait for its end, or choose another folder"
             )
         try:
             with contextlib.suppress(OSError):  # the number is for the message alone; a full disk may lack it
                 file.truncate(0)
-                file.write(f"{os.getpid()}\n")
-                file.flush()
+                file.write(f"{os.getpid()}\n".encode())
             for part in (".", *parts):
                 for leftover in folder.glob(f"{part}/{UNFINISHED}*"):
                     leftover.unlink(missing_ok=True)
@@ -134,7 +133,7 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
                 path.unlink()
 
 
-def lock(file: IO[str]) -> bool:
+def lock(file: IO[bytes]) -> bool:
     """Lock an open file for this process, without waiting; False if another process has it."""
     try:
         if os.name == "nt":
