@@ -13,7 +13,7 @@ import numpy as np
 
 import metrics
 from data import estimate_fov, list_images, normalize, read_image, statistics, write_png
-from report import BORDER, OUTLINE
+from report import BORDER, OUTLINE, write_layers, write_report
 from utils import UserError, claim, describe, load_checkpoint, pick_device, run
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ WEIGHTS = ("drive_unet.pth", "checkpoint.pth")  # in files, the first that is th
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Segment photographs of the retina; no labels, no field-of-view files needed. Writes "
-        "to OUT: masks/, probability/ (16 bit), and each photograph with its vessels outlined.",
+        "to OUT: masks/, probability/ (16 bit), each photograph with its vessels outlined, and index.html to "
+        "look through them.",
         epilog="example: python predict.py my_photographs eye.jpg --out results/mine",
     )
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a photograph, or a folder of them")
@@ -200,7 +201,9 @@ def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
     Raises:
         UserError: the results would lie among the photographs, and could overwrite them.
     """
-    if {path.parent.resolve() for path in photographs} & {out.resolve() / part for part in PARTS}:
+    folders = {path.parent.resolve() for path in photographs}
+    results = out.resolve()
+    if folders & {results / part for part in PARTS} or results / "page" in {f.parent for f in folders}:
         raise UserError(f"--out {out}: photographs to segment lie there; choose another folder for the results")
     names: dict[str, Path] = {}
     taken: set[str] = set()  # without case: Eye.png and eye.png are the same file on Windows and macOS
@@ -250,8 +253,8 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     model, checkpoint = load_checkpoint(weights, device)
     threshold = choose_threshold(checkpoint, args.threshold, weights)
     print(f"weights: {weights}; device: {describe(device)}; threshold {threshold:.4f}")
-    problems = []
-    with claim(args.out):
+    written, problems = [], []
+    with claim(args.out, *PARTS[1:], "page/*"):
         for name, path in tqdm(names.items(), desc="predict", unit="photograph", disable=None):
             try:
                 photograph = read_image(path)
@@ -262,13 +265,21 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
             levels = metrics.quantize(segment(model, photograph, fov, args.tta, drive_scale(fov)))
             mask = binarize(levels, fov, threshold)
             pictures = (overlay(photograph, mask, fov), mask, levels)
+            write_layers(args.out, name, photograph, pictures[0])
             for part, picture in zip(PARTS, pictures, strict=True):
                 write_png(args.out / part / f"{name}.png", picture)
+            written.append(name)
+        notes = ["No scores: these photographs have no labels."]
+        notes += [f"{len(problems)} more could not be segmented."] if problems else []
+        if written:
+            write_report(args.out / "index.html", written, threshold, notes)
     for name, path in names.items():
         if name != path.stem:
             print(f"{path}: called {name}.png in the results, because its own name was taken")
     pictures = "photographs with their vessels outlined in blue and the field of view in orange"
-    print(f"{args.out}: {len(names) - len(problems)} {pictures}, masks/, probability/ (16 bit)")
+    print(f"{args.out}: {len(written)} {pictures}, masks/, probability/ (16 bit)")
+    if written:
+        print(f"to look through them, open {args.out / 'index.html'} in a browser")
     return problems
 
 

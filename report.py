@@ -113,7 +113,7 @@ def write_report(
 ) -> None:
     """Write the page beside the folders `page` and `masks` that hold its pictures.
 
-    Where the folder above the page's holds `SYNTHETIC.txt`, as demo.py writes it, the page says so.
+    Where a folder up to two above the page's holds `SYNTHETIC.txt`, as demo.py writes it, the page says so.
 
     Args:
         path: of the page, such as results/index.html.
@@ -126,7 +126,7 @@ def write_report(
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
     data = {
-        "synthetic": (path.resolve().parents[1] / "SYNTHETIC.txt").is_file(),
+        "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
         "layers": layers(labelled=bool(rows)),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],

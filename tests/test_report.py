@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -17,8 +18,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from conftest import run_script
 
 import metrics
+import predict
+import test as scoring
 from data import write_png
 from demo import draw_eye
 from report import thin_curves, write_layers, write_report
@@ -145,6 +149,36 @@ def test_thumbnails_are_small_and_show_both_pictures(scored: Path) -> None:
     thumbnail = scored.parent / "page" / "thumbnail" / "2_test.jpg"
     assert cv2.imdecode(np.fromfile(thumbnail, np.uint8), cv2.IMREAD_COLOR).shape == (160, 306, 3)
     assert thumbnail.stat().st_size < 40_000
+
+
+def missing_pictures(page: Path) -> list[Path]:
+    """The pictures that a page shows and that are not there."""
+    data = embedded(page)
+    names = [image["name"] for image in data["images"]]
+    files = [page.parent / folder / (name + suffix) for _, folder, suffix in data["layers"] for name in names]
+    files += [page.parent / "page" / "thumbnail" / f"{name}.jpg" for name in names]
+    return [file for file in files if not file.is_file()]
+
+
+def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
+    new_data: Path, files: Path, tmp_path: Path
+) -> None:
+    arguments = ("--data", new_data, "--weights", files / "checkpoint.pth", "--results", tmp_path)
+    assert run_script(scoring.main, *arguments) in (0, None)
+    data = embedded(tmp_path / "index.html")
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = [*data["images"], *data["summary"]]
+    assert [line["scores"][0] for line in shown] == pytest.approx([float(r["f1"]) for r in rows], abs=1e-6)
+    assert data["curves"]
+    assert missing_pictures(tmp_path / "index.html") == []
+
+
+def test_the_page_of_predict_py_has_all_pictures(new_data: Path, files: Path, tmp_path: Path) -> None:
+    arguments = (new_data / "test" / "image", "--weights", files / "checkpoint.pth", "--out", tmp_path)
+    assert run_script(predict.main, *arguments) in (0, None)
+    assert "columns" not in embedded(tmp_path / "index.html")
+    assert missing_pictures(tmp_path / "index.html") == []
 
 
 class Browser:
