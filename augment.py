@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from data import Eye, estimate_fov, list_images, read_fov, read_image, read_mask, size, write_png
-from utils import UserError, claim, run
+from utils import HelpFormatter, UserError, claim, run
 
 WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
 unpack training.zip and test.zip, and put the folders as DRIVE/training and DRIVE/test, or give their folder
@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         description="Turn DRIVE into PNG files: 4 copies of each training eye (as it is, flipped, upside down, "
         "rotated) and the test eyes as they are. An existing OUT is replaced as a whole or left as it was.",
         epilog="example: python augment.py --drive ~/Downloads/DRIVE",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--drive", type=Path, default=Path("DRIVE"), help="DRIVE as downloaded and unpacked")
     parser.add_argument("--out", type=Path, default=Path("new_data"), help="folder to write")

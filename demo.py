@@ -19,7 +19,7 @@ import imageio.v3 as iio
 import numpy as np
 from tqdm import tqdm
 
-from utils import UserError, run
+from utils import HelpFormatter, UserError, run
 
 # About a minute on two cores with bfloat16, three without.
 TRAINING = ["--width=16", "--depth=3", "--epochs=4", "--crops=320", "--batch-size=4", "--crop=192"]
@@ -311,7 +311,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Draw a small SYNTHETIC data set in DRIVE's layout, then augment, train and test on it.",
         epilog="example: python demo.py --out demo",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="folder for all of it, replaced if it exists"

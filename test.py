@@ -20,7 +20,7 @@ import metrics
 from data import Eye, read_eyes, write_png
 from predict import binarize, choose_threshold, overlay, segment
 from report import FALSE, FOUND, MISSED, write_layers, write_report
-from utils import atomic, claim, describe, load_checkpoint, pick_device, run
+from utils import HelpFormatter, atomic, claim, describe, load_checkpoint, pick_device, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         "a picture for each image, index.html to look through them, and metrics.csv where new_data has "
         "test labels.",
         epilog="example: python test.py --weights files/checkpoint.pth --tta",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
     parser.add_argument("--weights", type=Path, default=Path("files/checkpoint.pth"), help="a checkpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 import math
@@ -11,19 +12,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import metrics
-from data import Crops, Eye, check_split, eye_of, read_eyes, split_by_eye
+from data import Crops, Eye, eye_of, read_eyes, split_by_eye
+from predict import segment
 from utils import (
+    HelpFormatter,
     UserError,
     atomic,
     autocast,
     claim,
     describe,
+    load_checkpoint,
     pick_device,
     run,
     save_checkpoint,
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
+    from tqdm import tqdm
 
 # torch is imported inside the functions that use it, so that --help answers at once
 
@@ -44,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         description="Train a U-Net on new_data, validate after every epoch, and write to FILES: checkpoint.pth "
         "(the best), last.pth, split.json, history.csv, curves.png.",
         epilog="example: python train.py --epochs 10 --device cpu",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     folders = parser.add_argument_group("folders")
     folders.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
@@ -56,6 +62,8 @@ def parse_args() -> argparse.Namespace:
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive, default=30, help="epochs to train")
     recipe.add_argument("--crops", type=positive, default=640, help="random crops an epoch")
+    recipe.add_argument("--minutes", type=float, help="choose EPOCHS and CROPS so that it takes this long")
+    recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
     recipe.add_argument("--batch-size", type=positive, default=8, help="crops a step")
     recipe.add_argument("--crop", type=positive, default=256, help="pixels of a crop each way")
     recipe.add_argument("--lr", type=float, default=5e-3, help="peak learning rate")
@@ -70,6 +78,7 @@ def parse_args() -> argparse.Namespace:
         "lr": 0 < args.lr <= 1,
         "dice": 0 <= args.dice <= 100,
         "ema": 0 <= args.ema < 1,
+        "minutes": args.minutes is None or 0.05 <= args.minutes <= 100_000,
         "seed": args.seed >= 0,
         "workers": args.workers is None or args.workers >= 0,
     }.items():
@@ -168,17 +177,10 @@ def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
     Returns:
         `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
     """
-    import torch
-
-    from model import predict
-
-    device = next(model.parameters()).device
     model.eval()
     losses, counts = [], 0
     for eye in eyes:
-        image = torch.from_numpy(eye.input)[None].to(device, memory_format=torch.channels_last)
-        with torch.inference_mode(), autocast(device):
-            probability = predict(model, image)[0].cpu().numpy()
+        probability = segment(model, eye.image, eye.fov)
         counts = counts + metrics.count_levels(metrics.quantize(probability), eye.mask, eye.fov)
         right = np.where(eye.mask > 0, probability, 1 - probability)[eye.fov > 0]
         losses.append(-np.log(np.maximum(right, 1e-7)).mean())
@@ -232,12 +234,11 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
         "learning rate": ("learning_rate",),
     }
     for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for name in names:
+        for name in (name for name in names if name in history[0]):
             axes.plot([row["epoch"] for row in history], [row[name] for row in history], ".-", label=name)
+            axes.legend()
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-        if len(names) > 1:
-            axes.legend()
     with atomic(files / "curves.png") as temporary:
         figure.savefig(temporary, dpi=100)
 
@@ -251,62 +252,126 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         print(f"network: width {args.width}, depth {args.depth} ({why})")
     if args.workers is None:
         args.workers = 4 if gpu else 0
-    names = ("width", "depth", "epochs", "crops", "batch_size", "crop", "lr", "dice", "ema", "seed")
+    names = ("width", "depth", "epochs", "crops", "minutes", "batch_size", "crop", "lr", "dice", "ema", "seed")
     return {name: getattr(args, name) for name in names}
 
 
-def resume(
-    path: Path,
-    settings: dict[str, Any],
-    split: dict[str, list[str]],
-    model: nn.Module,
-    average: AveragedModel | None,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[list[float], list[dict[str, float]], float]:
-    """Put the state of last.pth into network, average and optimizer.
+def fit_to_minutes(
+    model: nn.Module, training: Sequence[Eye], validation: Sequence[Eye], settings: dict[str, Any]
+) -> dict[str, int]:
+    """Choose `epochs` and `crops` with which training and validation take `settings["minutes"]` here.
+
+    A copy of the network is timed, so that the training itself starts as the seed wants it.
+    """
+    import torch
+
+    model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
+    crops = Crops(training, settings["crop"], settings["seed"], 8 * batch_size)
+    batches = iter(torch.utils.data.DataLoader(crops, batch_size=batch_size))
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    def steps(number: int) -> None:
+        train_one_epoch(
+            model, None, batches, optimizer, [0.0] * number, [], settings["dice"], Stop(), lambda loss: None
+        )
+
+    steps(3)  # the first steps choose kernels and allocate memory
+    step = seconds(lambda: steps(5)) / 5
+    check = seconds(lambda: evaluate(model, validation)) if validation else 0.0
+    # a tenth of the time goes to validation
+    epochs = min(max(round(0.1 * budget / check), 1), 30) if check else 30
+    return {"epochs": epochs, "crops": max(int((budget / epochs - check) / step), 1) * batch_size}
+
+
+@dataclass
+class Training:
+    """A network in training, and all that it takes to go on with it.
 
     Nothing else is random: crops follow from the seed and their number, the learning rate from the step, and
     the network draws nothing.
-
-    Returns:
-        The losses of the running epoch, the history, and the seconds trained so far.
-
-    Raises:
-        UserError: there is no such file, it was trained with other settings or other eyes, or it is damaged.
     """
-    from utils import load_checkpoint
 
-    _, last = load_checkpoint(path, pick_device("cpu"))
-    try:
-        before = last["settings"]
-        differences = [
-            f"--{n.replace('_', '-')} {before.get(n)}, not {v}"
-            for n, v in settings.items()
-            if before.get(n) != v
-        ]
-        if last["split"] != split:
-            differences.append("other eyes or another split")
-        if differences:
+    settings: dict[str, Any]
+    split: dict[str, list[str]]
+    model: nn.Module
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    losses: list[float] = field(default_factory=list)  # of the running epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before
+    seconds: float = 0.0  # trained before this start
+    start: float = field(default_factory=time.time)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that is validated and kept: the average of the weights, where there is one."""
+        return self.average.module if self.average else self.model
+
+    @property
+    def best(self) -> float:
+        """The best validation F1 so far, or -1."""
+        return max((row["f1"] for row in self.history if "f1" in row), default=-1.0)
+
+    def elapsed(self) -> float:
+        """Seconds trained so far."""
+        return self.seconds + time.time() - self.start
+
+    def save(self, path: Path, model: nn.Module, **more: Any) -> None:
+        """Write a checkpoint with the weights of `model` and everything that belongs to all checkpoints."""
+        common = {"model": model.config, "weights": model.state_dict()}
+        own = {"settings": self.settings, "split": self.split, "versions": versions()}
+        save_checkpoint(path, {**common, **own, **more})
+
+    def save_last(self, path: Path) -> None:
+        """Write last.pth, from which `restore` goes on."""
+        average = self.average.state_dict() if self.average else None
+        states = {"optimizer": self.optimizer.state_dict(), "average": average}
+        self.save(path, self.model, **states, losses=self.losses, history=self.history, seconds=self.elapsed())
+
+    def restore(self, path: Path) -> None:
+        """Go on from last.pth.
+
+        Raises:
+            UserError: there is no such file, it was trained with other settings or eyes, or it is damaged.
+        """
+        _, last = load_checkpoint(path, pick_device("cpu"))
+        try:
+            before = last["settings"]
+            if self.settings["minutes"] and before.get("minutes") == self.settings["minutes"]:
+                # they were measured when it began
+                self.settings |= {name: before[name] for name in ("epochs", "crops")}
+            differences = [
+                f"--{name.replace('_', '-')} {before.get(name)}, not {value}"
+                for name, value in self.settings.items()
+                if before.get(name) != value
+            ]
+            if last["split"] != self.split:
+                differences.append("other eyes or another split")
+            if differences:
+                raise UserError(
+                    f"{path}: trained with {'; '.join(differences)}; give --resume with the same settings"
+                )
+            self.model.load_state_dict(dict(last["weights"]))
+            self.optimizer.load_state_dict(last["optimizer"])
+            if self.average:
+                self.average.load_state_dict(dict(last["average"]))
+            for weight in self.model.parameters():
+                state = self.optimizer.state[weight]
+                if state and not state["exp_avg"].shape == state["exp_avg_sq"].shape == weight.shape:
+                    raise ValueError("the optimizer's state does not fit")
+            self.history = [{name: value + 0 for name, value in row.items()} for row in last["history"]]
+            self.losses = [loss + 0.0 for loss in last["losses"]]
+            self.seconds = last["seconds"] + 0.0
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            reason = f"{type(error).__name__}: {reason}"
             raise UserError(
-                f"{path}: trained with {'; '.join(differences)}; give --resume with the same settings"
-            )
-        model.load_state_dict(dict(last["weights"]))
-        optimizer.load_state_dict(last["optimizer"])
-        if average:
-            average.load_state_dict(dict(last["average"]))
-        for weight in model.parameters():
-            state = optimizer.state[weight]
-            if state and not state["exp_avg"].shape == state["exp_avg_sq"].shape == weight.shape:
-                raise ValueError("the optimizer's state does not fit")
-        history = [{name: value + 0 for name, value in row.items()} for row in last["history"]]
-        if history:
-            write_history(path.parent, history)  # a kill may have come between last.pth and this
-        return [loss + 0.0 for loss in last["losses"]], history, last["seconds"] + 0.0
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"{path}: holds no state to go on from ({type(error).__name__}: {reason}); train without --resume"
-        ) from None
+                f"{path}: holds no state to go on from ({reason}); train without --resume"
+            ) from None
 
 
 def set_aside(files: Path) -> None:
@@ -320,33 +385,47 @@ def set_aside(files: Path) -> None:
         print(f"{files}: the earlier training there was moved to {files / 'earlier'}")
 
 
-def main() -> int | None:
+def main() -> int:
     args = parse_args()
     device = pick_device(args.device)
     print(f"device: {describe(device)}")
     settings = settle(args, device)
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
-    split = split_by_eye(list(eyes), seed=args.seed)
-    check_split(split)
+    if args.all_eyes:
+        split = {"train": list(eyes), "validation": []}
+    else:
+        split = split_by_eye(list(eyes), seed=args.seed)
     training, validation = ([eyes[name] for name in split[side]] for side in ("train", "validation"))
-    held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]}))
+    held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
     print(f"split by eye: {len(training)} images to train, {len(validation)} to validate ({held_out})")
     with claim(args.files):
-        return fit(args, device, settings, split, training, validation)
+        state = begin(args, device, settings, split, training, validation)
+        if len(state.history) == state.settings["epochs"]:
+            print(f"{args.files / 'last.pth'}: all {state.settings['epochs']} epochs are done already")
+            return 0
+        finished = fit(state, args, training, validation)
+    if not finished:
+        again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
+        print(f"stopped, all steps are kept; go on with: {again}", file=sys.stderr)
+        return 130
+    checkpoint, minutes = args.files / "checkpoint.pth", state.history[-1]["seconds"] / 60
+    reached = f"best validation F1 {state.best:.4f}" if validation else "trained on every eye, not validated,"
+    print(f"{checkpoint}: {reached} after {minutes:.1f} minutes of training")
+    print(f"next: python test.py --data {args.data} --weights {checkpoint}")
+    return 0
 
 
-def fit(
+def begin(
     args: argparse.Namespace,
     device: torch.device,
     settings: dict[str, Any],
     split: dict[str, list[str]],
-    training: list[Eye],
-    validation: list[Eye],
-) -> int:
-    """Train from the start or from last.pth to the last epoch; returns the exit status."""
+    training: Sequence[Eye],
+    validation: Sequence[Eye],
+) -> Training:
+    """A new network and its optimizer, or with --resume those of last.pth."""
     import torch
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-    from tqdm import tqdm
 
     from model import UNet
 
@@ -356,103 +435,93 @@ def fit(
     if args.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=device.type != "mps")
-
-    epoch_steps = math.ceil(args.crops / args.batch_size)
-    total = args.epochs * epoch_steps
-    losses: list[float] = []  # of the running epoch
-    history: list[dict[str, float]] = []
-    seconds = 0.0  # of training before this start
+    state = Training(settings, split, model, average, optimizer)
     if args.resume:
-        last = args.files / "last.pth"
-        losses, history, seconds = resume(last, settings, split, model, average, optimizer)
-        if len(history) == args.epochs:
-            print(f"{last}: all {args.epochs} epochs are done already")
-            return 0
+        state.restore(args.files / "last.pth")
+        if state.history:
+            write_history(args.files, state.history)  # a kill may have come between last.pth and this
     else:
+        if args.minutes:
+            state.settings |= fit_to_minutes(model, training, validation, settings)
+            print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
         set_aside(args.files)
-
-    def save(name: str, weights: nn.Module, **more: Any) -> None:
-        common = {
-            "model": model.config,
-            "weights": weights.state_dict(),
-            "settings": settings,
-            "split": split,
-        }
-        save_checkpoint(args.files / name, {**common, "versions": versions(), **more})
-
-    def save_last() -> None:
-        states = {"optimizer": optimizer.state_dict(), "average": average.state_dict() if average else None}
-        save("last.pth", model, **states, losses=losses, history=history, seconds=seconds + time.time() - start)
-
     with atomic(args.files / "split.json") as temporary:
         temporary.write_text(json.dumps(split, indent=1) + "\n")
-    done = len(history) * epoch_steps + len(losses)
-    crops = Crops(training, args.crop, args.seed, total * args.batch_size)
+    state.start = time.time()
+    return state
+
+
+def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], validation: Sequence[Eye]) -> bool:
+    """Train to the last epoch and write the checkpoints; False if it was asked to stop before."""
+    import torch
+    from tqdm import tqdm
+
+    settings, batch_size = state.settings, state.settings["batch_size"]
+    epoch_steps = math.ceil(settings["crops"] / batch_size)
+    total = settings["epochs"] * epoch_steps
+    done = len(state.history) * epoch_steps + len(state.losses)
+    crops = Crops(training, settings["crop"], settings["seed"], total * batch_size)
     loader = torch.utils.data.DataLoader(
         crops,
-        batch_size=args.batch_size,
-        sampler=range(done * args.batch_size, len(crops)),
+        batch_size=batch_size,
+        sampler=range(done * batch_size, len(crops)),
         num_workers=args.workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=next(state.model.parameters()).is_cuda,
         worker_init_fn=ignore_signals,
     )
     batches = iter(loader)
-    best = max((row["f1"] for row in history), default=-1.0)
-    start = time.time()
     with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=None) as bar:
 
         def report(loss: float) -> None:
-            bar.set_postfix(loss=f"{loss:.4f}", F1=f"{best:.4f}" if best >= 0 else "-", refresh=False)
+            bar.set_postfix(loss=f"{loss:.4f}", F1=f"{state.best:.4f}", refresh=False)
             bar.update()
 
-        for epoch in range(len(history) + 1, args.epochs + 1):
-            steps = range((epoch - 1) * epoch_steps, epoch * epoch_steps)
-            rates = [one_cycle(step / total, args.lr) for step in steps]
+        for epoch in range(len(state.history) + 1, settings["epochs"] + 1):
+            first = (epoch - 1) * epoch_steps
+            rates = [one_cycle(step / total, settings["lr"]) for step in range(first, first + epoch_steps)]
             try:
-                train_one_epoch(model, average, batches, optimizer, rates, losses, args.dice, stop, report)
+                train_one_epoch(
+                    *(state.model, state.average, batches, state.optimizer, rates),
+                    *(state.losses, settings["dice"], stop, report),
+                )
             except FloatingPointError as error:
-                step = steps[0] + len(losses) - 1
-                batch = range(step * args.batch_size, (step + 1) * args.batch_size)
+                step = len(state.losses)
+                batch = range((first + step - 1) * batch_size, (first + step) * batch_size)
                 names = ", ".join(sorted({f"{crops.name_of(i)}.png" for i in batch}))
                 raise UserError(
-                    f"{error} in step {len(losses)} of the epoch ({step + 1} of {total}) at learning rate "
-                    f"{rates[len(losses) - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
+                    f"{error} in step {step} of the epoch ({first + step} of {total}) at learning rate "
+                    f"{rates[step - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
                     "the checkpoints are as they were; train with a lower --lr"
                 ) from None
-            if len(losses) < epoch_steps:
-                save_last()
-                again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
-                bar.close()
-                print(f"stopped in epoch {epoch}, all steps are kept; go on with: {again}", file=sys.stderr)
-                return 130
-            scores = evaluate(average.module if average else model, validation)
-            row = {"epoch": epoch, "learning_rate": rates[-1], "train_loss": float(np.mean(losses)), **scores}
-            history.append({**row, "seconds": seconds + time.time() - start})
-            losses = []
-            is_best = scores["f1"] > best
-            if is_best:
-                best = scores["f1"]
-                save(
-                    "checkpoint.pth",
-                    average.module if average else model,
-                    threshold=scores["threshold"],
-                    scores=row,
-                )
-            save_last()
-            try:
-                write_history(args.files, history)
-            except UserError as error:  # last.pth has the history too: no reason to end a night's work
-                bar.write(f"{error}; the training goes on", file=sys.stderr)
-            bar.write(
-                f"epoch {epoch:3d}/{args.epochs}  loss {row['train_loss']:.4f}  validation loss "
-                f"{row['val_loss']:.4f}  F1 {row['f1']:.4f}  Jaccard {row['jaccard']:.4f}  "
-                f"AUC {row['auc']:.4f}{'  best' if is_best else ''}"
-            )
-    minutes = history[-1]["seconds"] / 60
-    checkpoint = args.files / "checkpoint.pth"
-    print(f"{checkpoint}: best validation F1 {best:.4f} after {minutes:.1f} minutes of training")
-    print(f"next: python test.py --data {args.data} --weights {checkpoint}")
-    return 0
+            if len(state.losses) < epoch_steps:
+                state.save_last(args.files / "last.pth")
+                return False
+            end_epoch(state, args.files, validation, rates[-1], bar)
+    return True
+
+
+def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: float, bar: tqdm) -> None:
+    """Validate, and write the checkpoints, the history and a line."""
+    epoch, best = len(state.history) + 1, state.best
+    row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(state.losses))}
+    if validation:
+        row |= evaluate(state.averaged, validation)
+    state.history.append({**row, "seconds": state.elapsed()})
+    state.losses = []
+    is_best = state.best > best
+    if is_best or (not validation and epoch == state.settings["epochs"]):
+        state.save(files / "checkpoint.pth", state.averaged, threshold=row.get("threshold"), scores=row)
+    state.save_last(files / "last.pth")
+    try:
+        write_history(files, state.history)
+    except UserError as error:  # last.pth has the history too: no reason to end a night's work
+        bar.write(f"{error}; the training goes on", file=sys.stderr)
+    text = f"epoch {epoch:3d}/{state.settings['epochs']}  loss {row['train_loss']:.4f}"
+    if validation:
+        text += "  validation loss {val_loss:.4f}  F1 {f1:.4f}  Jaccard {jaccard:.4f}  AUC {auc:.4f}".format(
+            **row
+        )
+    bar.write(text + ("  best" if is_best else ""))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -29,6 +30,13 @@ UNFINISHED = ".unfinished-"  # begins the name of a file that is being written
 
 class UserError(Exception):
     """Something the user can put right; the message names the file, what is wrong and what to do."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds to each flag's help its default, unless that says nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def run(main: Callable[[], int | None], lower: str = "") -> None:
