@@ -1,0 +1,370 @@
+"""Bad and odd files are read as a user expects or refused by name; none crashes a run, none is scored."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import corpus
+import numpy as np
+import pytest
+from conftest import TINY, run_script
+from corpus import FIELD, MASKS, PHOTOGRAPH, PHOTOGRAPHS, VESSELS, Case, encode, unavailable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import augment
+import data
+import test
+import train
+import utils
+from data import read_eyes, read_fov, read_image, read_mask, write_png
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+REFUSED = [case for case in PHOTOGRAPHS if case.refused and not unavailable(case)]
+
+
+def ids(case: Case) -> str:
+    return ascii(case.name)[1:-1]
+
+
+def run_process(script: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, as users do."""
+    command = [sys.executable, ROOT / script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("case", PHOTOGRAPHS, ids=ids)
+def test_a_photograph_is_read_as_expected_or_refused_by_name(case: Case, tmp_path: Path) -> None:
+    if reason := unavailable(case):
+        pytest.skip(reason)
+    case.check(read_image, tmp_path, UserError)
+
+
+@pytest.mark.parametrize("case", MASKS, ids=ids)
+def test_a_mask_is_read_as_expected_or_refused_by_name(case: Case, tmp_path: Path) -> None:
+    if reason := unavailable(case):
+        pytest.skip(reason)
+    case.check(read_mask, tmp_path, UserError)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import ImageFile
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    for side in (11_000, 20_000):
+        (tmp_path / "bomb.png").write_bytes(corpus.huge_png(side, side))
+        with pytest.raises(UserError, match="more than"):
+            read_image(tmp_path / "bomb.png")
+
+
+def test_an_empty_field_of_view_is_refused(tmp_path: Path) -> None:
+    write_png(tmp_path / "fov.png", FIELD * 0)
+    with pytest.raises(UserError, match=r"fov\.png: an empty field of view"):
+        read_fov(tmp_path / "fov.png")
+
+
+def test_augment_names_every_refused_photograph_and_writes_nothing(drive: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(drive, tmp_path / "DRIVE")
+    names = []
+    for number, case in enumerate(REFUSED, 100):
+        names.append(f"{number}_{case.name}")
+        case.write(own / "training" / "images" / names[-1])
+        for folder, mask in (("1st_manual", VESSELS), ("mask", FIELD)):
+            (own / "training" / folder / f"{number}_mask.gif").write_bytes(encode(mask, "GIF", optimize=False))
+    with pytest.raises(UserError) as error:
+        run_script(augment.main, "--drive", own, "--out", tmp_path / "out")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + len(names)
+    for name in names:
+        assert any(name in line or repr(name)[1:-1] in line for line in lines), name
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "pixels", "reason"),
+    [
+        ("1st_manual", "22_manual1.gif", VESSELS * 0, "0% of its field of view is vessel"),
+        ("1st_manual", "22_manual1.gif", VESSELS * 0 + 255, "100% of its field of view is vessel"),
+        ("1st_manual", "22_manual1.gif", 255 - VESSELS, "of its field of view is vessel"),
+        ("mask", "22_training_mask.gif", FIELD * 0, "an empty field of view"),
+        ("mask", "22_training_mask.gif", np.full((200, 300), 255, np.uint8), "300x200 pixels, but"),
+    ],
+    ids=["blank", "all vessel", "inverted", "no field of view", "field of view larger than the image"],
+)
+def test_augment_refuses_masks_that_would_spoil_a_training(
+    drive: Path, tmp_path: Path, folder: str, file: str, pixels: np.ndarray, reason: str
+) -> None:
+    own = shutil.copytree(drive, tmp_path / "DRIVE")
+    (own / "training" / folder / file).write_bytes(encode(pixels, "GIF", optimize=False))
+    with pytest.raises(UserError, match=f"{file}: .*{reason}"):
+        run_script(augment.main, "--drive", own, "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_train_names_every_refused_image_and_writes_nothing(new_data: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(new_data, tmp_path / "new_data")
+    for case in REFUSED:
+        case.write(own / "train" / "image" / case.name)
+    with pytest.raises(UserError) as error:
+        run_script(train.main, "--data", own, "--files", tmp_path / "files", *TINY)
+    for case in REFUSED:
+        assert case.name in str(error.value) or repr(case.name)[1:-1] in str(error.value)
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.fixture(scope="module")
+def refusing(
+    new_data: Path, files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Results of test.py on good photographs, refused ones and odd names; and what it said."""
+    folder = tmp_path_factory.mktemp("refusing")
+    own = shutil.copytree(new_data, folder / "new_data")
+    shutil.rmtree(own / "test" / "second_observer")
+    for case in PHOTOGRAPHS:
+        odd_name = not case.refused and case.expected.shape == PHOTOGRAPH.shape
+        if (case.refused or odd_name) and not unavailable(case):
+            case.write(own / "test" / "image" / case.name)
+        if odd_name and not unavailable(case):
+            for part, mask in (("mask", VESSELS), ("fov", FIELD)):
+                (own / "test" / part / case.name).write_bytes(encode(mask, "PNG"))
+    before = tree(folder)
+    done = run_process(
+        "test.py",
+        "--data",
+        own,
+        "--weights",
+        files / "checkpoint.pth",
+        "--results",
+        folder / "results",
+        "--device=cpu",
+    )
+    assert {path for path in tree(folder) - before if Path(path).parts[0] != "results"} == set()
+    return folder / "results", done
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_refused_photographs_stop_no_other_and_are_listed_at_the_end(refusing) -> None:
+    results, done = refusing
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for case in REFUSED:
+        assert case.name in done.stderr or repr(case.name)[1:-1] in done.stderr, case.name
+    good = [case for case in PHOTOGRAPHS if not unavailable(case) and not case.refused]
+    with (results / "metrics.csv").open(newline="") as file:
+        rows = {row["image"] for row in csv.DictReader(file)}
+    assert {"01_test_0", "02_test_0", "03_test_0", "mean"} <= rows
+    for case in REFUSED:
+        stem = Path(case.name).stem
+        assert stem not in rows or any(Path(other.name).stem == stem for other in good)
+
+
+def test_no_name_makes_test_py_write_outside_results(refusing) -> None:
+    # the fixture compared the folders around the results before and after
+    results, _ = refusing
+    names = ["two words", "Äderchen – œil 眼", "$(touch x);`touch x` & '%s'", "-rf", "=SUM(A1)"]
+    names += ["up\\..\\..\\evil", "<img src=x onerror=alert(1)>"] if os.name != "nt" else []
+    for name in names:
+        assert read_mask(results / "masks" / f"{name}.png").shape == VESSELS.shape
+    assert "<img src=x" not in (results / "index.html").read_text(encoding="utf-8")
+
+
+def test_two_images_never_share_their_results(new_data: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(new_data / "test", tmp_path / "test")
+    for part in ("image", "mask", "fov", "second_observer"):
+        shutil.copy(own / part / "01_test_0.png", own / part / "01_TEST.png")
+    refused: list[str] = []
+    assert len(read_eyes(own, True, refused)) == 3
+    assert len(refused) == 1 and "01_test_0.png" in refused[0] and "another image's" in refused[0]
+
+
+def test_results_are_whole_or_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mask.png"
+    write_png(path, VESSELS)
+
+    def half(self: Path, data: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        write_png(path, FIELD)
+    assert (read_mask(path) == VESSELS).all()
+    assert [f.name for f in tmp_path.iterdir()] == ["mask.png"]
+
+
+def test_eyes_of_two_runs_of_augment_are_never_mixed(
+    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(new_data, tmp_path / "new_data")
+    read_eye = data.read_eye
+
+    def slowly(path: Path, *rest: object) -> data.Eye:
+        eye = read_eye(path, *rest)
+        if path.name == "22_training_0.png":  # another run of augment.py ends now
+            (own / "dataset.json").unlink()
+            shutil.copy(new_data / "dataset.json", own / "dataset.json")
+        return eye
+
+    monkeypatch.setattr(data, "read_eye", slowly)
+    with pytest.raises(UserError, match=r"augment.py wrote it anew while it was read"):
+        read_eyes(own / "train", labels=True)
+
+
+@pytest.mark.parametrize("truth", [VESSELS * 0, VESSELS * 0 + 255], ids=["no vessels", "no background"])
+def test_a_truth_of_one_class_has_scores_and_a_word_on_the_missing_one(
+    new_data: Path, files: Path, tmp_path: Path, capsys, truth: np.ndarray
+) -> None:
+    own = shutil.copytree(new_data, tmp_path / "new_data")
+    shutil.rmtree(own / "test" / "second_observer")
+    write_png(own / "test" / "mask" / "02_test_0.png", truth)
+    checkpoint = files / "checkpoint.pth"
+    arguments = ["--data", own, "--weights", checkpoint, "--results", tmp_path / "results", "--device=cpu"]
+    # a threshold of 1 makes the prediction empty as well
+    assert run_script(test.main, *arguments, "--threshold=1") == 0
+    assert "No AUC for 02_test_0:" in capsys.readouterr().out
+    with (tmp_path / "results" / "metrics.csv").open(newline="") as file:
+        rows = {row.pop("image"): row for row in csv.DictReader(file)}
+    empty = {(image, column) for image, row in rows.items() for column, value in row.items() if value == ""}
+    assert empty == {("02_test_0", "auc"), ("02_test_0", "average_precision")}
+    values = [float(value) for row in rows.values() for value in row.values() if value]
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+    ],
+    ids=repr,
+)
+def test_out_of_memory_becomes_a_line_that_names_the_flags(error: Exception, capsys) -> None:
+    def main() -> None:
+        raise error
+
+    sys.stdout.reconfigure = lambda **_: None  # pytest's stand-in has no such method
+    with pytest.raises(SystemExit) as status:
+        utils.run(main, lower="--batch-size or --crop")
+    assert status.value.code == 2
+    assert "out of memory; lower --batch-size or --crop" in capsys.readouterr().err
+
+
+def test_a_real_lack_of_memory_names_the_flags(new_data: Path, tmp_path: Path) -> None:
+    # a layer of 2**47 bytes: more than an address can name, so that nothing is taken before it fails
+    huge = ["--width", 2**21, "--depth", 1, "--device=cpu"]
+    done = run_process("train.py", "--data", new_data, "--files", tmp_path / "files", *huge)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.search(r"out of memory; lower --batch-size, --crop", done.stderr)
+
+
+def test_a_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        utils.run(main)
+
+
+SEEDS = [corpus.PNG, corpus.TIFF, corpus.GIF, corpus.JPEG, encode(VESSELS, "GIF", optimize=False)]
+SEEDS += [corpus.BMP, corpus.PPM, corpus.opencv(corpus.WIDE_GREY, ".png"), encode(PHOTOGRAPH, "PNG", "P")]
+SEEDS += [corpus.oriented(PHOTOGRAPH, "TIFF", 6, 1), encode(PHOTOGRAPH, "TIFF", compression="jpeg")]
+SEEDS = [data[:3000] for data in SEEDS] + SEEDS
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """The bytes of a real image file with some replaced, removed or repeated."""
+    content = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(1, 6))):
+        # most of what decides is in the first bytes
+        at = draw(st.integers(0, min(len(content) - 1, draw(st.sampled_from([60, 400, len(content)])))))
+        what = draw(st.sampled_from(["replace", "remove", "repeat"]))
+        if what == "replace":
+            content[at : at + 4] = draw(st.binary(min_size=1, max_size=4))
+        elif what == "remove" and len(content) > 40:
+            del content[at : at + draw(st.integers(1, 30))]
+        else:
+            content[at:at] = content[at : at + draw(st.integers(1, 30))]
+    return bytes(content)
+
+
+@settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(content=mutated())
+def test_whatever_the_bytes_a_file_is_read_or_refused(content: bytes, tmp_path_factory) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzzed.png"
+    path.write_bytes(content)
+    for read, shape in ((read_image, 3), (read_mask, 2)):
+        try:
+            pixels = read(path)
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            assert pixels.dtype == np.uint8 and pixels.ndim == shape and pixels.size
+
+
+NO_NETWORK = """
+import socket, sys
+
+def refuse(*args, **kwargs):
+    with open({log!r}, "a") as file:
+        file.write(f"{{sys.argv}} {{args}}\\n")
+    raise OSError("no network in this test")
+
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+"""
+
+
+def test_no_script_calls_the_network(drive: Path, tmp_path: Path) -> None:
+    log = tmp_path / "calls.txt"
+    (tmp_path / "site").mkdir()
+    # Python imports this file before anything else; what a library does with the error is no matter
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_NETWORK.format(log=str(log)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    environment.pop("NO_ALBUMENTATIONS_UPDATE", None)
+    probe = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    subprocess.run([sys.executable, "-c", probe], env=environment, check=False, capture_output=True)
+    assert log.read_text(), "the guard itself does not work"
+    log.unlink()
+    new_data, files = tmp_path / "new_data", tmp_path / "files"
+    for script, *arguments in (
+        ("augment.py", "--drive", drive, "--out", new_data),
+        ("train.py", "--data", new_data, "--files", files, *TINY, "--epochs=1", "--crops=4"),
+        (
+            "test.py",
+            "--data",
+            new_data,
+            "--weights",
+            files / "checkpoint.pth",
+            "--results",
+            tmp_path / "results",
+        ),
+    ):
+        done = run_process(script, *arguments, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert not log.exists(), log.read_text()
+
+
+def test_the_table_of_promises_counts_the_inputs_as_they_are() -> None:
+    table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    counted = re.search(r"(\d+) kinds of photographs and (\d+) of masks", table)
+    assert counted and [int(n) for n in counted.groups()] == [len(PHOTOGRAPHS), len(MASKS)]
+    assert len(PHOTOGRAPHS) + len(MASKS) >= 40
