@@ -228,9 +228,7 @@ def find_weights() -> Path:
     for path in candidates:
         if path.is_file():
             return path
-    raise UserError(
-        f"{' and '.join(f'files/{name}' for name in WEIGHTS)} are not there; train: python train.py"
-    )
+    raise UserError(f"no {' and no '.join(WEIGHTS)} in files; train with: python train.py, or give --weights")
 
 
 def main() -> int:

@@ -1,0 +1,381 @@
+"""predict.py segments any photograph, finds its field of view and scale, and harms no file of the user."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+from PIL import Image
+
+import metrics
+import predict
+import test as scoring
+import utils
+from data import estimate_fov, list_images, read_image, read_mask, write_png
+from demo import draw_eye
+from model import UNet
+from utils import UserError, load_checkpoint
+
+ROOT = Path(predict.__file__).parent
+DRIVE = ROOT.parent / "shared" / "DRIVE"
+
+
+@pytest.fixture(scope="module")
+def eye() -> tuple[np.ndarray, np.ndarray]:
+    """A photograph of DRIVE's size and its field of view."""
+    photograph, _, fov = draw_eye(np.random.default_rng(3))
+    return photograph, fov
+
+
+@pytest.fixture(scope="module")
+def small() -> np.ndarray:
+    """A small photograph, 150 high and 140 wide."""
+    return draw_eye(np.random.default_rng(4), 150, 140)[0]
+
+
+@pytest.fixture(scope="module")
+def weights(files: Path) -> Path:
+    """A checkpoint of a network that was trained for a moment."""
+    return files / "checkpoint.pth"
+
+
+def run_predict(weights: Path, out: Path, *more: object) -> int | None:
+    """Run predict.py."""
+    return run_script(predict.main, "--weights", weights, "--out", out, "--device", "cpu", *more)
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two masks."""
+    return np.count_nonzero((a > 0) & (b > 0)) / np.count_nonzero((a > 0) | (b > 0))
+
+
+def disc(diameter: float, size: int) -> np.ndarray:
+    """A field of view in the middle of a square frame."""
+    y, x = np.indices((size, size)) - (size - 1) / 2
+    return np.where(np.hypot(x, y) <= diameter / 2, 255, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "jpg", "bmp", "gif", "ppm"])
+def test_every_format_gives_mask_probability_and_picture_of_its_own_size(
+    small: np.ndarray, weights: Path, tmp_path: Path, suffix: str
+) -> None:
+    Image.fromarray(small).save(tmp_path / f"colour.{suffix}")
+    Image.fromarray(small[..., 1]).resize((201, 97)).save(tmp_path / f"grey.{suffix}")
+    assert run_predict(weights, tmp_path / "out", "--threshold", 0.3, tmp_path) == 0
+    for name, shape in (("colour", (150, 140)), ("grey", (97, 201))):
+        mask = iio.imread(tmp_path / "out" / "masks" / f"{name}.png")
+        levels = iio.imread(tmp_path / "out" / "probability" / f"{name}.png")
+        assert mask.shape == levels.shape == shape
+        assert mask.dtype == np.uint8
+        assert levels.dtype == np.uint16
+        assert set(np.unique(mask)) == {0, 255}
+        assert ((levels >= metrics.level_of(0.3)) == (mask == 255)).all()
+        assert iio.imread(tmp_path / "out" / f"{name}.png").shape == (*shape, 3)
+
+
+def test_outside_the_field_of_view_there_are_no_vessels(
+    small: np.ndarray, weights: Path, tmp_path: Path
+) -> None:
+    write_png(tmp_path / "eye.png", small)
+    run_predict(weights, tmp_path / "out", "--threshold", 0, tmp_path / "eye.png")
+    assert (read_mask(tmp_path / "out" / "masks" / "eye.png") == estimate_fov(small)).all()
+    assert not iio.imread(tmp_path / "out" / "probability" / "eye.png")[estimate_fov(small) == 0].any()
+
+
+def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
+    small: np.ndarray, weights: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    write_png(folder / "eye2.png", small)
+    write_png(folder / "eye10.png", small)
+    (folder / "eye3.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, ROOT / "predict.py", "empty", "photogaphs/eye2.png", "photographs"]
+    command += ["--weights", weights, "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    start = lines.index("predict.py: 3 could not be segmented:")
+    assert lines[start + 1 :] == [
+        "  empty: no images in this folder",
+        f"  {Path('photogaphs/eye2.png')}: no such file or folder; did you mean photographs?",
+        f"  {Path('photographs/eye3.png')}: not a TIFF, PNG, GIF, JPEG, BMP or PPM image",
+    ]
+    out = tmp_path / "results" / "predict"
+    assert [f.name for f in list_images(out)] == ["eye2.png", "eye10.png"]
+    assert f"\n{Path('results/predict')}: 2 photographs" in done.stdout
+    assert not list(out.rglob(".*"))
+
+
+def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "Left.JPG").touch()
+    with pytest.raises(UserError, match="no such file or folder; did you mean .*Left.JPG"):
+        run_predict(tmp_path / "none.pth", tmp_path / "out", tmp_path / "lefl.jpg")
+    assert not (tmp_path / "out").exists()
+
+
+def test_photographs_of_the_same_name_do_not_overwrite_each_other(
+    small: np.ndarray, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for k, name in enumerate(("a/1.png", "b/1.jpg", "c/1_2.png", "d/Eye.png", "e/eye.png")):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(small[: 140 - k]).save(tmp_path / name)
+    assert run_predict(weights, tmp_path / "out", *(tmp_path / part for part in "abcde")) == 0
+    heights = {f.stem: len(iio.imread(f)) for f in list_images(tmp_path / "out" / "masks")}
+    assert heights == {"1": 140, "1_2": 139, "1_2_2": 138, "Eye": 137, "eye_2": 136}
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'b' / '1.jpg'}: called 1_2.png in the results" in said
+
+
+def test_a_photograph_named_twice_is_segmented_once(tmp_path: Path) -> None:
+    for name in ("eye10.png", "eye9.png"):
+        (tmp_path / name).touch()
+    paths = [tmp_path, tmp_path / "eye9.png", tmp_path / ".." / tmp_path.name]
+    photographs, problems = predict.find_photographs(paths)
+    assert [path.name for path in photographs] == ["eye9.png", "eye10.png"]
+    assert not problems
+
+
+@pytest.mark.parametrize("part", ["", "masks", "probability"])
+def test_results_never_overwrite_photographs(
+    small: np.ndarray, weights: Path, tmp_path: Path, part: str
+) -> None:
+    write_png(tmp_path / part / "eye.png", small)
+    with pytest.raises(UserError, match="choose another folder"):
+        run_predict(weights, tmp_path, tmp_path / part)
+    assert (read_image(tmp_path / part / "eye.png") == small).all()
+
+
+def test_no_name_writes_outside_the_folder_of_the_results(tmp_path: Path) -> None:
+    photographs = [Path("../../x.png"), Path("/etc/y.png"), Path("..png"), Path("a/..x.png"), Path("z")]
+    for name in predict.name_results(photographs, tmp_path):
+        assert (tmp_path / f"{name}.png").resolve().parent == tmp_path.resolve()
+
+
+def lively_network() -> UNet:
+    """A network without training whose probabilities, like a trained one's, are spread over all of [0, 1]."""
+    torch.manual_seed(0)
+    model = UNet(width=4, depth=3)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        logits = model(torch.randn(2, 3, 256, 256))  # batch normalisation takes its measures here
+        model.classifier.weight *= 2 / logits.std()
+    return model.eval()
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("shape", [(250, 237), (150, 301)])
+def test_tiles_give_what_the_whole_gives(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], tta: bool
+) -> None:
+    model = lively_network()
+    photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    fov = np.full(shape, 255, np.uint8)
+    # bfloat16 would hide seams in its rounding
+    monkeypatch.setattr(utils, "has_bfloat16", lambda device: False)
+    whole = predict.segment(model, photograph, fov, tta)
+    assert whole.std() > 0.1
+    monkeypatch.setattr(predict, "TILE", 160)
+    assert len(list(predict.tiles(shape, 3))) > 5
+    assert np.abs(predict.segment(model, photograph, fov, tta) - whole).max() < 1e-4
+
+
+def test_tiles_are_small_and_cover_every_pixel_once() -> None:
+    seen = np.zeros((2336, 3504), int)
+    for tile, around, inner in predict.tiles(seen.shape, depth=4):
+        seen[tile] += 1
+        piece = seen[around]
+        assert piece.size <= 1.1 * predict.TILE**2
+        assert np.shares_memory(piece[inner], seen[tile])
+        assert piece[inner].shape == seen[tile].shape
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (40, 9)])
+def test_any_size_is_segmented(shape: tuple[int, int]) -> None:
+    photograph, fov = np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8)
+    probability = predict.segment(UNet(width=4, depth=3).eval(), photograph, fov, scale=1.7)
+    assert probability.shape == shape
+    assert probability.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("diameter", "scale"),
+    [(512, 1), (540, 1), (568, 1), (1080, 1 / 2), (1650, 1 / 3), (270, 2.03), (740, 0.74)],
+)
+def test_the_field_of_view_is_brought_to_drives_size(diameter: int, scale: float) -> None:
+    assert predict.drive_scale(disc(diameter, diameter + 30)) == pytest.approx(scale, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "cut", [np.s_[200:], np.s_[200:-200], np.s_[:, 250:], np.s_[:, :-300], np.s_[150:, 150:]]
+)
+def test_the_scale_of_a_cut_off_disc_follows_from_its_circle(cut: tuple) -> None:
+    fov = disc(1300, 1320)
+    assert predict.drive_scale(fov[cut]) == pytest.approx(predict.drive_scale(fov), rel=0.02)
+
+
+def test_a_frame_full_of_retina_is_never_enlarged() -> None:
+    assert predict.drive_scale(np.full((200, 300), 255, np.uint8)) == 1
+    assert predict.drive_scale(np.full((2000, 3000), 255, np.uint8)) < 0.2
+
+
+def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple, weights: Path) -> None:
+    photograph, fov = eye
+    model, checkpoint = load_checkpoint(weights, torch.device("cpu"))
+    native = predict.segment(model, photograph, fov)
+    size = (2 * fov.shape[1], 2 * fov.shape[0])
+    enlarged = cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC)
+    found = estimate_fov(enlarged)
+    probability = predict.segment(model, enlarged, found, scale=predict.drive_scale(found))
+    assert probability.shape == enlarged.shape[:2]
+    difference = np.abs(cv2.resize(native, size) - probability)[found > 0].mean()
+    assert difference < 0.2 * native[fov > 0].std()
+
+
+def with_colour(photograph: np.ndarray, fov: np.ndarray, colour: int) -> np.ndarray:
+    """The photograph in other surroundings."""
+    return np.where(fov[..., None] > 0, photograph, np.uint8(colour))
+
+
+def with_text(photograph: np.ndarray, colour: int) -> np.ndarray:
+    """The photograph with text in two corners, as cameras write it."""
+    marked = photograph.copy()
+    height = photograph.shape[0]
+    for text, at in (("OD 2024", (5, 40)), ("No. 12", (10, height - 12))):
+        cv2.putText(marked, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.9, (colour,) * 3, 2)
+    return marked
+
+
+def as_jpeg(photograph: np.ndarray) -> np.ndarray:
+    """The photograph as a small JPEG file keeps it."""
+    return cv2.imdecode(cv2.imencode(".jpg", photograph, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
+
+
+def resized(photograph: np.ndarray, fov: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both at another size."""
+    size = (round(fov.shape[1] * scale), round(fov.shape[0] * scale))
+    return cv2.resize(photograph, size), cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
+
+
+def with_bars(image: np.ndarray) -> np.ndarray:
+    """The image with black bars above and below."""
+    barred = image.copy()
+    barred[:80] = barred[-80:] = 0
+    return barred
+
+
+VARIANTS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "as it is": lambda p, f: (p, f),
+    "cut above": lambda p, f: (p[120:], f[120:]),
+    "cut below": lambda p, f: (p[:-120], f[:-120]),
+    "cut left": lambda p, f: (p[:, 120:], f[:, 120:]),
+    "cut right": lambda p, f: (p[:, :-120], f[:, :-120]),
+    "cut above and below": lambda p, f: (p[80:-80], f[80:-80]),
+    "cut at a corner": lambda p, f: (p[150:, 150:], f[150:, 150:]),
+    "black bars": lambda p, f: (with_bars(p), with_bars(f)),
+    "white": lambda p, f: (with_colour(p, f, 255), f),
+    "light grey": lambda p, f: (with_colour(p, f, 225), f),
+    "dark grey": lambda p, f: (with_colour(p, f, 25), f),
+    "text": lambda p, f: (with_text(p, 255), f),
+    "text on white": lambda p, f: (with_text(with_colour(p, f, 255), 0), f),
+    "grey photograph": lambda p, f: (np.repeat(p[..., 1:2], 3, axis=2), f),
+    "jpeg": lambda p, f: (as_jpeg(p), f),
+    "jpeg on white": lambda p, f: (as_jpeg(with_colour(p, f, 255)), f),
+    "dim": lambda p, f: (p // 4, f),
+    "three times as large": lambda p, f: resized(p, f, 3),
+    "half as large": lambda p, f: resized(p, f, 0.5),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_field_of_view_is_found(eye: tuple, variant: str) -> None:
+    photograph, fov = VARIANTS[variant](*eye)
+    estimated = estimate_fov(np.ascontiguousarray(photograph))
+    assert set(np.unique(estimated)) <= {0, 255}
+    assert overlap(estimated, fov) > 0.97
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_frame_full_of_retina_is_all_field_of_view(eye: tuple, grey: bool) -> None:
+    crop = eye[0][120:-120, 120:-120]
+    fov = estimate_fov(np.repeat(crop[..., 1:2], 3, axis=2) if grey else crop)
+    assert np.count_nonzero(fov) > 0.97 * fov.size
+
+
+def test_the_fields_of_view_of_drive_are_found() -> None:
+    if not DRIVE.is_dir():
+        pytest.skip("DRIVE is not there")
+    for part in ("training", "test"):
+        for path in list_images(DRIVE / part / "images"):
+            (mask,) = (DRIVE / part / "mask").glob(f"{path.stem}_mask.*")
+            estimated = estimate_fov(read_image(path))
+            assert overlap(estimated, read_mask(mask)) > 0.98, path.name
+            assert predict.drive_scale(estimated) == 1, path.name
+
+
+def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, tmp_path: Path) -> None:
+    image = tmp_path / "new_data" / "test" / "image" / "eye.png"
+    write_png(image, eye[0])
+    shared = ["--weights", weights, "--device", "cpu"]
+    assert run_script(scoring.main, "--data", tmp_path / "new_data", "--results", tmp_path / "a", *shared) == 0
+    assert run_script(predict.main, image, "--out", tmp_path / "b", *shared) == 0
+    for part in ("masks", "probability"):
+        files = [tmp_path / where / part / "eye.png" for where in "ab"]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_weights_are_the_published_ones_or_else_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "__file__", str(tmp_path / "elsewhere" / "predict.py"))
+    with pytest.raises(UserError, match=r"no drive_unet.pth and no checkpoint.pth in files"):
+        predict.find_weights()
+    (tmp_path / "files").mkdir()
+    for name in ("checkpoint.pth", "drive_unet.pth"):
+        (tmp_path / "files" / name).touch()
+        assert predict.find_weights() == Path("files") / name
+
+
+def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:
+    assert predict.choose_threshold({"threshold": 0.4}, None, Path("x.pth")) == 0.4
+    assert predict.choose_threshold({"threshold": 0.4}, 0.0, Path("x.pth")) == 0
+    with pytest.raises(UserError, match="x.pth: holds no threshold"):
+        predict.choose_threshold({}, None, Path("x.pth"))
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, predict; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_readmes_python_runs(
+    small: np.ndarray, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else ""
+    block = re.search(r"^#+ From Python\n(?:(?!^#).*\n)*?```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    if not block:
+        pytest.skip("README.md has no Python under a heading From Python")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(small).save("eye.jpg")
+    for name in predict.WEIGHTS:
+        Path("files").mkdir(exist_ok=True)
+        shutil.copyfile(weights, Path("files") / name)
+    names: dict[str, object] = {}
+    exec(block[1], names)
+    assert names["probability"].shape == names["mask"].shape == small.shape[:2]
+    assert list(tmp_path.glob("*.png"))
