@@ -51,6 +51,24 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+class Stopwatch:
+    """Adds up the seconds that a network takes, wherever it is called; a GPU is waited for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.seconds = 0.0
+        model.register_forward_pre_hook(lambda *_: self.add(-1))
+        model.register_forward_hook(lambda *_: self.add(1))
+        self.on_gpu = next(model.parameters()).is_cuda
+
+    def add(self, sign: int) -> None:
+        """Subtract the time at the beginning, add it at the end."""
+        if self.on_gpu:
+            import torch
+
+            torch.cuda.synchronize()
+        self.seconds += sign * time.perf_counter()
+
+
 def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
     """Panels side by side: photograph, truth, prediction, and what was found, missed and false in colours.
 
@@ -181,20 +199,17 @@ def segment_and_score(
     """Write all results, and say the scores."""
     from tqdm import tqdm
 
-    levels, seconds = [], 0.0
+    levels, network = [], Stopwatch(model)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            start = time.perf_counter()
-            probability = segment(model, eye.image, eye.fov, args.tta)
-            seconds += time.perf_counter() - start
-            levels.append(metrics.quantize(probability))
+            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta)))
             # encoding a picture takes about as long as predicting it
             jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold))
         for job in jobs:
             job.result()
 
-    print(f"prediction, without reading and writing: {len(eyes) / seconds:.2f} images a second")
+    print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
     rows, counts = [], None
     if all(eye.mask is None for eye in eyes):
         # one of an earlier run would not belong to these masks

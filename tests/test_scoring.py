@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import time
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -111,9 +112,23 @@ def test_the_printed_line_is_the_mean_row(new_data: Path, files: Path, tmp_path:
         f"Jaccard: {mean['jaccard']:.4f} - F1: {mean['f1']:.4f} - Recall: {mean['recall']:.4f} - "
         f"Precision: {mean['precision']:.4f} - Acc: {mean['accuracy']:.4f} - AUC: {mean['auc']:.4f}\n"
     ) in out
-    assert "images a second" in out
+    assert "network alone: " in out
     assert "second human observer: Jaccard: 0." in out
     assert "not comparable" not in out
+
+
+def test_the_stopwatch_counts_the_network_alone() -> None:
+    class Slow(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return super().forward(x)
+
+    model = Slow(2, 2)
+    watch = scoring.Stopwatch(model)
+    for _ in range(3):
+        model(torch.zeros(1, 2))
+        time.sleep(0.2)
+    assert 0.15 <= watch.seconds < 0.5
 
 
 def test_the_picture_shows_what_was_found_missed_and_false(results: Path, new_data: Path) -> None:

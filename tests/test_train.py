@@ -132,6 +132,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_best(
     assert all(w.isfinite().all() for w in model.state_dict().values())
 
 
+def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
+    new_data: Path, tmp_path: Path, capsys
+) -> None:
+    settings = ["--data", new_data, "--files", tmp_path, *TINY, "--minutes", 0.1]
+    assert run_script(train.main, *settings) == 0
+    assert "fit into 0.1 minutes" in capsys.readouterr().out
+    last = load(tmp_path / "last.pth")
+    assert 2 < last["seconds"] < 18  # a busy machine may take longer than it did when it was measured
+    assert len(last["history"]) == last["settings"]["epochs"]
+    assert run_script(train.main, *settings, "--resume") == 0
+    assert "done already" in capsys.readouterr().out
+
+
+def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path: Path) -> None:
+    assert run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes") == 0
+    split = json.loads((tmp_path / "split.json").read_text())
+    assert len(split["train"]) == 28
+    assert split["validation"] == []
+    assert same(load(tmp_path / "checkpoint.pth")["weights"], load(tmp_path / "last.pth")["weights"])
+    assert "f1" not in rows(tmp_path)[0]
+
+
 def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
     rates = [train.one_cycle(p / 100, 0.01) for p in range(101)]
     assert max(rates) == rates[30] == pytest.approx(0.01)
