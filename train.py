@@ -364,6 +364,10 @@ class Training:
                 if state and not state["exp_avg"].shape == state["exp_avg_sq"].shape == weight.shape:
                     raise ValueError("the optimizer's state does not fit")
             self.history = [{name: value + 0 for name, value in row.items()} for row in last["history"]]
+            columns = {"epoch", "learning_rate", "train_loss", "seconds"}
+            columns |= {"val_loss", "f1"} if self.split["validation"] else set()
+            if not all(columns <= row.keys() for row in self.history):
+                raise ValueError("its history has other columns")
             self.losses = [loss + 0.0 for loss in last["losses"]]
             self.seconds = last["seconds"] + 0.0
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
