@@ -252,11 +252,12 @@ def with_colour(photograph: np.ndarray, fov: np.ndarray, colour: int) -> np.ndar
 
 
 def with_text(photograph: np.ndarray, colour: int) -> np.ndarray:
-    """The photograph with text in two corners, as cameras write it."""
+    """The photograph with text in two corners, and a pointer from a third into the field of view."""
     marked = photograph.copy()
-    height = photograph.shape[0]
+    height, width = photograph.shape[:2]
     for text, at in (("OD 2024", (5, 40)), ("No. 12", (10, height - 12))):
         cv2.putText(marked, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.9, (colour,) * 3, 2)
+    cv2.line(marked, (width - 5, height - 5), (width // 2, height // 2), (colour,) * 3, 2)
     return marked
 
 
@@ -290,8 +291,8 @@ VARIANTS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndar
     "white": lambda p, f: (with_colour(p, f, 255), f),
     "light grey": lambda p, f: (with_colour(p, f, 225), f),
     "dark grey": lambda p, f: (with_colour(p, f, 25), f),
-    "text": lambda p, f: (with_text(p, 255), f),
-    "text on white": lambda p, f: (with_text(with_colour(p, f, 255), 0), f),
+    "text and a pointer": lambda p, f: (with_text(p, 255), f),
+    "text and a pointer on white": lambda p, f: (with_text(with_colour(p, f, 255), 0), f),
     "grey photograph": lambda p, f: (np.repeat(p[..., 1:2], 3, axis=2), f),
     "jpeg": lambda p, f: (as_jpeg(p), f),
     "jpeg on white": lambda p, f: (as_jpeg(with_colour(p, f, 255)), f),
