@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from data import Eye, estimate_fov, list_images, read_fov, read_image, read_mask, size, write_png
-from utils import HelpFormatter, UserError, claim, run
+from utils import HelpFormatter, UserError, claim, did_you_mean, run
 
 WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
 unpack training.zip and test.zip, and put the folders as DRIVE/training and DRIVE/test, or give their folder
@@ -63,7 +63,7 @@ def find_drive(folder: Path) -> Path:
         if (candidate / "training" / "images").is_dir():
             return candidate
     looked = f"looked for {folder / 'training' / 'images'} and {folder / '*' / 'training' / 'images'}"
-    raise UserError(f"{folder}: DRIVE is not there ({looked}).\n{WHERE_FROM}")
+    raise UserError(f"{folder}: DRIVE is not there ({looked}){did_you_mean(folder)}.\n{WHERE_FROM}")
 
 
 def find_sources(drive: Path) -> tuple[list[Source], list[str]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils import UserError, atomic
+from utils import UserError, atomic, did_you_mean
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
 FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")  # Pillow knows more, and starts other programs for some
@@ -213,7 +213,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
     """
     before = version(folder)
     if not (folder / "image").is_dir() or not (images := list_images(folder / "image")):
-        raise UserError(f"{folder / 'image'}: no images; write them with: python augment.py")
+        hint = did_you_mean(folder / "image")
+        raise UserError(f"{folder / 'image'}: no images{hint}; write them with: python augment.py")
     eyes, problems, taken = [], [], set()
     for path in images:
         try:

@@ -347,7 +347,8 @@ def main() -> int:
     with (results / "metrics.csv").open(newline="") as file:
         f1 = {row["image"]: float(row["f1"]) for row in csv.DictReader(file)}
     print(f"\nmean F1 on the SYNTHETIC test eyes: {f1['mean']:.4f}")
-    print("look at:", results / "01_test_0.png", files / "curves.png", results / "metrics.csv", sep="\n  ")
+    look_at = (results / "index.html", results / "01_test_0.png", files / "curves.png", results / "metrics.csv")
+    print("look at:", *look_at, sep="\n  ")
     print("All of it is SYNTHETIC: demo.py drew the eyes, and the score says nothing about DRIVE.")
     return 0
 

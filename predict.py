@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ import numpy as np
 
 import metrics
 from data import estimate_fov, list_images, normalize, read_image, statistics, write_png
-from report import BORDER, OUTLINE, write_layers, write_report
-from utils import UserError, claim, describe, load_checkpoint, pick_device, run
+from report import overlay, write_layers, write_report
+from utils import UserError, claim, describe, did_you_mean, load_checkpoint, pick_device, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 DIAMETER = 548  # pixels of the circle around DRIVE's field of view: the scale that the network was trained at
 TILE = 1024  # pixels each way of the largest piece that goes through the network at once
 PARTS = ("", "masks", "probability")  # folders of the results: overlays, vessel masks, probabilities
-WEIGHTS = ("drive_unet.pth", "checkpoint.pth")  # in files, the first that is there
 
 
 def parse_args() -> argparse.Namespace:
@@ -157,16 +155,6 @@ def binarize(levels: np.ndarray, fov: np.ndarray, threshold: float) -> np.ndarra
     return np.where((levels >= metrics.level_of(threshold)) & (fov > 0), 255, 0).astype(np.uint8)
 
 
-def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """Photograph with the outlines of vessels (blue) and field of view (orange), uint8 (H, W, 3) RGB."""
-    thickness = max(1, round(max(mask.shape) / 1000))  # a line of one pixel would vanish on a small screen
-    picture = photograph.copy()
-    for shape, colour in ((fov, BORDER), (mask, OUTLINE)):
-        lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, lines, -1, colour, thickness)
-    return picture
-
-
 def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """The files named and the images of the folders named, each once; and in words what is not there."""
     photographs, problems = [], []
@@ -183,16 +171,6 @@ def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
     return list({path.resolve(): path for path in photographs}.values()), problems
-
-
-def did_you_mean(path: Path) -> str:
-    """A hint at the existing name that is nearest to the first missing part of a path, or nothing."""
-    for part in (path, *path.parents):
-        if part.parent.is_dir():
-            there = {file.name.casefold(): file for file in part.parent.iterdir()}
-            near = difflib.get_close_matches(part.name.casefold(), there, n=1)
-            return f"; did you mean {there[near[0]]}?" if near else ""
-    return ""
 
 
 def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -217,18 +195,18 @@ def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
     return names
 
 
-def find_weights() -> Path:
-    """The weights to use where none are named: files/drive_unet.pth, else files/checkpoint.pth.
+def find_weights(names: Sequence[str]) -> Path:
+    """The weights to use where none are given: the first of these names that is in `files`.
 
     Raises:
         UserError: neither is there.
     """
     here = Path(__file__).parent
-    candidates = [root / "files" / name for name in WEIGHTS for root in (Path(), here)]
+    candidates = [root / "files" / name for name in names for root in (Path(), here)]
     for path in candidates:
         if path.is_file():
             return path
-    raise UserError(f"no {' and no '.join(WEIGHTS)} in files; train with: python train.py, or give --weights")
+    raise UserError(f"no {' and no '.join(names)} in files; train with: python train.py, or give --weights")
 
 
 def main() -> int:
@@ -246,7 +224,7 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     """Segment the photographs one by one and write their results; returns in words which are unusable."""
     from tqdm import tqdm
 
-    weights = args.weights or find_weights()
+    weights = args.weights or find_weights(("drive_unet.pth", "checkpoint.pth"))
     device = pick_device(args.device)
     model, checkpoint = load_checkpoint(weights, device)
     threshold = choose_threshold(checkpoint, args.threshold, weights)

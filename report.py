@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 import metrics
-from data import write_png
+from data import Eye, write_png
 from utils import atomic
 
 # colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
@@ -44,6 +44,48 @@ def write_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     with atomic(path) as temporary:
         temporary.write_bytes(jpeg.tobytes())
+
+
+def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
+    """Panels side by side: photograph, truth, prediction, and what was found, missed and false in colours.
+
+    Without a truth: photograph, prediction, and the outlines of the prediction on the photograph.
+
+    Args:
+        eye: photograph and, where known, truth.
+        prediction: uint8 (H, W), 0 or 255.
+
+    Returns:
+        uint8 (H, W of all panels, 3) RGB.
+    """
+    truth = [] if eye.mask is None else [as_rgb(eye.mask)]
+    panels = [eye.image, *truth, as_rgb(prediction), compare(eye, prediction)]
+    separator = np.full((eye.image.shape[0], 4, 3), 128, np.uint8)
+    row = [part for panel in panels for part in (separator, panel)]
+    return np.hstack(row[1:])
+
+
+def compare(eye: Eye, prediction: np.ndarray) -> np.ndarray:
+    """The last panel of `picture`, uint8 (H, W, 3) RGB: differences from the truth, or without one outlines."""
+    if eye.mask is None:
+        return overlay(eye.image, prediction, eye.fov)
+    colours = np.array([(0, 0, 0), FALSE, MISSED, FOUND], np.uint8)
+    return colours[2 * (eye.mask > 0).astype(np.uint8) + (prediction > 0)]
+
+
+def as_rgb(grey: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) to uint8 (H, W, 3)."""
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Photograph with the outlines of vessels (blue) and field of view (orange), uint8 (H, W, 3) RGB."""
+    thickness = max(1, round(max(mask.shape) / 1000))  # a line of one pixel would vanish on a small screen
+    picture = photograph.copy()
+    for shape, colour in ((fov, BORDER), (mask, OUTLINE)):
+        lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, lines, -1, colour, thickness)
+    return picture
 
 
 def write_layers(

@@ -18,8 +18,8 @@ import numpy as np
 
 import metrics
 from data import Eye, read_eyes, write_png
-from predict import binarize, choose_threshold, overlay, segment
-from report import FALSE, FOUND, MISSED, write_layers, write_report
+from predict import binarize, choose_threshold, find_weights, segment
+from report import compare, picture, write_layers, write_report
 from utils import HelpFormatter, atomic, claim, describe, load_checkpoint, pick_device, run
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ def parse_args() -> argparse.Namespace:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
-    parser.add_argument("--weights", type=Path, default=Path("files/checkpoint.pth"), help="a checkpoint")
+    parser.add_argument(
+        "--weights", type=Path, help="a checkpoint (default: files/checkpoint.pth, else files/drive_unet.pth)"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder to write")
     parser.add_argument(
         "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
@@ -67,38 +69,6 @@ class Stopwatch:
 
             torch.cuda.synchronize()
         self.seconds += sign * time.perf_counter()
-
-
-def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
-    """Panels side by side: photograph, truth, prediction, and what was found, missed and false in colours.
-
-    Without a truth: photograph, prediction, and the outlines of the prediction on the photograph.
-
-    Args:
-        eye: photograph and, where known, truth.
-        prediction: uint8 (H, W), 0 or 255.
-
-    Returns:
-        uint8 (H, W of all panels, 3) RGB.
-    """
-    truth = [] if eye.mask is None else [as_rgb(eye.mask)]
-    panels = [eye.image, *truth, as_rgb(prediction), compare(eye, prediction)]
-    separator = np.full((eye.image.shape[0], 4, 3), 128, np.uint8)
-    row = [part for panel in panels for part in (separator, panel)]
-    return np.hstack(row[1:])
-
-
-def compare(eye: Eye, prediction: np.ndarray) -> np.ndarray:
-    """The last panel of `picture`: differences from the truth, or without one the outlines; see there."""
-    if eye.mask is None:
-        return overlay(eye.image, prediction, eye.fov)
-    colours = np.array([(0, 0, 0), FALSE, MISSED, FOUND], np.uint8)
-    return colours[2 * (eye.mask > 0).astype(np.uint8) + (prediction > 0)]
-
-
-def as_rgb(grey: np.ndarray) -> np.ndarray:
-    """uint8 (H, W) to uint8 (H, W, 3)."""
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def file_name(eye: Eye) -> str:
@@ -180,11 +150,12 @@ def sentence(row: dict[str, float]) -> str:
 def main() -> int:
     args = parse_args()
     device = pick_device(args.device)
-    model, checkpoint = load_checkpoint(args.weights, device)
-    threshold = choose_threshold(checkpoint, args.threshold, args.weights)
+    weights = args.weights or find_weights(("checkpoint.pth", "drive_unet.pth"))
+    model, checkpoint = load_checkpoint(weights, device)
+    threshold = choose_threshold(checkpoint, args.threshold, weights)
     refused: list[str] = []
     eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
-    print(f"device: {describe(device)}; threshold {threshold:.4f}")
+    print(f"weights: {weights}; device: {describe(device)}; threshold {threshold:.4f}")
     with claim(args.results, "masks", "probability", "page/*"):
         segment_and_score(args, model, threshold, eyes)
     if refused:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import metrics
-from data import Crops, Eye, eye_of, read_eyes, split_by_eye
-from predict import segment
+from data import Crops, Eye, eye_of, read_eyes, split_by_eye, write_png
+from predict import binarize, segment
+from report import picture
 from utils import (
     HelpFormatter,
     UserError,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train a U-Net on new_data, validate after every epoch, and write to FILES: checkpoint.pth "
-        "(the best), last.pth, split.json, history.csv, curves.png.",
+        "(the best), last.pth, split.json, history.csv, curves.png, preview.png.",
         epilog="example: python train.py --epochs 10 --device cpu",
         formatter_class=HelpFormatter,
     )
@@ -243,6 +244,17 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
         figure.savefig(temporary, dpi=100)
 
 
+def write_preview(path: Path, model: nn.Module, validation: Sequence[Eye], threshold: float) -> None:
+    """Write one picture of up to three validation eyes: photograph, truth, prediction, differences."""
+    eyes = list({eye_of(eye.name): eye for eye in reversed(validation)}.values())[:3]  # the first copy of each
+    rows = []
+    for eye in eyes:
+        levels = metrics.quantize(segment(model, eye.image, eye.fov))
+        rows.append(picture(eye, binarize(levels, eye.fov, threshold)))
+    width = max(row.shape[1] for row in rows)
+    write_png(path, np.vstack([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows]))
+
+
 def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Fill in what follows from the device, say why, and return the settings that decide the weights."""
     gpu = device.type != "cpu"
@@ -378,9 +390,12 @@ class Training:
             ) from None
 
 
+OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
+
+
 def set_aside(files: Path) -> None:
     """Move the files of an earlier training to files/earlier, so that a new one cannot mix with it."""
-    own = [files / n for n in ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "split.json")]
+    own = [files / name for name in OWN]
     if any(path.exists() for path in own[:2]):
         (files / "earlier").mkdir(exist_ok=True)
         for path in own:
@@ -415,6 +430,8 @@ def main() -> int:
     checkpoint, minutes = args.files / "checkpoint.pth", state.history[-1]["seconds"] / 60
     reached = f"best validation F1 {state.best:.4f}" if validation else "trained on every eye, not validated,"
     print(f"{checkpoint}: {reached} after {minutes:.1f} minutes of training")
+    preview = f", {args.files / 'preview.png'}" if validation else ""
+    print(f"to look at: {args.files / 'curves.png'}{preview}")
     print(f"next: python test.py --data {args.data} --weights {checkpoint}")
     return 0
 
@@ -518,6 +535,8 @@ def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: flo
     state.save_last(files / "last.pth")
     try:
         write_history(files, state.history)
+        if is_best:
+            write_preview(files / "preview.png", state.averaged, validation, row["threshold"])
     except UserError as error:  # last.pth has the history too: no reason to end a night's work
         bar.write(f"{error}; the training goes on", file=sys.stderr)
     text = f"epoch {epoch:3d}/{state.settings['epochs']}  loss {row['train_loss']:.4f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import os
 import platform
@@ -73,6 +74,16 @@ def out_of_memory(error: Exception) -> bool:
     signs = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
     signs += ("out of shared memory", "killed by signal: killed")  # of a DataLoader's worker
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
+
+
+def did_you_mean(path: Path) -> str:
+    """A hint at the existing name that is nearest to the first missing part of a path, or nothing."""
+    for part in (path, *path.parents):
+        if part.parent.is_dir():
+            there = {file.name.casefold(): file for file in part.parent.iterdir()}
+            near = difflib.get_close_matches(part.name.casefold(), there, n=1)
+            return f"; did you mean {there[near[0]]}?" if near else ""
+    return ""
 
 
 @contextlib.contextmanager
@@ -273,7 +284,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet, dict[str, A
 
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; train one with: python train.py")
+        raise UserError(f"{path}: no such checkpoint{did_you_mean(path)}; train one with: python train.py")
     checkpoint = read_archive(path)
     if not isinstance(checkpoint, dict) or not {"format", "model", "weights"} <= checkpoint.keys():
         raise UserError(f"{path}: a file of another program, not a checkpoint of train.py")

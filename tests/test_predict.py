@@ -345,11 +345,11 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "__file__", str(tmp_path / "elsewhere" / "predict.py"))
     with pytest.raises(UserError, match=r"no drive_unet.pth and no checkpoint.pth in files"):
-        predict.find_weights()
+        predict.find_weights(("drive_unet.pth", "checkpoint.pth"))
     (tmp_path / "files").mkdir()
     for name in ("checkpoint.pth", "drive_unet.pth"):
         (tmp_path / "files" / name).touch()
-        assert predict.find_weights() == Path("files") / name
+        assert predict.find_weights(("drive_unet.pth", "checkpoint.pth")) == Path("files") / name
 
 
 def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:
@@ -373,7 +373,7 @@ def test_the_readmes_python_runs(
         pytest.skip("README.md has no Python under a heading From Python")
     monkeypatch.chdir(tmp_path)
     Image.fromarray(small).save("eye.jpg")
-    for name in predict.WEIGHTS:
+    for name in ("checkpoint.pth", "drive_unet.pth"):
         Path("files").mkdir(exist_ok=True)
         shutil.copyfile(weights, Path("files") / name)
     names: dict[str, object] = {}

@@ -15,6 +15,7 @@ from conftest import HEIGHT, WIDTH, run_script
 from sklearn import metrics as reference
 
 import metrics
+import report
 import test as scoring
 from data import read_mask
 from utils import UserError, load_checkpoint
@@ -136,9 +137,9 @@ def test_the_picture_shows_what_was_found_missed_and_false(results: Path, new_da
     found = iio.imread(results / "masks" / "02_test.png") > 0
     panel = iio.imread(results / "02_test_0.png")[:, 3 * (WIDTH + 4) :]
     for where, colour in (
-        (truth & found, scoring.FOUND),
-        (truth & ~found, scoring.MISSED),
-        (~truth & found, scoring.FALSE),
+        (truth & found, report.FOUND),
+        (truth & ~found, report.MISSED),
+        (~truth & found, report.FALSE),
         (~truth & ~found, (0, 0, 0)),
     ):
         assert where.any()

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from conftest import TINY, run_script
+from conftest import HEIGHT, TINY, WIDTH, run_script
 
 import train
 from data import eye_of
@@ -41,12 +41,14 @@ def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> No
         "curves.png",
         "history.csv",
         "last.pth",
+        "preview.png",
         "split.json",
     ]
     history = rows(files)
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
     assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
     assert cv2.imread(str(files / "curves.png")).std() > 10
+    assert cv2.imread(str(files / "preview.png")).shape == (2 * (HEIGHT + 4), 4 * WIDTH + 3 * 4, 3)
 
 
 def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files: Path, new_data: Path) -> None:
