@@ -1,0 +1,556 @@
+"""Killed, interrupted, or out of room: what is on the disk is whole, and a resumed training ends the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+
+import augment
+import data
+import train
+import utils
+from data import Crops, read_eyes, write_png
+from demo import write_drive
+from model import UNet
+from utils import UserError, atomic, claim, load_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = 30
+NETWORK = ["--width=4", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu"]
+EPOCHS = 30
+# epochs of three steps: most of the time goes to validating and saving, where a kill could harm
+SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=6", "--ema=0.9"]
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal or limit")
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """new_data of four eyes."""
+    folder = tmp_path_factory.mktemp("eyes")
+    write_drive(folder / "DRIVE", train=4, test=1, height=96, width=92)
+    run_script(augment.main, "--drive", folder / "DRIVE", "--out", folder / "new_data")
+    return folder / "new_data"
+
+
+def command(eyes: Path, files: Path, *more: object) -> list[str]:
+    return [sys.executable, *map(str, [ROOT / "train.py", "--data", eyes, "--files", files, *more])]
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+    """Start a training in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command(*arguments), env=environment, **pipes, **options)
+
+
+def finish(*arguments: object, **options: object) -> tuple[int, str]:
+    """Run a training to its end; its status and what it said."""
+    process = start(*arguments, **options)
+    said, _ = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def modified(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 if it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], before: int = 0) -> None:
+    """Wait until the training has written a file anew."""
+    until = time.time() + 90
+    while modified(path) == before:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.time() < until, f"{path} never came"
+        time.sleep(0.002)
+
+
+class Forked:
+    """A training in a process forked off one that has imported everything: kills take no time for imports."""
+
+    context = multiprocessing.get_context("forkserver") if os.name != "nt" else None
+
+    def __init__(self, log: Path, *arguments: object) -> None:
+        self.context.set_forkserver_preload(["test_interruption", "sklearn.model_selection", "torch._dynamo"])
+        self.log = log
+        log.touch()
+        self.process = self.context.Process(target=train_in_process, args=(log, *map(str, arguments)))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def communicate(self) -> tuple[str, None]:
+        self.process.join(120)
+        return self.log.read_text(), None
+
+
+def train_in_process(log: Path, *arguments: str) -> None:
+    """What `python train.py` does, its words going to a file."""
+    with log.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    multiprocessing.set_start_method("fork", force=True)  # as in a process of one's own
+    torch.set_num_threads(1)
+    sys.argv = ["train.py", *arguments]
+    utils.run(train.main)
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two contents of checkpoints are equal bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def without_times(content: dict) -> dict:
+    history = [{k: v for k, v in row.items() if k != "seconds"} for row in content.get("history", [])]
+    return {k: v for k, v in content.items() if k != "seconds"} | {"history": history}
+
+
+def read_history(files: Path) -> list[dict[str, str]]:
+    with (files / "history.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def check_whole(files: Path) -> None:
+    """Fail unless every file that is there is whole."""
+    for path in files.glob("*.pth"):
+        if not path.name.startswith("."):
+            load_checkpoint(path, torch.device("cpu"))
+    for path in files.glob("*.csv"):
+        assert [row["epoch"] for row in read_history(files)] == [
+            str(1 + k) for k in range(len(read_history(files)))
+        ]
+        assert path.read_text().endswith("\n")
+    if (files / "split.json").exists():
+        json.loads((files / "split.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a training that nothing disturbed, run as users run it."""
+    files = tmp_path_factory.mktemp("whole") / "files"
+    status, said = finish(eyes, files, *SHORT)
+    assert status == 0, said
+    return files
+
+
+@posix
+def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
+    eyes: Path, whole: Path, tmp_path: Path
+) -> None:
+    files, log, moments = tmp_path / "files", tmp_path / "log.txt", random.Random(1)
+    arguments = ["--data", eyes, "--files", files, *SHORT]
+    kills = landed_in_a_save = 0
+    epoch = load(whole / "last.pth")["seconds"] / EPOCHS
+    while kills < KILLS:
+        before = modified(files / "split.json")
+        training = Forked(log, *arguments, *(["--resume"] if (files / "last.pth").exists() else []))
+        if kills % 5:
+            wait_for(files / "split.json", training, before)  # the last thing before the first step
+        time.sleep(moments.uniform(0, 1.2 * epoch))
+        training.process.kill()
+        said, _ = training.communicate()
+        assert training.poll() == -signal.SIGKILL, f"it ended before the kill: {said}"
+        kills += 1
+        landed_in_a_save += bool(list(files.glob(f"{utils.UNFINISHED}*")))
+        check_whole(files)
+    epochs = len(read_history(files))
+    assert 0 < epochs < EPOCHS, "the kills must come in the midst of the training"
+    assert landed_in_a_save, "no kill came within a save"
+    training = Forked(log, *arguments, "--resume")
+    said, _ = training.communicate()
+    assert training.poll() == 0, said
+    for name in ("last.pth", "checkpoint.pth"):
+        assert same(without_times(load(files / name)), without_times(load(whole / name))), name
+    assert read_history(files) == read_history(whole)
+    assert [int(row["epoch"]) for row in read_history(files)] == list(range(1, EPOCHS + 1))
+    assert not list(files.glob(f"{utils.UNFINISHED}*")), "what the kills left was not cleaned up"
+    print(f"{kills} kills until epoch {epochs}, {landed_in_a_save} of them within a save")
+
+
+LONG = [*NETWORK, "--epochs=1000", "--crops=6"]
+
+
+def stop(process: subprocess.Popen[str], *signals: int, to: object = os.kill) -> tuple[int, str]:
+    """Send signals to a training that is under way; its status and what it said."""
+    for which in signals:
+        to(process.pid, which)
+        time.sleep(0.01)
+    said, _ = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@posix
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_one_signal_to_all_its_processes_ends_a_training_in_order(
+    eyes: Path, tmp_path: Path, which: signal.Signals
+) -> None:
+    # a terminal sends Ctrl-C to the workers too
+    process = start(eyes, tmp_path, *LONG, "--workers=2", start_new_session=True)
+    wait_for(tmp_path / "last.pth", process)
+    status, said = stop(process, which, to=os.killpg)
+    assert status == 130
+    assert re.search(r"all steps are kept; go on with: python .*train\.py .*--resume\n$", said)
+    assert "Traceback" not in said and "Error" not in said
+    check_whole(tmp_path)
+    assert not list(tmp_path.glob(".*")), "neither lock nor temporary files remain"
+
+
+@posix
+def test_a_second_ctrl_c_ends_a_training_at_once(eyes: Path, tmp_path: Path) -> None:
+    # a step that takes minutes, so that only the second signal can end it
+    slow = [*NETWORK, "--epochs=1", "--crops=4096", "--batch-size=4096", "--crop=128"]
+    process = start(eyes, tmp_path, *slow)
+    wait_for(tmp_path / "split.json", process)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None, "one signal waits for the step"
+    status, said = stop(process, signal.SIGINT)
+    assert status == 130
+    assert said.endswith("train.py: interrupted\n") and "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["split.json"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL in a process that must live on to test what is left."""
+
+
+def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, *NETWORK, "--epochs=2", "--crops=6"]
+    replace, calls = Path.replace, []
+
+    def counted(self: Path, target: Path) -> Path:
+        calls.append(Path(target).name)
+        if len(calls) == fatal:
+            if after:
+                replace(self, target)
+            raise Killed
+        return replace(self, target)
+
+    # drawing takes most of the time, and what is drawn is no matter here
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
+    monkeypatch.setattr(Path, "replace", counted)
+    fatal, after = 0, False
+    run_script(train.main, *arguments, "--files", tmp_path / "whole")
+    points = list(calls)
+    assert points.count("last.pth") == 2 and {"checkpoint.pth", "history.csv", "split.json"} <= set(points)
+    for fatal in range(1, len(points) + 1):
+        for after in (False, True):
+            calls.clear()
+            files = tmp_path / f"{fatal}{after}"
+            with pytest.raises(Killed):
+                run_script(train.main, *arguments, "--files", files)
+            check_whole(files)
+            again = ["--resume"] if (files / "last.pth").exists() else []
+            calls = calls + [""] * len(points)  # no more kills
+            assert run_script(train.main, *arguments, "--files", files, *again) == 0
+            for name in ("last.pth", "checkpoint.pth"):
+                assert same(
+                    without_times(load(files / name)), without_times(load(tmp_path / "whole" / name))
+                ), f"{name} after a kill {'after' if after else 'before'} writing {points[fatal - 1]}"
+            assert read_history(files) == read_history(tmp_path / "whole")
+
+
+def limited(size: int) -> dict[str, object]:
+    """Options to start a process in whose world no file grows beyond so many bytes, as on a full disk."""
+    import resource
+
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
+
+
+@posix
+def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, large = Path.replace, [*LONG, "--width=16"]  # larger than the charts
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).name == "checkpoint.pth" and Path(target).exists():
+            raise Killed
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(Killed):
+        run_script(train.main, "--data", eyes, "--files", tmp_path, *large)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    assert len(before) == 2
+    # charts fit on this disk, checkpoints do not
+    monkeypatch.setattr(Path, "replace", replace)
+    room = max(path.stat().st_size for path in tmp_path.glob("*.png")) + 1
+    assert room < min(map(len, before.values()))
+    status, said = finish(eyes, tmp_path, *large, "--resume", **limited(room))
+    assert status == 2
+    line = r"train\.py: .*\.pth: cannot be written \(File too large\); an earlier file is as it was\n$"
+    assert re.search(line, said)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+@posix
+def test_a_chart_that_cannot_be_written_does_not_end_a_night_of_training(
+    eyes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("history.csv", "curves.png"):
+        (tmp_path / name).mkdir()
+    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=2", "--crops=6"]
+    assert run_script(train.main, *arguments) == 0
+    said = capfd.readouterr().err
+    assert said.count("history.csv: cannot be written (Is a directory)") == 2
+    assert "the training goes on" in said
+    assert len(load(tmp_path / "last.pth")["history"]) == 2
+
+
+@pytest.mark.parametrize("script", ["train.py", "augment.py"])
+@pytest.mark.parametrize("why", ["read-only", "a file"])
+def test_a_folder_that_cannot_be_written_is_named_at_the_start(
+    eyes: Path, tmp_path: Path, script: str, why: str
+) -> None:
+    folder = tmp_path / "folder"
+    if why == "a file":
+        folder.write_text("")
+    elif os.name == "nt" or os.geteuid() == 0:
+        pytest.skip("root may write everywhere, and Windows has no such folder")
+    else:
+        folder.mkdir(mode=0o555)
+    arguments = {
+        "train.py": ["--data", eyes, "--files", folder, *LONG],
+        "augment.py": ["--drive", eyes.parent / "DRIVE", "--out", folder],
+    }[script]
+    done = subprocess.run(
+        [sys.executable, *map(str, [ROOT / script, *arguments])], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(rf"{script}: .*folder.*: cannot be written .*\n", done.stderr)
+
+
+def hold(folder: Path) -> subprocess.Popen[str]:
+    """A process that claims a folder until it is killed."""
+    code = """
+import pathlib, sys, time, utils
+with utils.claim(pathlib.Path(sys.argv[1])):
+    print(flush=True)
+    time.sleep(99)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(tmp_path: Path) -> None:
+    process = hold(tmp_path)
+    try:
+        with pytest.raises(UserError, match=f"process {process.pid} is writing there"), claim(tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with claim(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("mine.pth", ".hidden", "sub/mine.png", "other/.unfinished-1-x.png")]
+    left = [tmp_path / name for name in (".unfinished-1-last.pth", "sub/.unfinished-2-a.png")]
+    for path in kept + left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    with claim(tmp_path, "sub"):
+        assert [path.exists() for path in kept + left] == [True] * 4 + [False] * 2
+
+
+@posix
+def test_a_second_training_and_augmenting_beside_a_training(eyes: Path, tmp_path: Path) -> None:
+    own, files = shutil.copytree(eyes, tmp_path / "new_data"), tmp_path / "files"
+    first = start(own, files, *LONG, "--workers=2")
+    try:
+        wait_for(files / "last.pth", first)
+        status, said = finish(own, files, *LONG, "--resume")
+        assert status == 2
+        assert said.endswith("wait for its end, or choose another folder\n")
+        assert f"train.py: {files}: process {first.pid} is writing there" in said
+        # the training holds the eyes in memory
+        drive = eyes.parent / "DRIVE"
+        assert run_script(augment.main, "--drive", drive, "--out", own, "--seed", 7) is None
+        now = modified(files / "last.pth")
+        wait_for(files / "last.pth", first, now)
+    finally:
+        first.kill()
+        first.communicate()
+    # its workers live on for a few seconds; they must not hold the folder
+    with claim(files):
+        pass
+
+
+def test_a_second_augment_on_the_same_folder_is_refused(eyes: Path, tmp_path: Path) -> None:
+    process = hold(tmp_path / "out")
+    try:
+        with pytest.raises(UserError, match=f"out: process {process.pid} is writing there"):
+            run_script(augment.main, "--drive", eyes.parent / "DRIVE", "--out", tmp_path / "out")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@posix
+def test_augment_killed_between_its_moves_leaves_no_mixture_and_runs_again(eyes: Path, tmp_path: Path) -> None:
+    drive, rename = eyes.parent / "DRIVE", Path.rename
+    names = sorted(path.name for path in (eyes / "train" / "image").iterdir())
+    for fatal in range(1, 7):
+        out = shutil.copytree(eyes, tmp_path / str(fatal))
+        staged = shutil.copytree(eyes, out / ".staged-x")
+        if (child := os.fork()) == 0:
+            calls = iter(range(1, 100))
+
+            def killed(self: Path, target: Path, calls: Iterator[int] = calls, fatal: int = fatal) -> Path:
+                if next(calls) == fatal:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return rename(self, target)
+
+            Path.rename = killed
+            augment.replace(staged, out)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        try:
+            found = read_eyes(out / "train", labels=True)
+        except UserError as error:
+            assert "write them with: python augment.py" in str(error)
+        else:
+            assert sorted(f"{eye.name}.png" for eye in found) == names
+        run_script(augment.main, "--drive", drive, "--out", out)
+        assert len(read_eyes(out / "train", labels=True)) == len(names)
+        assert not list(out.glob(".*"))
+
+
+def test_a_new_training_sets_an_earlier_one_aside(eyes: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=1", "--crops=6"]
+    (tmp_path / "drive_unet.pth").write_text("not of a training here")
+    run_script(train.main, *arguments, "--seed=1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run_script(train.main, *arguments, "--seed=2")
+    assert f"moved to {tmp_path / 'earlier'}" in capsys.readouterr().out
+    del before["drive_unet.pth"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "earlier").iterdir()} == before
+    assert load(tmp_path / "last.pth")["settings"]["seed"] == 2
+    assert (tmp_path / "drive_unet.pth").exists()
+
+
+def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
+    # so that there is no random state to keep: crops follow from their number, rates from the step
+    crops = Crops(read_eyes(eyes / "train", labels=True), 32, 0, 8)
+    batches = iter(torch.utils.data.DataLoader(crops, batch_size=2))
+    model = UNet(width=4, depth=1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    arguments = model, None, batches, optimizer, [0.01] * 4, [], 0.5
+    train.train_one_epoch(*arguments, train.Stop(), lambda loss: None)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert (np.random.get_state()[1] == before[2]).all()
+
+
+def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=2", "--crops=6"]
+    seen, losses = [], iter(range(100))
+    draw, loss = Crops.__getitem__, train.vessel_loss
+    monkeypatch.setattr(Crops, "__getitem__", lambda self, i: (seen.append(self.name_of(i)), draw(self, i))[1])
+    monkeypatch.setattr(train, "vessel_loss", lambda *a: loss(*a) * (float("inf") if next(losses) == 4 else 1))
+    with pytest.raises(UserError) as error:
+        run_script(train.main, *arguments)
+    message = str(error.value)
+    assert "the loss became inf in step 2 of the epoch (5 of 6) at learning rate" in message
+    assert f"{train.one_cycle(4 / 6, 5e-3):.2e}" in message
+    assert set(re.findall(r"\d+_training_\d", message)) == set(seen[8:10])
+
+
+def test_the_crops_name_the_image_they_are_cut_from(eyes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops, cut_from = Crops(read_eyes(eyes / "train", labels=True), 16, 5, 50), []
+    affine = data.random_affine
+    monkeypatch.setattr(
+        data, "random_affine", lambda r, fov, crop: (cut_from.append(fov), affine(r, fov, crop))[1]
+    )
+    fields = {eye.name: eye.fov for eye in crops.eyes}
+    for i in range(50):
+        _ = crops[i]
+        assert cut_from[i] is fields[crops.name_of(i)]
+    assert len({crops.name_of(i) for i in range(50)}) > 3
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=3", "--crops=6"]
+    update, steps = torch.optim.AdamW.step, iter(range(1, 100))
+
+    def poisoned(self: torch.optim.AdamW, *rest: object) -> None:
+        update(self, *rest)
+        if next(steps) == 6:  # the last of the second epoch: no loss shows it before the epoch ends
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    with pytest.raises(UserError, match="the weights became infinite or not a number in step 3 of the epoch"):
+        run_script(train.main, *arguments)
+    assert len(load(tmp_path / "last.pth")["history"]) == 1
+    check_whole(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(UserError, match=r"file\.txt: cannot be written"), atomic(path) as temporary:
+        temporary.write_text("new")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+    assert [f.name for f in tmp_path.iterdir()] == ["file.txt"]
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+@posix
+def test_written_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    # from many threads: the permissions that a process gives are one setting for all of them
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: write_png(tmp_path / f"{k}.png", np.zeros((4, 4), np.uint8)), range(64)))
+    (tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
+def test_the_table_of_promises_counts_the_kills_as_they_are() -> None:
+    table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    counted = re.search(r"(\d+) kills at random", table)
+    assert counted and int(counted[1]) == KILLS >= 20
