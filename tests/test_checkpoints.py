@@ -286,3 +286,9 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(weight, model.state_dict()[name]) and torch.equal(weight, loaded["weights"][name])
     assert loaded["threshold"] == 0.5
     assert not model.training
+
+
+def test_the_table_of_promises_counts_the_checkpoints_as_they_are() -> None:
+    table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    counted = re.findall(r"`test_checkpoints.py`: (\d+) (files|states)", table)
+    assert {(int(number), what) for number, what in counted} == {(len(BAD), "files"), (len(STATES), "states")}
