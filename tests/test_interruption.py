@@ -406,7 +406,7 @@ def test_a_second_training_and_augmenting_beside_a_training(eyes: Path, tmp_path
         wait_for(files / "last.pth", first, now)
     finally:
         first.kill()
-        first.communicate()
+        first.wait()
     # its workers live on for a few seconds; they must not hold the folder
     with claim(files):
         pass
