@@ -270,7 +270,8 @@ def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(
 ) -> None:
     # torch keeps how to load in an attribute of its dicts of weights; a file could hold it too
     last = torch.load(files / "last.pth", weights_only=True)
-    last["weights"]._metadata[""]["assign_to_params_buffers"] = True
+    for instructions in last["weights"]._metadata.values():
+        instructions["assign_to_params_buffers"] = True
     torch.save(last, tmp_path / "last.pth")
     model = UNet(width=4, depth=2)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

@@ -174,6 +174,7 @@ def test_no_name_makes_test_py_write_outside_results(refusing) -> None:
     # the fixture compared the folders around the results before and after
     results, _ = refusing
     names = ["two words", "Äderchen – œil 眼", "$(touch x);`touch x` & '%s'", "-rf", "=SUM(A1)"]
+    names += ["long" * 62] if os.name != "nt" else []
     names += ["up\\..\\..\\evil", "<img src=x onerror=alert(1)>"] if os.name != "nt" else []
     for name in names:
         assert read_mask(results / "masks" / f"{name}.png").shape == VESSELS.shape
@@ -259,7 +260,6 @@ def test_out_of_memory_becomes_a_line_that_names_the_flags(error: Exception, cap
     def main() -> None:
         raise error
 
-    sys.stdout.reconfigure = lambda **_: None  # pytest's stand-in has no such method
     with pytest.raises(SystemExit) as status:
         utils.run(main, lower="--batch-size or --crop")
     assert status.value.code == 2
@@ -275,11 +275,10 @@ def test_a_real_lack_of_memory_names_the_flags(new_data: Path, tmp_path: Path) -
     assert re.search(r"out of memory; lower --batch-size, --crop", done.stderr)
 
 
-def test_a_mistake_in_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_in_the_program_is_not_hidden() -> None:
     def main() -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
     with pytest.raises(RuntimeError, match="shapes differ"):
         utils.run(main)
 
