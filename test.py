@@ -125,7 +125,7 @@ def score(
 
 def write_metrics(path: Path, rows: Sequence[dict[str, object]]) -> None:
     """Write metrics.csv; a score that is not defined is left empty."""
-    with atomic(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["image", *metrics.COLUMNS])
         writer.writeheader()
         for row in rows:
