@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 import metrics
+from checkpoint import find_weights, load_checkpoint
 from data import estimate_fov, list_images, normalize, read_image, statistics, write_png
 from report import overlay, write_layers, write_report
-from utils import UserError, claim, describe, did_you_mean, load_checkpoint, pick_device, run
+from utils import UserError, claim, describe, did_you_mean, pick_device, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -193,20 +194,6 @@ def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
         taken.add(name.casefold())
         names[name] = path
     return names
-
-
-def find_weights(names: Sequence[str]) -> Path:
-    """The weights to use where none are given: the first of these names that is in `files`.
-
-    Raises:
-        UserError: neither is there.
-    """
-    here = Path(__file__).parent
-    candidates = [root / "files" / name for name in names for root in (Path(), here)]
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise UserError(f"no {' and no '.join(names)} in files; train with: python train.py, or give --weights")
 
 
 def main() -> int:

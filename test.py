@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import metrics
+from checkpoint import find_weights, load_checkpoint
 from data import Eye, read_eyes, write_png
-from predict import binarize, choose_threshold, find_weights, segment
+from predict import binarize, choose_threshold, segment
 from report import compare, picture, write_layers, write_report
-from utils import HelpFormatter, atomic, claim, describe, load_checkpoint, pick_device, run
+from utils import HelpFormatter, atomic, claim, describe, pick_device, run
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,11 +1,10 @@
-"""What every script needs: errors for users, the device, seeds, whole files, checkpoints."""
+"""What every script needs: errors for users, the device, seeds, whole files."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import difflib
-import io
 import os
 import platform
 import random
@@ -14,18 +13,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-    from model import UNet
-
 # torch takes seconds to import, so it is imported where it is used: --help and augment.py need none of it.
 
-FORMAT = 1  # of the checkpoint; raise it when an older program could no longer read a newer file
 UNFINISHED = ".unfinished-"  # begins the name of a file that is being written
 
 
@@ -250,122 +246,3 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
     }
-
-
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write plain tensors, numbers, strings, lists and dicts atomically, the format's version among them.
-
-    Raises:
-        UserError: the file cannot be written; an earlier one is as it was.
-    """
-    import torch
-
-    # torch.save to a file reports a full disk as an error of its own, Python's writing as an OSError
-    content = io.BytesIO()
-    torch.save({"format": FORMAT, **checkpoint}, content)
-    with atomic(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
-
-
-def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet, dict[str, Any]]:
-    """Rebuild the network from a checkpoint alone, in evaluation mode on `device`.
-
-    The file may come from a stranger: it cannot run code, nor make the program use more memory than the
-    file is large.
-
-    Returns:
-        The network and the whole checkpoint: `model` (settings), `weights`, `threshold`, `split`,
-        `versions` and what train.py adds.
-
-    Raises:
-        UserError: no such file, or not a checkpoint of this program, with the reason.
-    """
-    import torch
-
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint{did_you_mean(path)}; train one with: python train.py")
-    checkpoint = read_archive(path)
-    if not isinstance(checkpoint, dict) or not {"format", "model", "weights"} <= checkpoint.keys():
-        raise UserError(f"{path}: a file of another program, not a checkpoint of train.py")
-    if type(checkpoint["format"]) is not int or checkpoint["format"] < 1:
-        raise UserError(f"{path}: has no valid format number; train it anew")
-    if checkpoint["format"] > FORMAT:
-        raise UserError(f"{path}: written by a newer version of this program; update it (git pull)")
-    threshold = checkpoint.get("threshold")
-    if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):
-        raise UserError(f"{path}: its threshold is {threshold!r:.40}, not a number from 0 to 1; train it anew")
-    model = build(path, checkpoint["model"], checkpoint["weights"])
-    return model.to(device, memory_format=torch.channels_last).eval(), checkpoint
-
-
-def read_archive(path: Path) -> Any:
-    """What torch.save wrote to a file, without running any code in it; for errors see `load_checkpoint`."""
-    import pickle
-    import zipfile
-
-    import torch
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # torch stores without compressing: a file that unpacks to more than its size is meant to harm
-            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-                raise UserError(f"{path}: compressed, which no checkpoint of train.py is; train one")
-            if archive.testzip() is not None:
-                raise UserError(f"{path}: damaged (checksums differ); copy or train it anew")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (UserError, MemoryError):
-        raise
-    except zipfile.BadZipFile:
-        with path.open("rb") as file:
-            what = "cut off or damaged" if file.read(2) == b"PK" else "a file of another program"
-        raise UserError(f"{path}: {what}, not a whole checkpoint of train.py; copy or train it anew") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: holds code or objects besides tensors and numbers; it was not loaded, as it could do harm"
-        ) from None
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); copy or train it anew") from None
-
-
-def build(path: Path, config: Any, weights: Any) -> UNet:
-    """The network of these settings with these weights, both not to be trusted; see `load_checkpoint`."""
-    import torch
-
-    from model import UNet
-
-    valid = isinstance(config, dict) and all(type(v) is int and 1 <= v <= 4096 for v in config.values())
-    try:
-        if not valid or config["in_channels"] != 3 or config["out_channels"] != 1 or config["depth"] > 10:
-            raise ValueError
-        # shapes without memory: absurd settings cost nothing before the file bears them out
-        with torch.device("meta"):
-            model = UNet(**config)
-    except (TypeError, ValueError, KeyError, RuntimeError):
-        raise UserError(f"{path}: its settings {config!r:.120} are no network's of this program") from None
-
-    def is_like(found: Any, wanted: torch.Tensor) -> bool:
-        return (
-            isinstance(found, torch.Tensor)
-            and (found.layout, found.device.type) == (torch.strided, "cpu")
-            and (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
-            # not one number in the file that stands for a gigabyte
-            and found.untyped_storage().nbytes() >= found.numel() * found.element_size()
-        )
-
-    wanted = model.state_dict()
-    # a plain dict: torch hides instructions for loading in an attribute of its own kind of dict
-    found = dict(weights) if isinstance(weights, dict) else {}
-    misfits = {
-        "missing": [n for n in wanted if n not in found],
-        "surplus": [n for n in found if n not in wanted],
-        "of another shape or type": [n for n in wanted if n in found and not is_like(found[n], wanted[n])],
-    }
-    if any(misfits.values()):
-        words = "; ".join(f"{len(n)} {word}, such as {n[0]!r:.60}" for word, n in misfits.items() if n)
-        raise UserError(f"{path}: its weights do not fit its settings ({words}); train it anew")
-    if broken := [name for name in wanted if not found[name].isfinite().all()]:
-        raise UserError(f"{path}: holds weights that are not finite, such as {broken[0]}; train it anew")
-    model.to_empty(device="cpu").load_state_dict(found)
-    return model

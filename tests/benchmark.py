@@ -200,7 +200,7 @@ def scripts(folder: Path, device: torch.device, repeats: int) -> None:
     """augment.py, test.py on 20 eyes, and --help of each script, as whole processes."""
     drive, data, weights = folder / "DRIVE", folder / "new_data", folder / "w.pth"
     demo.write_drive(drive, train=20, test=20)
-    from utils import save_checkpoint
+    from checkpoint import save_checkpoint
 
     small = UNet(width=16, depth=3)
     save_checkpoint(

@@ -18,8 +18,9 @@ import torch
 from conftest import TINY, run_script
 
 import train
+from checkpoint import load_checkpoint, save_checkpoint
 from model import UNet
-from utils import UserError, load_checkpoint, save_checkpoint
+from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -195,10 +196,10 @@ def test_code_would_have_run_without_the_guard(here: Path) -> None:
 def test_a_bad_checkpoint_takes_no_memory(name: str, here: Path) -> None:
     BAD[name][0](here / "bad.pth")
     code = (
-        "import resource, sys, torch, utils, model; from pathlib import Path\n"
+        "import resource, sys, torch, checkpoint, utils, model; from pathlib import Path\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = used()\n"
-        "try: utils.load_checkpoint(Path('bad.pth'), torch.device('cpu'))\n"
+        "try: checkpoint.load_checkpoint(Path('bad.pth'), torch.device('cpu'))\n"
         "except utils.UserError: print((used() - before) // (1 if sys.platform != 'darwin' else 1024))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

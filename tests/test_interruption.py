@@ -25,10 +25,11 @@ import augment
 import data
 import train
 import utils
+from checkpoint import load_checkpoint
 from data import Crops, read_eyes, write_png
 from demo import write_drive
 from model import UNet
-from utils import UserError, atomic, claim, load_checkpoint
+from utils import UserError, atomic, claim
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = 30

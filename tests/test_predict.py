@@ -16,14 +16,16 @@ import torch
 from conftest import run_script
 from PIL import Image
 
+import checkpoint as checkpoints
 import metrics
 import predict
 import test as scoring
 import utils
+from checkpoint import load_checkpoint
 from data import estimate_fov, list_images, read_image, read_mask, write_png
 from demo import draw_eye
 from model import UNet
-from utils import UserError, load_checkpoint
+from utils import UserError
 
 ROOT = Path(predict.__file__).parent
 DRIVE = ROOT.parent / "shared" / "DRIVE"
@@ -342,13 +344,13 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "__file__", str(tmp_path / "elsewhere" / "predict.py"))
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "elsewhere" / "checkpoint.py"))
     with pytest.raises(UserError, match=r"no drive_unet.pth and no checkpoint.pth in files"):
-        predict.find_weights(("drive_unet.pth", "checkpoint.pth"))
+        checkpoints.find_weights(("drive_unet.pth", "checkpoint.pth"))
     (tmp_path / "files").mkdir()
     for name in ("checkpoint.pth", "drive_unet.pth"):
         (tmp_path / "files" / name).touch()
-        assert predict.find_weights(("drive_unet.pth", "checkpoint.pth")) == Path("files") / name
+        assert checkpoints.find_weights(("drive_unet.pth", "checkpoint.pth")) == Path("files") / name
 
 
 def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:

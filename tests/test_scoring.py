@@ -17,8 +17,9 @@ from sklearn import metrics as reference
 import metrics
 import report
 import test as scoring
+from checkpoint import load_checkpoint
 from data import read_mask
-from utils import UserError, load_checkpoint
+from utils import UserError
 
 NAMES = ["01_test", "02_test", "03_test"]
 

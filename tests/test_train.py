@@ -15,8 +15,9 @@ import torch
 from conftest import HEIGHT, TINY, WIDTH, run_script
 
 import train
+from checkpoint import load_checkpoint
 from data import eye_of
-from utils import UserError, load_checkpoint
+from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = [*TINY, "--epochs=2", "--crops=24"]
