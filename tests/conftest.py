@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# the tests' networks are too small for threads to help, and threads that wait for one another on a busy
+# machine are many times slower than one; before torch is imported, and inherited by the scripts that are run
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import augment
 import demo
