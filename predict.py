@@ -131,8 +131,9 @@ def drive_scale(fov: np.ndarray) -> float:
     Returns:
         1 for a diameter like DRIVE's, and one n-th for n times as large ones: whole pixels are averaged then.
     """
-    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it
-    diameter = 2 * cv2.minEnclosingCircle(cv2.findNonZero(fov))[1]
+    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it; its hull,
+    # since older OpenCV takes minutes for all the pixels
+    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(cv2.findNonZero(fov)))[1]
     if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
         diameter = max(diameter, DIAMETER)
     times = max(1, round(diameter / DIAMETER))
