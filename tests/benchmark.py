@@ -179,21 +179,22 @@ def table(title: str, works: dict[str, Callable], device: torch.device, repeats:
         )
 
 
+# a small process in between: the peak memory of a child begins with that of the process that starts it
+WATCH = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
 def whole_process(*command: object) -> tuple[float, float]:
-    """Seconds and peak MiB of a script as a process of its own."""
-    start = time.perf_counter()
-    wait4 = hasattr(os, "wait4")
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    if not wait4:
-        process.wait()
-        return time.perf_counter() - start, float("nan")
-    _, status, usage = os.wait4(process.pid, 0)
-    spent = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{command} failed:\n{process.stderr.read().decode()}")
-    return spent, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    """Seconds and peak MiB of a script as a process of its own (Linux and macOS)."""
+    watched = [sys.executable, "-c", WATCH, sys.executable, *map(str, command)]
+    done = subprocess.run(watched, stdout=subprocess.PIPE, text=True, check=True)
+    spent, most = map(float, done.stdout.split())
+    return spent, most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def scripts(folder: Path, device: torch.device, repeats: int) -> None:
