@@ -63,7 +63,7 @@ def find_drive(folder: Path) -> Path:
         if (candidate / "training" / "images").is_dir():
             return candidate
     looked = f"looked for {folder / 'training' / 'images'} and {folder / '*' / 'training' / 'images'}"
-    raise UserError(f"{folder}: DRIVE is not there ({looked}){did_you_mean(folder)}.\n{WHERE_FROM}")
+    raise UserError(f"{folder}: DRIVE is not there ({looked}){did_you_mean(folder)}\n{WHERE_FROM}")
 
 
 def find_sources(drive: Path) -> tuple[list[Source], list[str]]:

@@ -241,7 +241,7 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
         if name != path.stem:
             print(f"{path}: called {name}.png in the results, because its own name was taken")
     pictures = "photographs with their vessels outlined in blue and the field of view in orange"
-    print(f"{args.out}: {len(written)} {pictures}, masks/, probability/ (16 bit)")
+    print(f"{args.out}: {len(written)} of {len(names)} {pictures}, masks/, probability/ (16 bit)")
     if written:
         print(f"to look through them, open {args.out / 'index.html'} in a browser")
     return problems
