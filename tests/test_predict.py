@@ -115,7 +115,7 @@ def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
     ]
     out = tmp_path / "results" / "predict"
     assert [f.name for f in list_images(out)] == ["eye2.png", "eye10.png"]
-    assert f"\n{Path('results/predict')}: 2 photographs" in done.stdout
+    assert f"\n{Path('results/predict')}: 2 of 3 photographs" in done.stdout
     assert not list(out.rglob(".*"))
 
 
