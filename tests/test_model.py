@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+import metrics
+import utils
+from checkpoint import load_checkpoint
+from demo import draw_eye
 from model import UNet, predict
+from predict import segment
 from train import vessel_loss
+from utils import has_bfloat16
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -71,3 +82,17 @@ def test_loss_counts_inside_the_field_of_view_only() -> None:
     inside = torch.nn.functional.binary_cross_entropy_with_logits(logits[..., 2:6, 2:6], masks[..., 2:6, 2:6])
     assert vessel_loss(logits, masks, fovs).item() == pytest.approx(inside.item(), abs=1e-6)
     assert vessel_loss(logits, masks, fovs, dice=1) > vessel_loss(logits, masks, fovs)
+
+
+@pytest.mark.skipif(not has_bfloat16(torch.device("cpu")), reason="this processor has no bfloat16 of its own")
+def test_bfloat16_finds_what_float32_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth", torch.device("cpu"))
+    photograph, mask, fov = draw_eye(np.random.default_rng(5))
+    found = [segment(model, photograph, fov)]
+    monkeypatch.setattr(utils, "has_bfloat16", lambda device: False)
+    found.append(segment(model, photograph, fov))
+    assert 0 < np.abs(found[0] - found[1])[fov > 0].mean() < 0.01
+    counts = [metrics.count_levels(metrics.quantize(p), mask, fov) for p in found]
+    f1 = [metrics.scores(c, checkpoint["threshold"])["f1"] for c in counts]
+    assert f1[0] == pytest.approx(f1[1], abs=0.001)
+    assert min(f1) > 0.6
