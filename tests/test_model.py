@@ -60,7 +60,7 @@ def test_tta_averages_the_four_flips() -> None:
 def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu() -> None:
     with FakeTensorMode():
         try:
-            torch.empty(1, device="cuda")
+            torch.empty(1, device="cuda").uniform_()
         except (AssertionError, RuntimeError) as error:
             pytest.skip(f"this torch cannot even pretend that there is a GPU: {error}")
         with torch.device("cuda"):
