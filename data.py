@@ -194,9 +194,9 @@ class Eye:
     second: np.ndarray | None = None  # a second observer's mask
 
     @property
-    def input(self) -> np.ndarray:
-        """The network's input, float32 (3, H, W)."""
-        return normalize(self.image, self.fov, *statistics(self.image, self.fov))
+    def result_name(self) -> str:
+        """The name of what is made from it: 01_test_0 -> 01_test."""
+        return re.sub(r"_0$", "", self.name)
 
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
@@ -219,8 +219,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
     for path in images:
         try:
             eye = read_eye(path, folder, labels)
-            # results are named without the _0, and some file systems do not tell A from a
-            if (name := re.sub(r"_0$", "", eye.name).casefold()) in taken:
+            # some file systems do not tell A from a
+            if (name := eye.result_name.casefold()) in taken:
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
         except UserError as error:
             problems.append(str(error))

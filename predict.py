@@ -14,7 +14,7 @@ import metrics
 from checkpoint import find_weights, load_checkpoint
 from data import estimate_fov, list_images, normalize, read_image, statistics, write_png
 from report import overlay, write_layers, write_report
-from utils import UserError, claim, describe, did_you_mean, pick_device, run
+from utils import HelpFormatter, UserError, autocast, claim, describe, did_you_mean, pick_device, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,21 +32,25 @@ def parse_args() -> argparse.Namespace:
         "to OUT: masks/, probability/ (16 bit), each photograph with its vessels outlined, and index.html to "
         "look through them.",
         epilog="example: python predict.py my_photographs eye.jpg --out results/mine",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a photograph, or a folder of them")
     parser.add_argument(
         "--weights", type=Path, help="a checkpoint (default: files/drive_unet.pth, else files/checkpoint.pth)"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("results/predict"), help="folder to write (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("results/predict"), help="folder to write")
+    return parse_prediction_args(parser)
+
+
+def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the flags of every script that predicts, parse and check them."""
     parser.add_argument(
         "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
     )
     parser.add_argument(
         "--tta", action="store_true", help="average the four flips: better, four times the time"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     args = parser.parse_args()
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         parser.error(f"--threshold {args.threshold}: give a probability from 0 to 1")
@@ -71,7 +75,6 @@ def segment(
     import torch
 
     from model import predict
-    from utils import autocast
 
     if scale != 1:
         height, width = (max(1, round(side * scale)) for side in fov.shape)

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import metrics
 from checkpoint import find_weights, load_checkpoint
 from data import Eye, read_eyes, write_png
-from predict import binarize, choose_threshold, segment
+from predict import binarize, choose_threshold, parse_prediction_args, segment
 from report import compare, picture, write_layers, write_report
 from utils import HelpFormatter, atomic, claim, describe, pick_device, run
 
@@ -40,18 +39,8 @@ def parse_args() -> argparse.Namespace:
         "--weights", type=Path, help="a checkpoint (default: files/checkpoint.pth, else files/drive_unet.pth)"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder to write")
-    parser.add_argument(
-        "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
-    )
-    parser.add_argument(
-        "--tta", action="store_true", help="average the four flips: better, four times the time"
-    )
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    args = parser.parse_args()
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        parser.error(f"--threshold {args.threshold}: give a probability from 0 to 1")
-    return args
+    return parse_prediction_args(parser)
 
 
 class Stopwatch:
@@ -72,14 +61,9 @@ class Stopwatch:
         self.seconds += sign * time.perf_counter()
 
 
-def file_name(eye: Eye) -> str:
-    """The name of an eye's mask and layers: 01_test_0 -> 01_test."""
-    return re.sub(r"_0$", "", eye.name)
-
-
 def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float) -> None:
     """Write mask, probability and picture of one eye."""
-    name = file_name(eye)
+    name = eye.result_name
     prediction = binarize(levels, eye.fov, threshold)
     write_png(results / "masks" / f"{name}.png", prediction)
     write_png(results / "probability" / f"{name}.png", levels)
@@ -204,7 +188,7 @@ def segment_and_score(
         if (squashed := read_size(args.data)) is not None:
             notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
             print(notes[-1])
-    names = [file_name(eye) for eye in eyes]
+    names = [eye.result_name for eye in eyes]
     write_report(args.results / "index.html", names, threshold, notes, rows, counts)
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")

@@ -387,7 +387,8 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=None) as bar:
 
         def report(loss: float) -> None:
-            bar.set_postfix(loss=f"{loss:.4f}", F1=f"{state.best:.4f}", refresh=False)
+            best = f"{state.best:.4f}" if state.best >= 0 else "-"
+            bar.set_postfix(loss=f"{loss:.4f}", F1=best, refresh=False)
             bar.update()
 
         for epoch in range(len(state.history) + 1, settings["epochs"] + 1):
