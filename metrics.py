@@ -3,17 +3,21 @@
 Everything is derived from one count: how many vessel and how many background pixels, inside the mask of
 valid pixels, have each of the 65,536 probability levels that a 16-bit image can hold. From it follow the
 confusion counts at any threshold, and the ROC and precision-recall curves without sorting a pixel. Counts of
-several images add up to their pooled count.
+several images add up to their pooled count. What a count of pixels cannot tell, whether the tree of the
+vessels was found with its thin branches, is counted at one threshold (`count_tree`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 LEVELS = 65536
-COLUMNS = ("jaccard", "f1", "recall", "precision", "specificity", "accuracy", "auc", "average_precision")
+PIXEL_COLUMNS = ("jaccard", "f1", "recall", "precision", "specificity", "accuracy", "auc", "average_precision")
+TREE_COLUMNS = ("cldice", "recall_2px", "recall_3px")
+COLUMNS = PIXEL_COLUMNS + TREE_COLUMNS
 
 
 def quantize(probability: np.ndarray) -> np.ndarray:
@@ -61,16 +65,17 @@ def ratio(part: int, whole: int, wrong: int) -> float:
 
 
 def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
-    """All scores of one image, or of a pooled count.
+    """The scores that pixels give one by one, of one image or of a pooled count.
 
     Args:
         counts: int64 (2, 65536), from `count_levels`.
         threshold: in [0, 1]; pixels of at least this probability are vessels.
 
     Returns:
-        The values of `COLUMNS`, each in [0, 1]. Where a ratio has nothing to count (a truth or a prediction
-        without vessels or without background) it is 1 if prediction and truth agree there, else 0. `auc` and
-        `average_precision` are NaN where the truth has only one of the two classes: they are not defined.
+        The values of `PIXEL_COLUMNS`, each in [0, 1]. Where a ratio has nothing to count (a truth or a
+        prediction without vessels or without background) it is 1 if prediction and truth agree there, else 0.
+        `auc` and `average_precision` are NaN where the truth has only one of the two classes: they are not
+        defined.
     """
     tp, fp, fn, tn = confusion(counts, threshold)
     background, vessels = (int(n) for n in counts.sum(axis=1))
@@ -107,6 +112,78 @@ def average_precision(counts: np.ndarray) -> float:
     fp, tp = counts[:, ::-1].cumsum(axis=1)
     precision = tp / np.maximum(tp + fp, 1)
     return float(np.sum(np.diff(tp, prepend=0) * precision) / tp[-1])
+
+
+def vessel_width(mask: np.ndarray) -> np.ndarray:
+    """How wide, in pixels, the vessel is at each of its pixels: float32 (H, W), 0 in the background.
+
+    The width is measured along the centre lines, across to the nearest background on either side, and given
+    to the vessel pixels around.
+
+    Args:
+        mask: vessel mask (H, W), non-zero is vessel.
+    """
+    mask = (mask > 0).astype(np.uint8)
+    if not mask.any():
+        return np.zeros(mask.shape, np.float32)
+    # at twice the size, the distance in the middle of a vessel is its width, for odd and even widths alike
+    double = np.pad(mask.repeat(2, axis=0).repeat(2, axis=1), 1)
+    distance = cv2.distanceTransform(double, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    width = distance.reshape(mask.shape[0], 2, mask.shape[1], 2).max(axis=(1, 3))
+    centre = skeleton(mask)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~centre).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    width_of = np.zeros(nearest.max() + 1, np.float32)
+    width_of[nearest[centre]] = width[centre]
+    return width_of[nearest] * mask
+
+
+def skeleton(mask: np.ndarray) -> np.ndarray:
+    """Centre lines, one pixel wide, of a vessel mask (H, W): bool (H, W)."""
+    from skimage.morphology import skeletonize
+
+    return skeletonize(np.asarray(mask) > 0)
+
+
+def count_tree(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Count what tells whether the vessels' tree was found, its thin branches too.
+
+    Args:
+        prediction: vessel mask (H, W), non-zero is vessel.
+        truth: vessel mask (H, W), non-zero is vessel.
+        valid: mask of the pixels that count (H, W); non-zero counts.
+
+    Returns:
+        int64 (4, 2), how many pixels were right and how many there are: of the prediction's centre lines, of
+        the truth's centre lines, and of the truth's vessels at most 2 and at most 3 pixels wide. Counts of
+        several images add up.
+    """
+    inside = valid > 0
+    found, vessel = (prediction > 0) & inside, (truth > 0) & inside
+    width = vessel_width(vessel)
+    parts = (
+        (skeleton(found), vessel),
+        (skeleton(vessel), found),
+        *((vessel & (width <= most), found) for most in (2, 3)),
+    )
+    return np.array([[np.count_nonzero(lines & other), np.count_nonzero(lines)] for lines, other in parts])
+
+
+def tree_scores(counts: np.ndarray) -> dict[str, float]:
+    """The values of `TREE_COLUMNS`, each in [0, 1], from the counts of `count_tree`.
+
+    `cldice` is the harmonic mean of the shares of the prediction's centre lines that lie in true vessels and of
+    the truth's that were found (Shit et al. 2021, https://arxiv.org/abs/2003.07311); `recall_2px` and
+    `recall_3px` the recall of vessels at most 2 and at most 3 pixels wide. Where the truth has none of them
+    they are NaN; cldice is 1 if nothing was predicted either, else 0.
+    """
+    (in_truth, predicted), (found, true), *thin = counts.tolist()
+    precision, sensitivity = ratio(in_truth, predicted, true), ratio(found, true, predicted)
+    total = precision + sensitivity
+    recalls = [part / whole if whole else float("nan") for part, whole in thin]
+    cldice = 2 * precision * sensitivity / total if total else 0.0
+    return dict(zip(TREE_COLUMNS, (cldice, *recalls), strict=True))
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:

@@ -28,6 +28,9 @@ LABELS = {
     "accuracy": "Accuracy",
     "auc": "AUC",
     "average_precision": "Average precision",
+    "cldice": "clDice",
+    "recall_2px": "Recall, to 2 px",
+    "recall_3px": "Recall, to 3 px",
 }
 SUMMARY = {
     "mean": "Mean of the images",

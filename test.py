@@ -80,22 +80,27 @@ def score(
         A row each: `image` and the columns of `metrics.COLUMNS`; and the pooled counts, int64 (2, 65536).
     """
 
-    def count(levels: np.ndarray, eye: Eye) -> np.ndarray:
-        return metrics.count_levels(levels, eye.mask, np.full_like(eye.fov, 255) if whole else eye.fov)
+    def count(levels: np.ndarray, eye: Eye, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        valid = np.full_like(eye.fov, 255) if whole else eye.fov
+        tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.mask, valid)
+        return metrics.count_levels(levels, eye.mask, valid), tree
+
+    def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
+        return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
 
     def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-        # an image whose truth has one class only has no AUC and does not count in the mean AUC
+        # a score that is not defined for an image, such as AUC with one class only, does not count in the mean
         known = {c: [r[c] for r in rows if not np.isnan(r[c])] for c in metrics.COLUMNS}
         return {c: float(np.mean(v)) if v else float("nan") for c, v in known.items()}
 
-    counts = [count(*pair) for pair in zip(levels, eyes, strict=True)]
-    each = [metrics.scores(c, threshold) for c in counts]
-    rows = [{"image": eye.name, **scores} for eye, scores in zip(eyes, each, strict=True)]
-    pooled = sum(counts)
-    rows += [{"image": "mean", **mean(each)}, {"image": "pooled", **metrics.scores(pooled, threshold)}]
+    counts = [count(*pair, threshold) for pair in zip(levels, eyes, strict=True)]
+    each = [scores(*c, threshold) for c in counts]
+    rows = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
+    pooled, tree = (sum(part) for part in zip(*counts, strict=True))
+    rows += [{"image": "mean", **mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
     observed = [eye for eye in eyes if eye.second is not None]
     if observed:
-        human = [metrics.scores(count(metrics.quantize(eye.second / 255), eye), 0.5) for eye in observed]
+        human = [scores(*count(metrics.quantize(eye.second / 255), eye, 0.5), 0.5) for eye in observed]
         # a human draws one mask, not a probability: a working point, no curve to measure the area of
         rows.append(
             {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from skimage.morphology import skeletonize
 from sklearn import metrics as reference
 
 import metrics
@@ -36,7 +38,7 @@ def test_every_score_agrees_with_scikit_learn(threshold: float, ties: bool) -> N
         "auc": reference.roc_auc_score(y, p),
         "average_precision": reference.average_precision_score(y, p),
     }
-    assert tuple(found) == metrics.COLUMNS
+    assert tuple(found) == metrics.PIXEL_COLUMNS
     assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -108,3 +110,86 @@ def test_levels_survive_storage_and_thresholds_hit_the_level_meant() -> None:
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes differ"):
         metrics.count_levels(np.zeros((2, 3), np.uint16), np.zeros((3, 2)), np.ones((2, 3)))
+
+
+def bar(width: int, length: int = 40, side: int = 60) -> np.ndarray:
+    """A mask with one horizontal vessel."""
+    mask = np.zeros((side, side), np.uint8)
+    mask[20 : 20 + width, 10 : 10 + length] = 255
+    return mask
+
+
+@pytest.mark.parametrize("turn", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8])
+def test_the_width_of_a_straight_vessel_is_its_width(width: int, turn: bool) -> None:
+    mask = bar(width).T if turn else bar(width)
+    found = metrics.vessel_width(mask)
+    assert (found[mask == 0] == 0).all()
+    middle = found.T[:, 20:40] if turn else found[:, 20:40]  # the ends are round
+    assert np.unique(middle[20 : 20 + width]) == pytest.approx(width)
+
+
+def test_the_width_of_a_slanted_vessel_is_nearly_its_width() -> None:
+    y, x = np.mgrid[:200, :200]
+    for angle in (0.2, 0.5, 0.785, 1.2):
+        across = (x - 100.3) * np.sin(angle) - (y - 99.8) * np.cos(angle)
+        for width in (1.5, 2, 3, 5):
+            inside = metrics.vessel_width(np.abs(across) <= width / 2)[60:140, 60:140]
+            assert np.median(inside[inside > 0]) == pytest.approx(width, abs=0.7)
+
+
+def test_recall_of_thin_vessels_counts_only_them() -> None:
+    truth = bar(1) | np.roll(bar(3), 10, axis=0) | np.roll(bar(6), 25, axis=0)
+
+    def recalls(rows: slice) -> tuple[float, float]:
+        """Of vessels to 2 and to 3 pixels' width, where the middle of some rows is missed."""
+        found = truth.copy()
+        found[rows, 20:40] = 0
+        scores = metrics.tree_scores(metrics.count_tree(found, truth, np.ones(truth.shape)))
+        return scores["recall_2px"], scores["recall_3px"]
+
+    # the ends of wide vessels are narrow: 8 pixels of the second
+    assert recalls(slice(45, 51)) == (1, 1)
+    assert recalls(slice(30, 33)) == (1, pytest.approx(1 - 60 / 160))
+    assert recalls(slice(20, 21)) == pytest.approx((1 - 20 / 48, 1 - 20 / 160))
+
+
+def test_cldice_is_that_of_the_paper() -> None:
+    rng = np.random.default_rng(8)
+    truth = cv2.dilate(cv2.line(np.zeros((80, 80), np.uint8), (5, 9), (70, 60), 1, 1), np.ones((3, 3)))
+    found = truth & (rng.random(truth.shape) < 0.95) | np.roll(truth, 30, axis=1)
+    valid = np.ones(truth.shape)
+    # the authors' own code (github.com/jocpae/clDice), written out
+    precision = (skeletonize(found) * truth).sum() / skeletonize(found).sum()
+    sensitivity = (skeletonize(truth) * found).sum() / skeletonize(truth).sum()
+    scores = metrics.tree_scores(metrics.count_tree(found, truth, valid))
+    assert scores["cldice"] == pytest.approx(2 * precision * sensitivity / (precision + sensitivity))
+    assert 0 < scores["cldice"] < 1
+
+
+def test_a_broken_tree_scores_lower_than_a_thinner_one() -> None:
+    truth, valid = bar(5), np.ones((60, 60))
+    thinner, broken = bar(5), bar(5)
+    thinner[[20, 24]] = 0
+    broken[:, 14:46:4] = 0  # removes fewer pixels
+    assert (truth > broken).sum() < (truth > thinner).sum()
+    of = {name: metrics.tree_scores(metrics.count_tree(m, truth, valid)) for name, m in
+          {"thinner": thinner, "broken": broken}.items()}  # fmt: skip
+    assert of["thinner"]["cldice"] > of["broken"]["cldice"]
+
+
+def test_trees_outside_the_field_of_view_do_not_count_and_counts_add_up() -> None:
+    truth, valid = bar(2) | np.roll(bar(2), 20, axis=0), np.ones((60, 60))
+    valid[35:] = 0
+    inside = metrics.count_tree(bar(2), bar(2), np.ones((60, 60)))
+    assert (metrics.count_tree(bar(2), truth, valid) == inside).all()
+    assert metrics.tree_scores(inside + inside) == metrics.tree_scores(inside)
+
+
+@pytest.mark.parametrize(("truth", "found", "cldice"), [(0, 0, 1), (0, 1, 0), (1, 0, 0)])
+def test_trees_of_nothing_have_defined_scores(truth: int, found: int, cldice: float) -> None:
+    empty = np.zeros((60, 60), np.uint8)
+    masks = (empty, bar(4))
+    scores = metrics.tree_scores(metrics.count_tree(masks[found], masks[truth], np.ones((60, 60))))
+    assert scores["cldice"] == cldice
+    assert np.isnan(scores["recall_2px"])

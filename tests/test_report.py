@@ -39,7 +39,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 def write_images(results: Path, names: Sequence[str], labelled: bool = True) -> tuple[list[dict], np.ndarray]:
     """Draw an eye for each name and predict it, the later the better; returns rows and counts."""
-    each, pooled = [], 0
+    each, pooled, trees = [], 0, 0
     for i, name in enumerate(names):
         photograph, truth, fov = draw_eye(np.random.default_rng(i), 96, 92)
         shift = np.float32([[1, 0, (len(names) - i) / 2], [0, 1, 0]])
@@ -48,11 +48,16 @@ def write_images(results: Path, names: Sequence[str], labelled: bool = True) -> 
         write_png(results / "masks" / f"{name}.png", prediction)
         write_layers(results, name, photograph, photograph, truth if labelled else None)
         counts = metrics.count_levels(metrics.quantize(blurred / 255), truth, fov)
-        each.append({"image": name, **metrics.scores(counts, 0.5)})
-        pooled += counts
-    mean = {column: float(np.mean([row[column] for row in each])) for column in metrics.COLUMNS}
+        tree = metrics.count_tree(prediction, truth, fov)
+        each.append({"image": name, **metrics.scores(counts, 0.5), **metrics.tree_scores(tree)})
+        pooled, trees = pooled + counts, trees + tree
+    mean = {column: float(np.nanmean([row[column] for row in each])) for column in metrics.COLUMNS}
     human = mean | {"auc": float("nan"), "average_precision": float("nan")}
-    rows = [*each, {"image": "mean", **mean}, {"image": "pooled", **metrics.scores(pooled, 0.5)}]
+    rows = [
+        *each,
+        {"image": "mean", **mean},
+        {"image": "pooled", **metrics.scores(pooled, 0.5), **metrics.tree_scores(trees)},
+    ]
     return [*rows, {"image": "second_observer", **human}], pooled
 
 

@@ -59,7 +59,10 @@ def test_a_mask_a_probability_and_a_picture_for_each_image(results: Path) -> Non
 
 def test_the_columns_and_rows_are_as_documented(results: Path) -> None:
     header = (results / "metrics.csv").read_text().splitlines()[0]
-    assert header == "image,jaccard,f1,recall,precision,specificity,accuracy,auc,average_precision"
+    assert header == (
+        "image,jaccard,f1,recall,precision,specificity,accuracy,auc,average_precision,"
+        "cldice,recall_2px,recall_3px"
+    )
     assert list(read_rows(results)) == [f"{n}_0" for n in NAMES] + ["mean", "pooled", "second_observer"]
 
 
@@ -80,16 +83,26 @@ def test_every_number_agrees_with_scikit_learn(
         humans.append(read_mask(new_data / "test" / "second_observer" / f"{name}_0.png")[fov] > 0)
         probabilities.append(iio.imread(tmp_path / "probability" / f"{name}.png")[fov] / 65535)
         expected.append(sklearn_scores(truths[-1], probabilities[-1] >= 0.4, probabilities[-1]))
-        assert {k: float(v) for k, v in rows[f"{name}_0"].items() if k != "image"} == pytest.approx(
-            expected[-1], abs=1e-6
-        )
+        assert {k: float(rows[f"{name}_0"][k]) for k in expected[-1]} == pytest.approx(expected[-1], abs=1e-6)
     mean = {k: np.mean([e[k] for e in expected]) for k in expected[0]}
     pooled = np.concatenate(truths), np.concatenate(probabilities)
     for row, want in (("mean", mean), ("pooled", sklearn_scores(pooled[0], pooled[1] >= 0.4, pooled[1]))):
-        assert {k: float(v) for k, v in rows[row].items() if k != "image"} == pytest.approx(want, abs=1e-6)
+        assert {k: float(rows[row][k]) for k in want} == pytest.approx(want, abs=1e-6)
     human = [reference.f1_score(t, h) for t, h in zip(truths, humans, strict=True)]
     assert float(rows["second_observer"]["f1"]) == pytest.approx(np.mean(human), abs=1e-6)
     assert rows["second_observer"]["auc"] == ""
+
+
+def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data: Path, results: Path) -> None:
+    rows, counts = read_rows(results), []
+    for name in NAMES:
+        fov, truth = (read_mask(new_data / "test" / part / f"{name}_0.png") for part in ("fov", "mask"))
+        counts.append(metrics.count_tree(read_mask(results / "masks" / f"{name}.png"), truth, fov))
+        want = metrics.tree_scores(counts[-1])
+        assert {k: float(rows[f"{name}_0"][k]) for k in want} == pytest.approx(want, abs=1e-6)
+    want = metrics.tree_scores(sum(counts))
+    assert {k: float(rows["pooled"][k]) for k in want} == pytest.approx(want, abs=1e-6)
+    assert 0 < float(rows["second_observer"]["cldice"]) < 1
 
 
 def sklearn_scores(truth: np.ndarray, prediction: np.ndarray, probability: np.ndarray) -> dict[str, float]:
