@@ -227,7 +227,8 @@ class Training:
                 self.average.load_state_dict(dict(last["average"]))
             for weight in self.model.parameters():
                 state = self.optimizer.state[weight]
-                if state and not state["exp_avg"].shape == state["exp_avg_sq"].shape == weight.shape:
+                names = ("momentum",) if "momentum" in state else ("exp_avg", "exp_avg_sq")  # Muon, AdamW
+                if state and any(state[name].shape != weight.shape for name in names):
                     raise ValueError("the optimizer's state does not fit")
             self.history = [{name: value + 0 for name, value in row.items()} for row in last["history"]]
             columns = {"epoch", "learning_rate", "train_loss", "seconds"}

@@ -64,7 +64,8 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
     recipe.add_argument("--batch-size", type=positive, default=8, help="crops a step")
     recipe.add_argument("--crop", type=positive, default=256, help="pixels of a crop each way")
-    recipe.add_argument("--lr", type=float, default=5e-3, help="peak learning rate")
+    recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
+    recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
     recipe.add_argument("--ema", type=float, default=0.0, help="decay of the average of the weights; 0: none")
     recipe.add_argument("--seed", type=int, default=42, help="seed of everything random")
@@ -72,6 +73,8 @@ def parse_args() -> argparse.Namespace:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     machine.add_argument("--workers", type=int, help="processes that cut crops (default: GPU 4, CPU 0)")
     args = parser.parse_args()
+    if args.lr is None:
+        args.lr = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
     for name, good in {
         "lr": 0 < args.lr <= 1,
         "dice": 0 <= args.dice <= 100,
@@ -151,7 +154,7 @@ def train_one_epoch(
             break
         images, masks, fovs = (part.to(device, non_blocking=True) for part in next(batches))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1)
         with autocast(device):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = vessel_loss(logits, masks, fovs, dice)
@@ -261,8 +264,20 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         print(f"network: width {args.width}, depth {args.depth} ({why})")
     if args.workers is None:
         args.workers = 4 if gpu else 0
-    names = ("width", "depth", "epochs", "crops", "minutes", "batch_size", "crop", "lr", "dice", "ema", "seed")
-    return {name: getattr(args, name) for name in names}
+    recipe = ("epochs", "crops", "minutes", "batch_size", "crop", "optimizer", "lr", "dice", "ema", "seed")
+    return {name: getattr(args, name) for name in ("width", "depth", *recipe)}
+
+
+def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
+    """Muon or AdamW, for this network."""
+    import torch
+
+    from muon import Muon
+
+    if settings["optimizer"] == "muon":
+        return Muon(model, settings["lr"])
+    fused = next(model.parameters()).device.type != "mps"
+    return torch.optim.AdamW(model.parameters(), settings["lr"], fused=fused)
 
 
 def fit_to_minutes(
@@ -277,7 +292,7 @@ def fit_to_minutes(
     model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
     crops = Crops(training, settings["crop"], settings["seed"], 8 * batch_size)
     batches = iter(torch.utils.data.DataLoader(crops, batch_size=batch_size))
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = make_optimizer(model, settings)
 
     def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -348,7 +363,7 @@ def begin(
     average = None
     if args.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=device.type != "mps")
+    optimizer = make_optimizer(model, settings)
     state = Training(settings, split, model, average, optimizer)
     if args.resume:
         state.restore(args.files / "last.pth")

@@ -29,6 +29,7 @@ from checkpoint import load_checkpoint
 from data import Crops, read_eyes, write_png
 from demo import write_drive
 from model import UNet
+from muon import Muon
 from utils import UserError, atomic, claim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -471,7 +472,7 @@ def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     crops = Crops(read_eyes(eyes / "train", labels=True), 32, 0, 8)
     batches = iter(torch.utils.data.DataLoader(crops, batch_size=2))
     model = UNet(width=4, depth=1)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = Muon(model, 0.01)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     arguments = model, None, batches, optimizer, [0.01] * 4, [], 0.5
     train.train_one_epoch(*arguments, train.Stop(), lambda loss: None)
@@ -492,7 +493,7 @@ def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
         run_script(train.main, *arguments)
     message = str(error.value)
     assert "the loss became inf in step 2 of the epoch (5 of 6) at learning rate" in message
-    assert f"{train.one_cycle(4 / 6, 5e-3):.2e}" in message
+    assert f"{train.one_cycle(4 / 6, 0.02):.2e}" in message
     assert set(re.findall(r"\d+_training_\d", message)) == set(seen[8:10])
 
 
@@ -513,14 +514,14 @@ def test_weights_that_are_not_finite_are_never_saved(
     eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=3", "--crops=6"]
-    update, steps = torch.optim.AdamW.step, iter(range(1, 100))
+    update, steps = Muon.step, iter(range(1, 100))
 
-    def poisoned(self: torch.optim.AdamW, *rest: object) -> None:
+    def poisoned(self: Muon, *rest: object) -> None:
         update(self, *rest)
         if next(steps) == 6:  # the last of the second epoch: no loss shows it before the epoch ends
             self.param_groups[0]["params"][0].data.fill_(float("nan"))
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    monkeypatch.setattr(Muon, "step", poisoned)
     with pytest.raises(UserError, match="the weights became infinite or not a number in step 3 of the epoch"):
         run_script(train.main, *arguments)
     assert len(load(tmp_path / "last.pth")["history"]) == 1

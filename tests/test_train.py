@@ -17,6 +17,7 @@ from conftest import HEIGHT, TINY, WIDTH, run_script
 import train
 from checkpoint import load_checkpoint
 from data import eye_of
+from muon import Muon
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,14 +89,14 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
     run_script(train.main, *settings, "--files", tmp_path / "whole")
 
     steps = iter(range(1000))
-    update = torch.optim.AdamW.step
+    update = Muon.step
 
     def interrupted(self, *args):
         if next(steps) in (2, 7):  # in the middle of the first and of the second epoch
             signal.raise_signal(signal.SIGINT)
         return update(self, *args)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    monkeypatch.setattr(Muon, "step", interrupted)
     assert run_script(train.main, *settings, "--files", tmp_path / "parts") == 130
     assert "--resume" in capsys.readouterr().err
     assert run_script(train.main, *settings, "--files", tmp_path / "parts", "--resume") == 130
@@ -110,7 +111,7 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
 
 def test_resuming_with_other_settings_is_refused_and_the_difference_named(new_data: Path, files: Path) -> None:
     other = [*TINY, "--epochs", 3, "--crops", 40, "--lr", 0.001, "--seed", 7]
-    with pytest.raises(UserError, match=r"--lr 0\.005, not 0\.001; --seed 42, not 7"):
+    with pytest.raises(UserError, match=r"--lr 0\.02, not 0\.001; --seed 42, not 7"):
         run_script(train.main, "--data", new_data, "--files", files, *other, "--resume")
 
 

@@ -1,0 +1,91 @@
+"""Muon: steps of gradient descent whose directions are orthogonalised (Jordan et al. 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the convolutions inside a network, AdamW for all its other parameters.
+
+    The momentum of a convolution, taken as a matrix (C_out, C_in * k * k), is mostly a few directions that many
+    examples agree on. Muon replaces it by the nearest matrix whose directions are all of the same length, so
+    that what few examples show, thin vessels say, is learned as fast as the rest. The first convolution, the
+    last, the upsampling and what is no matrix do not gain by it. torch's own Muon takes no convolutions.
+
+    Source: https://kellerjordan.github.io/posts/muon; AdamW: https://arxiv.org/abs/1711.05101.
+
+    Args:
+        model: its 3x3 convolutions between hidden layers are the matrices.
+        lr: learning rate of the matrices. That of the others is `ADAMW` times as high; whoever changes `lr` of
+            a group later multiplies by its `factor`.
+        momentum: of the gradients of the matrices.
+        weight_decay: of the other parameters; behind batch normalisation the length of a matrix has no effect.
+    """
+
+    ADAMW = 0.25
+
+    def __init__(self, model: nn.Module, lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+        convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+        hidden = [c.weight for c in convolutions if c.kernel_size != (1, 1) and c.in_channels > 3]
+        ids = {id(weight) for weight in hidden}
+        others = [p for p in model.parameters() if id(p) not in ids]
+        groups = [
+            {"params": hidden, "factor": 1.0, "momentum": momentum},
+            {"params": others, "factor": self.ADAMW, "momentum": None},
+        ]
+        super().__init__([g for g in groups if g["params"]], {"lr": lr, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            group["lr"] *= group["factor"]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step along the gradients."""
+        for group in self.param_groups:
+            update = self.adamw if group["momentum"] is None else self.muon
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    update(weight, self.state[weight], group)
+
+    @staticmethod
+    def muon(weight: Tensor, state: dict[str, Tensor], group: dict) -> None:
+        """One step of a matrix."""
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
+        direction = weight.grad.add(momentum, alpha=group["momentum"])  # Nesterov's
+        direction = orthogonalize(direction.flatten(1)).view_as(weight)
+        # tall matrices would move less than wide ones
+        length = max(1, weight.shape[0] / weight[0].numel()) ** 0.5
+        weight.add_(direction, alpha=-group["lr"] * length)
+
+    @staticmethod
+    def adamw(weight: Tensor, state: dict[str, Tensor], group: dict) -> None:
+        """One step of another parameter, with the betas 0.9 and 0.999."""
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        state["step"] += 1
+        steps = state["step"].item()
+        state["exp_avg"].lerp_(weight.grad, 1 - 0.9)
+        state["exp_avg_sq"].lerp_(weight.grad.square(), 1 - 0.999)
+        spread = (state["exp_avg_sq"] / (1 - 0.999**steps)).sqrt_().add_(1e-8)
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.addcdiv_(state["exp_avg"], spread, value=-group["lr"] / (1 - 0.9**steps))
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Bring the singular values of a matrix (M, N) near 1, to between 0.7 and 1.2, and keep its directions.
+
+    Five Newton-Schulz steps with the coefficients of Jordan et al. 2024, which favour speed over exactness.
+    """
+    x = matrix.float()
+    x = x / (x.norm() + 1e-7)  # all singular values at most 1
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (x.T if tall else x).to(matrix.dtype)
