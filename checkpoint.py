@@ -248,12 +248,12 @@ class Training:
 OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
 
 
-def set_aside(files: Path) -> None:
+def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:
     """Move the files of an earlier training to files/earlier, so that a new one cannot mix with it."""
-    own = [files / name for name in OWN]
+    own = [files / name for name in names]
     if any(path.exists() for path in own[:2]):
         (files / "earlier").mkdir(exist_ok=True)
         for path in own:
             if path.exists():
                 path.replace(files / "earlier" / path.name)
-        print(f"{files}: the earlier training there was moved to {files / 'earlier'}")
+        print(f"{files}: the earlier {what} there was moved to {files / 'earlier'}")

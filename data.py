@@ -11,8 +11,9 @@ Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -269,6 +270,22 @@ def size(image: np.ndarray) -> str:
 def eye_of(name: str) -> str:
     """The eye that a copy shows: 21_training_3 -> 21_training."""
     return re.sub(r"_\d+$", "", name)
+
+
+def first_copies(eyes: Iterable[Eye]) -> list[Eye]:
+    """The first copy of each eye, in their order: as `read_eyes` has them, the photograph as it is."""
+    first: dict[str, Eye] = {}
+    for eye in eyes:
+        first.setdefault(eye_of(eye.name), eye)
+    return list(first.values())
+
+
+def read_size(folder: Path) -> int | None:
+    """The size that augment.py squashed the images of new_data to, or None if they are native."""
+    try:
+        return json.loads((folder / "dataset.json").read_text()).get("size")
+    except (OSError, ValueError):
+        return None
 
 
 def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ vessels was found with its thin branches, is counted at one threshold (`count_tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -89,6 +89,12 @@ def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
         "auc": auc(counts),
         "average_precision": average_precision(counts),
     }
+
+
+def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each column over several images; one for which a score is NaN does not count in its mean."""
+    known = {column: [row[column] for row in rows if not np.isnan(row[column])] for column in rows[0]}
+    return {column: float(np.mean(values)) if values else float("nan") for column, values in known.items()}
 
 
 def roc_curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

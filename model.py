@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,6 +89,22 @@ class UNet(nn.Module):
         for block in self.decoder:
             x = block(x, skips.pop())
         return self.classifier(x)[..., :height, :width]
+
+
+class Ensemble(nn.Module):
+    """Several U-Nets as one, which may differ in width and depth: the mean of their probabilities.
+
+    As a `UNet` does, it maps images (N, C, H, W) to logits (N, 1, H, W), here those of the mean probability.
+    """
+
+    def __init__(self, networks: Sequence[UNet]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.config = {"depth": max(network.config["depth"] for network in networks)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        # float32: bfloat16 would round probabilities near 1 to few levels
+        return torch.stack([network(x).float().sigmoid() for network in self.networks]).mean(dim=0).logit()
 
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both

@@ -17,6 +17,7 @@ from report import overlay, write_layers, write_report
 from utils import HelpFormatter, UserError, autocast, claim, describe, did_you_mean, pick_device, run
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 # torch is imported inside the functions that use it, so that --help answers at once
@@ -36,7 +37,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a photograph, or a folder of them")
     parser.add_argument(
-        "--weights", type=Path, help="a checkpoint (default: files/drive_unet.pth, else files/checkpoint.pth)"
+        "--weights",
+        type=Path,
+        action="append",  # not several after one --weights: they would swallow the photographs
+        help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: "
+        "files/drive_unet.pth, else files/checkpoint.pth)",
     )
     parser.add_argument("--out", type=Path, default=Path("results/predict"), help="folder to write")
     return parse_prediction_args(parser)
@@ -155,6 +160,27 @@ def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: P
     return threshold
 
 
+def load_networks(
+    weights: Sequence[Path], asked: float | None, device: torch.device
+) -> tuple[nn.Module, float]:
+    """What to predict with: the network of one checkpoint, or the average of those of several.
+
+    Returns:
+        The network in evaluation mode on `device`, and the threshold in [0, 1]: the one asked for, or else
+        the mean of the checkpoints'.
+
+    Raises:
+        UserError: as `load_checkpoint` and `choose_threshold` do.
+    """
+    from model import Ensemble
+
+    loaded = [load_checkpoint(path, device) for path in weights]
+    thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
+    networks = [network for network, _ in loaded]
+    model = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+    return model, float(np.mean(thresholds))
+
+
 def binarize(levels: np.ndarray, fov: np.ndarray, threshold: float) -> np.ndarray:
     """Probability levels uint16 (H, W) to vessel mask uint8 (H, W), 0 or 255; 0 outside the field of view."""
     return np.where((levels >= metrics.level_of(threshold)) & (fov > 0), 255, 0).astype(np.uint8)
@@ -215,11 +241,10 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     """Segment the photographs one by one and write their results; returns in words which are unusable."""
     from tqdm import tqdm
 
-    weights = args.weights or find_weights(("drive_unet.pth", "checkpoint.pth"))
+    weights = args.weights or [find_weights(("drive_unet.pth", "checkpoint.pth"))]
     device = pick_device(args.device)
-    model, checkpoint = load_checkpoint(weights, device)
-    threshold = choose_threshold(checkpoint, args.threshold, weights)
-    print(f"weights: {weights}; device: {describe(device)}; threshold {threshold:.4f}")
+    model, threshold = load_networks(weights, args.threshold, device)
+    print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
     written, problems = [], []
     with claim(args.out, *PARTS[1:], "page/*"):
         for name, path in tqdm(names.items(), desc="predict", unit="photograph", disable=None):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
 import sys
 import time
@@ -16,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import metrics
-from checkpoint import find_weights, load_checkpoint
-from data import Eye, read_eyes, write_png
-from predict import binarize, choose_threshold, parse_prediction_args, segment
+from checkpoint import find_weights
+from data import Eye, read_eyes, read_size, write_png
+from predict import binarize, load_networks, parse_prediction_args, segment
 from report import compare, picture, write_layers, write_report
-from utils import HelpFormatter, atomic, claim, describe, pick_device, run
+from utils import HelpFormatter, claim, describe, pick_device, run, write_csv
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +34,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
     parser.add_argument(
-        "--weights", type=Path, help="a checkpoint (default: files/checkpoint.pth, else files/drive_unet.pth)"
+        "--weights",
+        type=Path,
+        nargs="+",
+        action="extend",
+        help="a checkpoint, or several whose probabilities are averaged (default: files/checkpoint.pth, else "
+        "files/drive_unet.pth)",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder to write")
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
@@ -88,16 +91,11 @@ def score(
     def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
         return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
 
-    def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-        # a score that is not defined for an image, such as AUC with one class only, does not count in the mean
-        known = {c: [r[c] for r in rows if not np.isnan(r[c])] for c in metrics.COLUMNS}
-        return {c: float(np.mean(v)) if v else float("nan") for c, v in known.items()}
-
     counts = [count(*pair, threshold) for pair in zip(levels, eyes, strict=True)]
     each = [scores(*c, threshold) for c in counts]
     rows = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
     pooled, tree = (sum(part) for part in zip(*counts, strict=True))
-    rows += [{"image": "mean", **mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
+    rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
     observed = [eye for eye in eyes if eye.second is not None]
     if observed:
         human = [scores(*count(metrics.quantize(eye.second / 255), eye, 0.5), 0.5) for eye in observed]
@@ -105,23 +103,12 @@ def score(
         rows.append(
             {
                 "image": "second_observer",
-                **mean(human),
+                **metrics.mean(human),
                 "auc": float("nan"),
                 "average_precision": float("nan"),
             }
         )
     return rows, pooled
-
-
-def write_metrics(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Write metrics.csv; a score that is not defined is left empty."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["image", *metrics.COLUMNS])
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {k: v if isinstance(v, str) else "" if np.isnan(v) else f"{v:.8f}" for k, v in row.items()}
-            )
 
 
 def sentence(row: dict[str, float]) -> str:
@@ -140,12 +127,11 @@ def sentence(row: dict[str, float]) -> str:
 def main() -> int:
     args = parse_args()
     device = pick_device(args.device)
-    weights = args.weights or find_weights(("checkpoint.pth", "drive_unet.pth"))
-    model, checkpoint = load_checkpoint(weights, device)
-    threshold = choose_threshold(checkpoint, args.threshold, weights)
+    weights = args.weights or [find_weights(("checkpoint.pth", "drive_unet.pth"))]
+    model, threshold = load_networks(weights, args.threshold, device)
     refused: list[str] = []
     eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
-    print(f"weights: {weights}; device: {describe(device)}; threshold {threshold:.4f}")
+    print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
     with claim(args.results, "masks", "probability", "page/*"):
         segment_and_score(args, model, threshold, eyes)
     if refused:
@@ -179,7 +165,7 @@ def segment_and_score(
         notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]
     else:
         rows, counts = score(eyes, levels, threshold, args.whole_image)
-        write_metrics(args.results / "metrics.csv", rows)
+        write_csv(args.results / "metrics.csv", rows)
         by_name = {row["image"]: row for row in rows}
         where = "the whole image" if args.whole_image else "the field of view"
         print(f"mean over {len(eyes)} images, in {where} ({args.results / 'metrics.csv'}):")
@@ -198,14 +184,6 @@ def segment_and_score(
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")
-
-
-def read_size(folder: Path) -> int | None:
-    """The size that augment.py squashed the images to, or None if they are native."""
-    try:
-        return json.loads((folder / "dataset.json").read_text()).get("size")
-    except (OSError, ValueError):
-        return None
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import numpy as np
 
 import metrics
 from checkpoint import Training, set_aside
-from data import Crops, Eye, eye_of, read_eyes, split_by_eye, write_png
+from data import Crops, Eye, eye_of, first_copies, read_eyes, split_by_eye, write_png
+from folds import cross_validate
 from predict import binarize, segment
 from report import picture
 from utils import (
@@ -69,13 +70,32 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
     recipe.add_argument("--ema", type=float, default=0.0, help="decay of the average of the weights; 0: none")
     recipe.add_argument("--seed", type=int, default=42, help="seed of everything random")
+    folds = parser.add_argument_group("cross-validation")
+    folds.add_argument(
+        "--folds",
+        type=positive,
+        metavar="K",
+        help="first train K times, in FILES/fold0 and so on, each time without another K-th of the eyes, and "
+        "score every eye by the network trained without it, in FILES/folds.csv; then train on every eye",
+    )
+    folds.add_argument(
+        "--fold",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="train only these of the folds 0 to K - 1, and not on every eye; other runs may train the others",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     machine.add_argument("--workers", type=int, help="processes that cut crops (default: GPU 4, CPU 0)")
     args = parser.parse_args()
     if args.lr is None:
         args.lr = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
+    if args.fold is not None and args.folds is None:
+        parser.error("--fold: give --folds as well")
     for name, good in {
+        "folds": args.folds is None or args.folds >= 2,
+        "fold": args.fold is None or 0 <= min(args.fold) <= max(args.fold) < args.folds,
         "lr": 0 < args.lr <= 1,
         "dice": 0 <= args.dice <= 100,
         "ema": 0 <= args.ema < 1,
@@ -191,6 +211,16 @@ def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
     return {"val_loss": float(np.mean(losses)), **found, "threshold": threshold}
 
 
+def expected_threshold(model: nn.Module, eyes: Sequence[Eye]) -> float:
+    """A threshold for a network without validation eyes: the mean of those with the highest expected F1.
+
+    Each is read off the probabilities of an eye's first copy, without its label (`expected_f1_threshold`).
+    """
+    model.eval()
+    levels = [(metrics.quantize(segment(model, eye.image, eye.fov)), eye.fov) for eye in first_copies(eyes)]
+    return float(np.mean([metrics.expected_f1_threshold(*pair) for pair in levels]))
+
+
 def ignore_signals(_: int) -> None:
     """Leave Ctrl-C and SIGTERM, which go to every process of a terminal, to the process that trains."""
     for which in (signal.SIGINT, signal.SIGTERM):
@@ -246,9 +276,8 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
 
 def write_preview(path: Path, model: nn.Module, validation: Sequence[Eye], threshold: float) -> None:
     """Write one picture of up to three validation eyes: photograph, truth, prediction, differences."""
-    eyes = list({eye_of(eye.name): eye for eye in reversed(validation)}.values())[:3]  # the first copy of each
     rows = []
-    for eye in eyes:
+    for eye in first_copies(validation)[:3]:
         levels = metrics.quantize(segment(model, eye.image, eye.fov))
         rows.append(picture(eye, binarize(levels, eye.fov, threshold)))
     width = max(row.shape[1] for row in rows)
@@ -318,30 +347,57 @@ def main() -> int:
     print(f"device: {describe(device)}")
     settings = settle(args, device)
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
-    if args.all_eyes:
-        split = {"train": list(eyes), "validation": []}
+
+    def train_on(own: argparse.Namespace, split: dict[str, list[str]]) -> Training | None:
+        return train(own, device, dict(settings), split, eyes)
+
+    if args.folds:
+        finished = cross_validate(args, eyes, train_on)
     else:
-        split = split_by_eye(list(eyes), seed=args.seed)
-    training, validation = ([eyes[name] for name in split[side]] for side in ("train", "validation"))
-    held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
-    print(f"split by eye: {len(training)} images to train, {len(validation)} to validate ({held_out})")
-    with claim(args.files):
-        state = begin(args, device, settings, split, training, validation)
-        if len(state.history) == state.settings["epochs"]:
-            print(f"{args.files / 'last.pth'}: all {state.settings['epochs']} epochs are done already")
-            return 0
-        finished = fit(state, args, training, validation)
+        if args.all_eyes:
+            split = {"train": list(eyes), "validation": []}
+        else:
+            split = split_by_eye(list(eyes), seed=args.seed)
+        sides = f"{len(split['train'])} images to train, {len(split['validation'])} to validate"
+        held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
+        print(f"split by eye: {sides} ({held_out})")
+        with claim(args.files):
+            state = train_on(args, split)
+        finished = state is not None
+        if finished:
+            conclude(args, state)
     if not finished:
         again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
         print(f"stopped, all steps are kept; go on with: {again}", file=sys.stderr)
         return 130
+    return 0
+
+
+def train(
+    args: argparse.Namespace,
+    device: torch.device,
+    settings: dict[str, Any],
+    split: dict[str, list[str]],
+    eyes: dict[str, Eye],
+) -> Training | None:
+    """Train on one split, as far as that is not done already; None if it was asked to stop before the end."""
+    training, validation = ([eyes[name] for name in split[side]] for side in ("train", "validation"))
+    state = begin(args, device, settings, split, training, validation)
+    if len(state.history) == state.settings["epochs"]:
+        print(f"{args.files / 'last.pth'}: all {state.settings['epochs']} epochs are done already")
+        return state
+    return state if fit(state, args, training, validation) else None
+
+
+def conclude(args: argparse.Namespace, state: Training) -> None:
+    """Say what was reached, and what to do next."""
     checkpoint, minutes = args.files / "checkpoint.pth", state.history[-1]["seconds"] / 60
-    reached = f"best validation F1 {state.best:.4f}" if validation else "trained on every eye, not validated,"
+    validated = bool(state.split["validation"])
+    reached = f"best validation F1 {state.best:.4f}" if validated else "trained on every eye, not validated,"
     print(f"{checkpoint}: {reached} after {minutes:.1f} minutes of training")
-    preview = f", {args.files / 'preview.png'}" if validation else ""
+    preview = f", {args.files / 'preview.png'}" if validated else ""
     print(f"to look at: {args.files / 'curves.png'}{preview}")
     print(f"next: python test.py --data {args.data} --weights {checkpoint}")
-    return 0
 
 
 def begin(
@@ -426,11 +482,13 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
             if len(state.losses) < epoch_steps:
                 state.save_last(args.files / "last.pth")
                 return False
-            end_epoch(state, args.files, validation, rates[-1], bar)
+            end_epoch(state, args.files, training, validation, rates[-1], bar)
     return True
 
 
-def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: float, bar: tqdm) -> None:
+def end_epoch(
+    state: Training, files: Path, training: Sequence[Eye], validation: Sequence[Eye], rate: float, bar: tqdm
+) -> None:
     """Validate, and write the checkpoints, the history and a line."""
     epoch, best = len(state.history) + 1, state.best
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(state.losses))}
@@ -440,7 +498,8 @@ def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: flo
     state.losses = []
     is_best = state.best > best
     if is_best or (not validation and epoch == state.settings["epochs"]):
-        state.save(files / "checkpoint.pth", state.averaged, threshold=row.get("threshold"), scores=row)
+        threshold = row["threshold"] if validation else expected_threshold(state.averaged, training)
+        state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
     state.save_last(files / "last.pth")
     try:
         write_history(files, state.history)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import difflib
 import os
 import platform
@@ -11,7 +12,7 @@ import random
 import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -107,6 +108,24 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a table of scores atomically; the first row has all columns, and what is NaN is left empty.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {
+                    k: v if not isinstance(v, float) else "" if np.isnan(v) else f"{v:.8f}"
+                    for k, v in row.items()
+                }
+            )
 
 
 @contextlib.contextmanager

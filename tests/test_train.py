@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,13 @@ import pytest
 import torch
 from conftest import HEIGHT, TINY, WIDTH, run_script
 
+import metrics
+import test as scoring
 import train
 from checkpoint import load_checkpoint
-from data import eye_of
+from data import eye_of, read_eyes
 from muon import Muon
+from predict import segment
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,6 +160,21 @@ def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path
     assert split["validation"] == []
     assert same(load(tmp_path / "checkpoint.pth")["weights"], load(tmp_path / "last.pth")["weights"])
     assert "f1" not in rows(tmp_path)[0]
+
+
+def test_without_validation_the_threshold_is_the_mean_expected_one_of_the_photographs_as_they_are(
+    new_data: Path, tmp_path: Path
+) -> None:
+    run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
+    model, checkpoint = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
+    eyes = [eye for eye in read_eyes(new_data / "train", labels=False) if eye.name.endswith("_0")]
+    assert len(eyes) == 7
+    levels = [metrics.quantize(segment(model, eye.image, eye.fov)) for eye in eyes]
+    found = [metrics.expected_f1_threshold(*pair) for pair in zip(levels, (e.fov for e in eyes), strict=True)]
+    assert checkpoint["threshold"] == pytest.approx(statistics.mean(found), abs=1e-12)
+    assert len(set(found)) > 1 and min(found) > 0 and max(found) < 1
+    scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
+    assert run_script(scoring.main, *scored, "--device", "cpu") == 0
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:

@@ -1,0 +1,223 @@
+"""Cross-validation by eye: every labelled eye is scored once, by a network that was trained without it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import metrics
+from checkpoint import Training, load_checkpoint, set_aside
+from data import Eye, eye_of, first_copies, read_size
+from predict import segment
+from utils import UserError, claim, pick_device, write_csv
+
+Split = dict[str, list[str]]
+# trains on the eyes of a split, all else as in the arguments; None if it was asked to stop before the end
+Train = Callable[[argparse.Namespace, Split], "Training | None"]
+Scored = tuple[dict[str, object], np.ndarray]  # a row of folds.csv, and the levels that it comes from
+
+
+def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
+    """Deal out the eyes in their order: fold k holds out eyes k, k + folds, and so on, with all their copies.
+
+    Returns:
+        For each fold the copies to `train` on, those `held_out`, and `validation`, which is empty: neither
+        epoch nor threshold may be chosen by an eye that is scored.
+
+    Raises:
+        UserError: more folds than eyes.
+    """
+    eyes = list(dict.fromkeys(eye_of(name) for name in names))
+    if folds > len(eyes):
+        raise UserError(f"--folds {folds}: there are only {len(eyes)} labelled eyes, and each fold needs one")
+    splits = []
+    for k in range(folds):
+        out = set(eyes[k::folds])
+        split: Split = {"train": [], "validation": [], "held_out": []}
+        for name in names:
+            split["held_out" if eye_of(name) in out else "train"].append(name)
+        splits.append(split)
+    return splits
+
+
+def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Train) -> bool:
+    """Train and score every fold, write folds.csv, and train a network on all eyes; or only some folds.
+
+    A fold has a folder of its own, FILES/fold0 and so on, with all that a training writes, so that folds can
+    be trained side by side. The network on all eyes comes to FILES itself.
+
+    Args:
+        args: of train.py; its `fold` names the only folds to train, and then there is no network on all eyes.
+        eyes: all copies by name, in natural order.
+        train: how to train.
+
+    Returns:
+        False if it was asked to stop before the end.
+
+    Raises:
+        UserError: more folds than eyes; nothing to resume, or of another training; what `train` raises.
+    """
+    splits = split_into_folds(list(eyes), args.folds)
+    chosen = range(args.folds) if args.fold is None else sorted(set(args.fold))
+    whole = len(chosen) == args.folds
+    with claim(args.files) if whole else contextlib.nullcontext():
+        prepare(args, chosen, list(eyes))
+        scored: dict[str, Scored] = {}
+        for k in chosen:
+            of_fold = run_fold(args, k, splits[k], eyes, train)
+            if of_fold is None:
+                return False
+            scored |= of_fold
+        if not whole:
+            print("when all folds are trained: the same command with --resume and without --fold")
+            return True
+        found = summarize(args, scored, first_copies(eyes.values()))
+        return args.fold is not None or train_final(args, list(eyes), found, train)
+
+
+def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str]) -> None:
+    """With --resume, see that it can be; else move away what an earlier run left, so that nothing is mixed.
+
+    Raises:
+        UserError: nothing to resume, or a network in FILES that is not the one on all eyes.
+    """
+    last = args.files / "last.pth"
+    folders = [fold_folder(args, k) for k in chosen]
+    if args.resume:
+        if not any((folder / "last.pth").exists() for folder in folders):
+            raise UserError(f"{folders[0]}: no fold to go on with; train without --resume")
+        # said now rather than after all folds
+        if args.fold is None and last.exists():
+            _, content = load_checkpoint(last, pick_device("cpu"))
+            if content.get("split") != on_all_eyes(names):
+                raise UserError(f"{last}: of a training on other eyes; move it away, or give another --files")
+        return
+    if len(chosen) == args.folds:
+        set_aside(args.files, ("folds.csv",), "cross-validation")
+        # those of an earlier run with more folds too
+        folders = sorted(f for f in args.files.glob("fold*") if f.name[4:].isdigit() and f.is_dir())
+    for folder in folders:
+        with claim(folder):
+            set_aside(folder)
+    if args.fold is None:
+        set_aside(args.files)
+
+
+def fold_folder(args: argparse.Namespace, k: int) -> Path:
+    """The folder of a fold's own training."""
+    return args.files / f"fold{k}"
+
+
+def on_all_eyes(names: Sequence[str]) -> Split:
+    """The split of a training on all eyes."""
+    return {"train": list(names), "validation": []}
+
+
+def arguments_for(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
+    """Those of a training that writes to `folder`, and with --resume goes on there if it had begun."""
+    resume = args.resume and (folder / "last.pth").exists()
+    return argparse.Namespace(**{**vars(args), "files": folder, "resume": resume})
+
+
+def run_fold(
+    args: argparse.Namespace, k: int, split: Split, eyes: Mapping[str, Eye], train: Train
+) -> dict[str, Scored] | None:
+    """Train fold k, if that is not done already, and score its eyes; None if it was asked to stop."""
+    held_out = first_copies(eyes[name] for name in split["held_out"])
+    names = [eye_of(eye.name) for eye in held_out]
+    print(f"fold {k}: {len(split['train'])} images to train, held out: {', '.join(names)}")
+    folder = fold_folder(args, k)
+    with claim(folder):
+        state = train(arguments_for(args, folder), split)
+    if state is None:
+        return None
+    network, minutes = state.averaged.eval(), state.history[-1]["seconds"] / 60
+    scored = {}
+    try:
+        for name, eye in zip(names, held_out, strict=True):
+            levels = metrics.quantize(segment(network, eye.image, eye.fov))
+            # from the eye's own probabilities (Ye et al. 2012; Lipton et al. 2014): one that the other eyes
+            # chose would come from networks that were trained on this eye
+            threshold = metrics.expected_f1_threshold(levels, eye.fov)
+            scores = score_eye(levels, eye, threshold)
+            scored[name] = {"eye": name, "fold": k, **scores, "minutes": minutes}, levels
+    except KeyboardInterrupt:  # the training is on the disk to its last step
+        return None
+    mean = metrics.mean([{"f1": row["f1"], "auc": row["auc"]} for row, _ in scored.values()])
+    print(f"fold {k}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean over {len(names)} eyes held out")
+    return scored
+
+
+def score_eye(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float]:
+    """`threshold` and the columns of `metrics.COLUMNS` inside the field of view of one eye.
+
+    Args:
+        levels: uint16 (H, W), from `metrics.quantize`.
+        eye: with its vessel mask.
+        threshold: in [0, 1]; pixels of at least this probability are vessels.
+    """
+    pixels = metrics.scores(metrics.count_levels(levels, eye.mask, eye.fov), threshold)
+    tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.mask, eye.fov)
+    return {"threshold": threshold, **pixels, **metrics.tree_scores(tree)}
+
+
+def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequence[Eye]) -> dict[str, Any]:
+    """Write folds.csv, a row for each of `eyes` and what they have in common, and say what is in it.
+
+    Returns:
+        What the checkpoint on all eyes gets from it: `threshold`, the best of all eyes pooled, and
+        `cross_validation`, the mean scores.
+    """
+    rows, levels = zip(*(scored[eye_of(eye.name)] for eye in eyes), strict=True)
+    pairs = list(zip(levels, eyes, strict=True))
+    pooled, _ = metrics.best_threshold(sum(metrics.count_levels(own, eye.mask, eye.fov) for own, eye in pairs))
+    columns = ("threshold", *metrics.COLUMNS)
+    of_eyes = [{column: row[column] for column in columns} for row in rows]
+    of_folds = [metrics.mean(of_eyes[k :: args.folds]) for k in range(args.folds)]  # as eyes are dealt out
+    mean, of_one = metrics.mean(of_eyes), metrics.mean([score_eye(*pair, pooled) for pair in pairs])
+    path, eye_spread, fold_spread = args.files / "folds.csv", spread(of_eyes), spread(of_folds)
+    summary = [
+        {"eye": "mean", **mean},
+        {"eye": "std_of_eyes", **eye_spread},
+        {"eye": "std_of_folds", **fold_spread},
+        {"eye": "mean_at_pooled_threshold", **of_one, "threshold": pooled},
+    ]
+    write_csv(path, [*rows, *summary])
+    print(f"{path}: {len(rows)} eyes, each scored by a network that was trained without it")
+    print(
+        f"mean over the eyes, in the field of view: Jaccard {mean['jaccard']:.4f}  F1 {mean['f1']:.4f}  "
+        f"AUC {mean['auc']:.4f}; standard deviation of F1: {eye_spread['f1']:.4f} between the eyes, "
+        f"{fold_spread['f1']:.4f} between the means of the folds"
+    )
+    print(
+        f"at one threshold for all, {pooled:.4f}: F1 {of_one['f1']:.4f}, slightly optimistic, "
+        "since these eyes chose it"
+    )
+    if (squashed := read_size(args.data)) is not None:
+        print(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
+    return {"threshold": pooled, "cross_validation": {"folds": args.folds, **mean}}
+
+
+def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sample standard deviation of each column; NaN where fewer than two rows have a number there."""
+    known = {column: [row[column] for row in rows if not np.isnan(row[column])] for column in rows[0]}
+    return {c: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for c, v in known.items()}
+
+
+def train_final(args: argparse.Namespace, names: Sequence[str], found: Mapping[str, Any], train: Train) -> bool:
+    """Train on all eyes and keep in its checkpoint what the folds found; False if it was asked to stop."""
+    print(f"all eyes: {len(names)} images to train")
+    state = train(arguments_for(args, args.files), on_all_eyes(names))
+    if state is None:
+        return False
+    checkpoint = args.files / "checkpoint.pth"
+    # once more, also when it was trained before the folds
+    state.save(checkpoint, state.averaged, scores=state.history[-1], **found)
+    print(f"{checkpoint}: trained on every eye, its threshold {found['threshold']:.4f} from the folds")
+    print(f"next: python test.py --data {args.data} --weights {checkpoint}")
+    return True
