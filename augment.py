@@ -1,123 +1,67 @@
-"""Prepare DRIVE for training: read it as it is published, write 4 copies of each training eye as PNG."""
+"""Prepare DRIVE and others for training: read them as published, write 4 copies of each training eye as PNG."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data import Eye, estimate_fov, list_images, read_fov, read_image, read_mask, size, write_png
-from utils import HelpFormatter, UserError, claim, did_you_mean, run
-
-WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
-unpack training.zip and test.zip, and put the folders as DRIVE/training and DRIVE/test, or give their folder
-with --drive. Without DRIVE, `python demo.py` runs everything on synthetic eyes."""
+from data import Eye, drive_scale, estimate_fov, read_fov, read_image, read_mask, rescale, size, write_png
+from sources import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
+from utils import HelpFormatter, UserError, claim, run
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Turn DRIVE into PNG files: 4 copies of each training eye (as it is, flipped, upside down, "
-        "rotated) and the test eyes as they are. An existing OUT is replaced as a whole or left as it was.",
-        epilog="example: python augment.py --drive ~/Downloads/DRIVE",
+        description="Turn DRIVE, or others, into PNG files: 4 copies of each training eye (as it is, flipped, "
+        "upside down, rotated) and the test eyes as they are. An existing OUT is replaced as a whole or left "
+        "as it was.",
+        epilog="example: python augment.py --drive ~/Downloads/DRIVE; or: python augment.py DRIVE CHASE_DB1",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--drive", type=Path, default=Path("DRIVE"), help="DRIVE as downloaded and unpacked")
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="FOLDER",
+        help="DRIVE, CHASE_DB1, STARE or HRF as unpacked, known by what is in it; all go into one OUT",
+    )
+    parser.add_argument(
+        "--drive", type=Path, help="DRIVE as downloaded and unpacked (default: DRIVE, if no FOLDER is given)"
+    )
+    parser.add_argument(
+        "--stare-fold",
+        type=int,
+        default=0,
+        help="which fifth of STARE's 20 eyes tests, 0 to 4; the others train",
+    )
     parser.add_argument("--out", type=Path, default=Path("new_data"), help="folder to write")
     parser.add_argument("--size", type=int, help="squash to SIZE x SIZE as many tutorials do (default: keep)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the random rotations")
     args = parser.parse_args()
     if args.size is not None and not 16 <= args.size <= 4096:
         parser.error(f"--size {args.size}: give 16 to 4096, or leave it out to keep DRIVE's own 565x584")
+    if not 0 <= args.stare_fold < STARE_FOLDS:
+        parser.error(f"--stare-fold {args.stare_fold}: give 0 to {STARE_FOLDS - 1}")
     if args.seed < 0:
         parser.error(f"--seed {args.seed}: give 0 or more")
     return args
 
 
-@dataclass
-class Source:
-    """The files of one eye in DRIVE."""
-
-    part: str  # train or test
-    image: Path
-    files: dict[str, Path] = field(default_factory=dict)  # by the folder they go to: mask, fov, second_observer
-
-
-def find_drive(folder: Path) -> Path:
-    """The folder that has `training/`: the one given, or one folder inside it (the archive is often nested).
-
-    Raises:
-        UserError: there is none; says where to get DRIVE.
-    """
-    candidates = [folder, *sorted(f for f in folder.glob("*") if f.is_dir())]
-    for candidate in candidates:
-        if (candidate / "training" / "images").is_dir():
-            return candidate
-    looked = f"looked for {folder / 'training' / 'images'} and {folder / '*' / 'training' / 'images'}"
-    raise UserError(f"{folder}: DRIVE is not there ({looked}){did_you_mean(folder)}\n{WHERE_FROM}")
-
-
-def find_sources(drive: Path) -> tuple[list[Source], list[str]]:
-    """Pair photographs with masks and fields of view by the number that their names begin with.
-
-    Returns:
-        The eyes, and in words every file that is missing, unpaired or ambiguous.
-    """
-    sources, problems = [], []
-    for part, folder in (("train", drive / "training"), ("test", drive / "test")):
-        images = by_number(folder / "images", problems)
-        if not images:
-            problems.append(f"{folder / 'images'}: no images")
-        eyes = {number: Source(part, path) for number, path in images.items()}
-        for name, target in (("1st_manual", "mask"), ("mask", "fov"), ("2nd_manual", "second_observer")):
-            # test labels are withheld from today's download, fields of view can be estimated
-            if not (folder / name).is_dir() and not (part == "train" and target == "mask"):
-                continue
-            if part == "train" and target == "second_observer":
-                continue
-            files = by_number(folder / name, problems)
-            for number in sorted(eyes.keys() | files.keys()):
-                if number not in eyes:
-                    problems.append(f"{files[number]}: no photograph {number} in {folder / 'images'}")
-                elif number not in files:
-                    problems.append(f"{images[number]}: no file {number} in {folder / name}")
-                else:
-                    eyes[number].files[target] = files[number]
-        sources += [eyes[number] for number in sorted(eyes)]
-    stems = [(s.part, s.image.stem) for s in sources]
-    problems += [
-        f"{s.image}: its name is used twice" for s in sources if stems.count((s.part, s.image.stem)) > 1
-    ]
-    return sources, problems
-
-
-def by_number(folder: Path, problems: list[str]) -> dict[int, Path]:
-    """Image files of a folder by the number their names begin with; what does not fit goes to `problems`."""
-    found: dict[int, Path] = {}
-    for path in list_images(folder) if folder.is_dir() else []:
-        match = re.match(r"\d+", path.name)
-        if not match:
-            problems.append(f"{path}: its name does not begin with the number of an eye")
-        elif int(match[0]) in found:
-            problems.append(
-                f"{path}: a second file for eye {int(match[0])}, beside {found[int(match[0])].name}"
-            )
-        else:
-            found[int(match[0])] = path
-    return found
-
-
 def read_source(source: Source, square: int | None) -> Eye:
     """Read and check one eye; with `square`, resize it to that many pixels each way.
+
+    Without `square`, a training eye of another camera than DRIVE's is brought to DRIVE's scale. A test eye
+    stays as it is, since truth is not resized to be scored, and `source.scale` says what the network must see.
 
     Raises:
         UserError: every file of the eye that is unreadable, not binary or of another size, a line each.
@@ -141,6 +85,8 @@ def read_source(source: Source, square: int | None) -> Eye:
         raise UserError("\n".join(problems))
     if "fov" not in masks:
         masks["fov"] = estimate_fov(image)
+    elif source.scaled and (share := (masks["fov"] > 0).mean()) < 0.1:  # the scale would follow from it
+        raise UserError(f"{source.files['fov']}: {share:.0%} of it is field of view; is it the vessel mask?")
     if source.part == "train" and "mask" in masks:
         share = (masks["mask"] > 0)[masks["fov"] > 0].mean()  # 8 to 15 % in DRIVE
         if not 0 < share <= 0.5:
@@ -152,7 +98,14 @@ def read_source(source: Source, square: int | None) -> Eye:
         image = cv2.resize(image, (square, square), interpolation=cv2.INTER_AREA)
         for target, mask in masks.items():
             masks[target] = cv2.resize(mask, (square, square), interpolation=cv2.INTER_NEAREST)
-    return Eye(source.image.stem, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
+    eye = Eye(source.name, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
+    scale = 1.0 if square else drive_scale(eye.fov)
+    # in DRIVE's own layout small eyes stay small, but photographs of a larger camera may lie there too
+    if scale != 1 and (source.scaled or scale < 0.9):
+        if source.part == "train":
+            return rescale(eye, scale)
+        source.scale = scale
+    return eye
 
 
 def copies(eye: Eye, seed: int) -> Iterator[Eye]:
@@ -181,8 +134,7 @@ def write_eye(source: Source, out: Path, square: int | None, seed: int) -> list[
         return str(error).splitlines()
     if source.part == "train" and eye.mask is None:
         return []  # reported as missing when the files were paired
-    number = int(re.match(r"\d+", source.image.name)[0])
-    own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    own_seed = int(np.random.SeedSequence([seed, source.number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):
         parts = {"image": copy.image, "mask": copy.mask, "fov": copy.fov, "second_observer": copy.second}
         for part, pixels in parts.items():
@@ -231,15 +183,34 @@ def replace(staged: Path, out: Path) -> None:
 OWN = ("dataset.json", "train", "test")  # what this script writes in its folder; all else there is left alone
 
 
+def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
+    """The data sets in the folders given, each once; DRIVE in ./DRIVE if none is given.
+
+    Raises:
+        UserError: a folder is not there, or holds no data set that is known.
+    """
+    found = [find_data_set(folder.expanduser(), args.stare_fold) for folder in args.folders]
+    if args.drive or not found:
+        found.insert(0, read_drive(find_drive((args.drive or Path("DRIVE")).expanduser())))
+    return list({data_set.folder.resolve(): data_set for data_set in found}.values())
+
+
 def main() -> None:
     args = parse_args()
-    drive = find_drive(args.drive.expanduser())
+    data_sets = find_data_sets(args)
     out = args.out.expanduser()
     foreign = [name for name in OWN[1:] if (out / name).exists() and not (out / OWN[0]).exists()]
     if foreign:
         raise UserError(f"{out / foreign[0]}: not written by augment.py; choose another --out, or move it away")
-    sources, problems = find_sources(drive)
-    labelled = any(s.part == "test" and "mask" in s.files for s in sources)
+    unlabelled = [d for d in data_sets if not any("mask" in s.files for s in d.eyes if s.part == "test")]
+    labelled = len(unlabelled) < len(data_sets)
+    if labelled:  # test.py scores all of its images or none
+        for data_set in unlabelled:
+            data_set.eyes = [s for s in data_set.eyes if s.part == "train"]
+    sources = [eye for data_set in data_sets for eye in data_set.eyes]
+    problems = [problem for data_set in data_sets for problem in data_set.problems]
+    taken = Counter((s.part, s.name.casefold()) for s in sources)
+    problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
 
     with claim(out):
         for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # of a run that was killed
@@ -249,16 +220,26 @@ def main() -> None:
             write_all(sources, problems, staged, args.size, args.seed)
             counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
+            info["sources"] = [
+                {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
+                for d in data_sets
+            ]
+            info["scale"] = {f"{s.name}_0": s.scale for s in sources if s.scale != 1}
             (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
             replace(staged, out)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
     print(f"{out}: {counts['train']} training and {counts['test']} test images")
-    if not labelled:
+    for data_set in data_sets:
+        if data_set.published:
+            print(data_set.describe())
+    for data_set in unlabelled:
+        then = "test.py will write masks and pictures, but no scores."
+        then = "Its eyes were left out, since test.py scores all or none." if labelled else then
         print(
-            f"{drive / 'test'} has no 1st_manual: today's download withholds the test labels, which is normal. "
-            "test.py will write masks and pictures, but no scores."
+            f"{data_set.folder / 'test'} has no 1st_manual: today's download withholds the test labels, "
+            f"which is normal. {then}"
         )
     print(f"next: python train.py --data {out}")
 

@@ -2,20 +2,23 @@
 
 Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
-    new_data/dataset.json            size, seed and number of eyes
+    new_data/dataset.json            size, seed, number of eyes, data sets, and the scale of test eyes
     new_data/{train,test}/image/     photographs, RGB PNG
     new_data/{train,test}/mask/      vessel masks of the same names, 0 or 255; test/mask only with test labels
     new_data/{train,test}/fov/       fields of view of the same names, 0 or 255
-    new_data/test/second_observer/   the second human's vessel masks, where DRIVE has them
+    new_data/test/second_observer/   the second human's vessel masks, where there are any
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,16 +28,18 @@ from utils import UserError, atomic, did_you_mean
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
 FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")  # Pillow knows more, and starts other programs for some
 MAX_PIXELS = 120_000_000  # larger files are refused before they are decoded: they could exhaust the memory
+MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to, for the same reason
+DIAMETER = 548  # pixels of the circle around DRIVE's field of view: the scale that the network is trained at
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """The image files of a folder in natural order; hidden files and other files are passed over."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    files = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
     return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file.
+    """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file, gzipped or not.
 
     Returns:
         uint8 (H, W, 3) RGB. Grey becomes RGB, 12 and 16 bit are scaled to 8, transparency is dropped, and the
@@ -51,7 +56,7 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with Image.open(unpack(path) if path.suffix.lower() == ".gz" else path, formats=FORMATS) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise too_large
             if file.mode == "F":
@@ -76,6 +81,15 @@ def read_image(path: Path) -> np.ndarray:
     # 8 and 12 bits are often kept in files of 16
     top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
     return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def unpack(path: Path) -> io.BytesIO:
+    """The content of a gzipped file; UserError if it is more than MAX_UNPACKED bytes."""
+    with gzip.open(path) as file:
+        content = file.read(MAX_UNPACKED + 1)
+    if len(content) > MAX_UNPACKED:
+        raise UserError(f"{path}: unpacks to more than {MAX_UNPACKED:,} bytes; that is no photograph of an eye")
+    return io.BytesIO(content)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -161,6 +175,24 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     return np.where(cv2.resize(disc, (width, height)) > 127, 255, 0).astype(np.uint8)
 
 
+def drive_scale(fov: np.ndarray) -> float:
+    """How many times as large a photograph must be for its field of view to be as large as DRIVE's.
+
+    Args:
+        fov: uint8 (H, W), 0 or 255.
+
+    Returns:
+        1 for a diameter like DRIVE's, and one n-th for n times as large ones: whole pixels are averaged then.
+    """
+    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it; its hull,
+    # since older OpenCV takes minutes for all the pixels
+    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(cv2.findNonZero(fov)))[1]
+    if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
+        diameter = max(diameter, DIAMETER)
+    times = max(1, round(diameter / DIAMETER))
+    return 1 / times if 510 <= diameter / times <= 570 else DIAMETER / diameter
+
+
 def normalize(
     photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray, levels: np.ndarray | None = None
 ) -> np.ndarray:
@@ -193,11 +225,28 @@ class Eye:
     fov: np.ndarray  # uint8 (H, W), 0 or 255
     mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
     second: np.ndarray | None = None  # a second observer's mask
+    scale: float = 1.0  # how many times as large the network must see it, see `drive_scale`
 
     @property
     def result_name(self) -> str:
         """The name of what is made from it: 01_test_0 -> 01_test."""
         return re.sub(r"_0$", "", self.name)
+
+
+def rescale(eye: Eye, scale: float) -> Eye:
+    """The eye `scale` times as large, as the network sees it in training and in prediction alike.
+
+    A photograph that shrinks is averaged, and the shrunk mask is vessel where vessels cover half a pixel or
+    more: nearest neighbours would break thin vessels to pieces. Masks stay 0 or 255.
+    """
+    wanted = tuple(max(1, round(side * scale)) for side in eye.fov.shape[::-1])
+    how, how_mask = (cv2.INTER_AREA,) * 2 if scale < 1 else (cv2.INTER_CUBIC, cv2.INTER_NEAREST)
+    masks = [eye.mask, eye.second]
+    for i, mask in enumerate(masks):
+        if mask is not None:
+            masks[i] = np.where(cv2.resize(mask, wanted, interpolation=how_mask) > 127, 255, 0).astype(np.uint8)
+    image = cv2.resize(eye.image, wanted, interpolation=how)
+    return Eye(eye.name, image, cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST), *masks)
 
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
@@ -217,9 +266,11 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
         hint = did_you_mean(folder / "image")
         raise UserError(f"{folder / 'image'}: no images{hint}; write them with: python augment.py")
     eyes, problems, taken = [], [], set()
+    scales = read_scales(folder.parent)
     for path in images:
         try:
             eye = read_eye(path, folder, labels)
+            eye.scale = scales.get(eye.name, 1.0)
             # some file systems do not tell A from a
             if (name := eye.result_name.casefold()) in taken:
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
@@ -246,12 +297,30 @@ def version(folder: Path) -> tuple[int, int] | None:
     return info.st_mtime_ns, info.st_ino
 
 
+def read_info(folder: Path) -> dict[str, Any]:
+    """What augment.py noted in new_data/dataset.json; empty if there is none, as in a folder made by hand."""
+    try:
+        info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return info if isinstance(info, dict) else {}
+
+
+def read_scales(folder: Path) -> dict[str, float]:
+    """`Eye.scale` by name where it is not 1, from new_data/dataset.json; UserError if they are no scales."""
+    scales = read_info(folder).get("scale", {})
+    if not isinstance(scales, dict) or not all(isinstance(s, float) and 0 < s < 100 for s in scales.values()):
+        raise UserError(f"{folder / 'dataset.json'}: what it says of scale is damaged; run augment.py again")
+    return scales
+
+
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     """Read one image of `folder/image` with the files that belong to it; see `read_eyes`."""
     eye = Eye(path.stem, image := read_image(path), np.empty(0))
     for part, needed in (("fov", False), ("mask", labels), ("second_observer", False)):
         file = folder / part / path.name
-        if not needed and not (folder / part).is_dir():
+        # a second observer may have drawn some of the eyes only
+        if not needed and not (file if part == "second_observer" else file.parent).exists():
             continue
         mask = read_fov(file) if part == "fov" else read_mask(file)
         if mask.shape != image.shape[:2]:
@@ -280,37 +349,39 @@ def first_copies(eyes: Iterable[Eye]) -> list[Eye]:
     return list(first.values())
 
 
-def read_size(folder: Path) -> int | None:
-    """The size that augment.py squashed the images of new_data to, or None if they are native."""
-    try:
-        return json.loads((folder / "dataset.json").read_text()).get("size")
-    except (OSError, ValueError):
-        return None
+def person_of(name: str) -> str:
+    """The person whose eye a copy shows: Image_01L_3 and Image_01R_0 -> Image_01; else the eye itself.
+
+    Names whose number ends in L or R (CHASE_DB1's) are the left and the right eye of one person.
+    """
+    return re.sub(r"(?<=\d)[LR]$", "", eye_of(name))
 
 
 def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:
     """Split copies into `train` and `validation` so that all copies of an eye are on the same side.
 
-    A random split of the copies instead would leave copies of nearly every validation eye in training, and
-    its validation scores would be worthless.
+    Both eyes of a person are, too: they are alike. A random split of the copies instead would leave copies of
+    nearly every validation eye in training, and its validation scores would be worthless.
 
     Raises:
-        UserError: fewer than two eyes.
+        UserError: the eyes of fewer than two people.
     """
     from sklearn.model_selection import GroupShuffleSplit
 
-    eyes = [eye_of(name) for name in names]
-    if len(set(eyes)) < 2:
-        raise UserError(f"{len(set(eyes))} eye: a split into training and validation needs at least 2")
-    sides = next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(names, groups=eyes))
+    people = [person_of(name) for name in names]
+    if len(set(people)) < 2:
+        raise UserError(
+            f"eyes of {len(set(people))} person: a split into training and validation needs at least 2"
+        )
+    sides = next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(names, groups=people))
     split = {side: [names[i] for i in rows] for side, rows in zip(("train", "validation"), sides, strict=True)}
     check_split(split)
     return split
 
 
 def check_split(split: dict[str, list[str]]) -> None:
-    """Raise UserError if an eye is in both training and validation."""
-    both = {eye_of(n) for n in split["train"]} & {eye_of(n) for n in split["validation"]}
+    """Raise UserError if an eye, or one person's eyes, are in both training and validation."""
+    both = {person_of(n) for n in split["train"]} & {person_of(n) for n in split["validation"]}
     if both:
         raise UserError(f"split: {', '.join(sorted(both))} in both training and validation; split by eye")
 

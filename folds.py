@@ -12,7 +12,7 @@ import numpy as np
 
 import metrics
 from checkpoint import Training, load_checkpoint, set_aside
-from data import Eye, eye_of, first_copies, read_size
+from data import Eye, eye_of, first_copies, person_of, read_info
 from predict import segment
 from utils import UserError, claim, pick_device, write_csv
 
@@ -25,6 +25,8 @@ Scored = tuple[dict[str, object], np.ndarray]  # a row of folds.csv, and the lev
 def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
     """Deal out the eyes in their order: fold k holds out eyes k, k + folds, and so on, with all their copies.
 
+    Both eyes of a person are dealt as one (`data.person_of`).
+
     Returns:
         For each fold the copies to `train` on, those `held_out`, and `validation`, which is empty: neither
         epoch nor threshold may be chosen by an eye that is scored.
@@ -32,15 +34,16 @@ def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
     Raises:
         UserError: more folds than eyes.
     """
-    eyes = list(dict.fromkeys(eye_of(name) for name in names))
-    if folds > len(eyes):
-        raise UserError(f"--folds {folds}: there are only {len(eyes)} labelled eyes, and each fold needs one")
+    persons = list(dict.fromkeys(person_of(name) for name in names))
+    if folds > len(persons):
+        eyes = f"{len(persons)} labelled eyes of different persons"
+        raise UserError(f"--folds {folds}: there are only {eyes}, and each fold needs one")
     splits = []
     for k in range(folds):
-        out = set(eyes[k::folds])
+        out = set(persons[k::folds])
         split: Split = {"train": [], "validation": [], "held_out": []}
         for name in names:
-            split["held_out" if eye_of(name) in out else "train"].append(name)
+            split["held_out" if person_of(name) in out else "train"].append(name)
         splits.append(split)
     return splits
 
@@ -198,7 +201,7 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
         f"at one threshold for all, {pooled:.4f}: F1 {of_one['f1']:.4f}, slightly optimistic, "
         "since these eyes chose it"
     )
-    if (squashed := read_size(args.data)) is not None:
+    if (squashed := read_info(args.data).get("size")) is not None:
         print(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
     return {"threshold": pooled, "cross_validation": {"folds": args.folds, **mean}}
 

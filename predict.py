@@ -12,7 +12,17 @@ import numpy as np
 
 import metrics
 from checkpoint import find_weights, load_checkpoint
-from data import estimate_fov, list_images, normalize, read_image, statistics, write_png
+from data import (
+    Eye,
+    drive_scale,
+    estimate_fov,
+    list_images,
+    normalize,
+    read_image,
+    rescale,
+    statistics,
+    write_png,
+)
 from report import overlay, write_layers, write_report
 from utils import HelpFormatter, UserError, autocast, claim, describe, did_you_mean, pick_device, run
 
@@ -22,7 +32,6 @@ if TYPE_CHECKING:
 
 # torch is imported inside the functions that use it, so that --help answers at once
 
-DIAMETER = 548  # pixels of the circle around DRIVE's field of view: the scale that the network was trained at
 TILE = 1024  # pixels each way of the largest piece that goes through the network at once
 PARTS = ("", "masks", "probability")  # folders of the results: overlays, vessel masks, probabilities
 
@@ -72,7 +81,7 @@ def segment(
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
         tta: average the four flips.
-        scale: the network sees a copy this many times as large; see `drive_scale`.
+        scale: the network sees a copy this many times as large; see `data.drive_scale`.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
@@ -82,11 +91,8 @@ def segment(
     from model import predict
 
     if scale != 1:
-        height, width = (max(1, round(side * scale)) for side in fov.shape)
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        copy = cv2.resize(photograph, (width, height), interpolation=how)
-        copy_fov = cv2.resize(fov, (width, height), interpolation=cv2.INTER_NEAREST)
-        probability = segment(model, copy, copy_fov, tta)
+        copy = rescale(Eye("", photograph, fov), scale)
+        probability = segment(model, copy.image, copy.fov, tta)
         return cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR) * (fov > 0)
 
     device = next(model.parameters()).device
@@ -128,24 +134,6 @@ def tiles(shape: tuple[int, int], depth: int) -> Iterator[tuple[tuple[slice, sli
     for rows in cut(shape[0]):
         for columns in cut(shape[1]):
             yield tuple(zip(rows, columns, strict=True))
-
-
-def drive_scale(fov: np.ndarray) -> float:
-    """How many times as large a photograph must be for its field of view to be as large as DRIVE's.
-
-    Args:
-        fov: uint8 (H, W), 0 or 255.
-
-    Returns:
-        1 for a diameter like DRIVE's, and one n-th for n times as large ones: whole pixels are averaged then.
-    """
-    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it; its hull,
-    # since older OpenCV takes minutes for all the pixels
-    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(cv2.findNonZero(fov)))[1]
-    if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
-        diameter = max(diameter, DIAMETER)
-    times = max(1, round(diameter / DIAMETER))
-    return 1 / times if 510 <= diameter / times <= 570 else DIAMETER / diameter
 
 
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 import metrics
 from checkpoint import find_weights
-from data import Eye, read_eyes, read_size, write_png
+from data import Eye, read_eyes, read_info, write_png
 from predict import binarize, load_networks, parse_prediction_args, segment
 from report import compare, picture, write_layers, write_report
 from utils import HelpFormatter, claim, describe, pick_device, run, write_csv
@@ -150,7 +150,7 @@ def segment_and_score(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta)))
+            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, eye.scale)))
             # encoding a picture takes about as long as predicting it
             jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold))
         for job in jobs:
@@ -176,7 +176,12 @@ def segment_and_score(
             print(notes[-1])
         if "second_observer" in by_name:
             print(f"second human observer: {sentence(by_name['second_observer'])}")
-        if (squashed := read_size(args.data)) is not None:
+            if (observed := sum(eye.second is not None for eye in eyes)) < len(eyes):
+                notes.append(
+                    f"The second observer drew {observed} of the {len(eyes)} images: a mean over those."
+                )
+                print(notes[-1])
+        if (squashed := read_info(args.data).get("size")) is not None:
             notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
             print(notes[-1])
     names = [eye.result_name for eye in eyes]

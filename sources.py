@@ -1,0 +1,276 @@
+"""The published data sets: how each is recognised as it unpacks, which files belong together, who tests.
+
+A data set is recognised by its names, so that it does not matter what its folder is called. Which eyes train
+and which test follows from each eye's own name: an eye that is missing moves no other to the other side.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data import SUFFIXES, list_images
+from utils import UserError, did_you_mean
+
+WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
+unpack training.zip and test.zip, and put the folders as DRIVE/training and DRIVE/test, or give their folder
+with --drive. Without DRIVE, `python demo.py` runs everything on synthetic eyes."""
+
+
+@dataclass
+class Source:
+    """The files of one eye as published."""
+
+    part: str  # train or test
+    image: Path
+    number: int  # tells the eyes apart for the random rotation
+    files: dict[str, Path] = field(default_factory=dict)  # by the folder they go to: mask, fov, second_observer
+    scaled: bool = False  # whether it must be brought to DRIVE's scale
+    scale: float = 1.0  # of a test eye: how many times as large the network must see it; known once it is read
+
+    @property
+    def name(self) -> str:
+        """The eye's name in new_data, such as 21_training, Image_01L, im0001 or 01_h."""
+        return stem(self.image)
+
+
+@dataclass
+class DataSet:
+    """The eyes of one data set, and in words every file of it that is missing, unpaired or ambiguous."""
+
+    name: str
+    folder: Path
+    eyes: list[Source]
+    problems: list[str]
+    split: str = ""  # in words; DRIVE comes split
+    published: int = 0  # how many eyes it has as published, if it does not come split
+
+    def describe(self) -> str:
+        """In words which split was used, and whether the data set is complete."""
+        there = "" if len(self.eyes) == self.published else f"only {len(self.eyes)} of {self.published} eyes: "
+        train, test = self.count("train"), self.count("test")
+        return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split})"
+
+    def count(self, part: str) -> int:
+        """How many of its eyes train, or test."""
+        return sum(eye.part == part for eye in self.eyes)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of a data set whose eyes come undivided; {} stands for the name of an eye."""
+
+    name: str
+    eye: str  # the pattern of an eye's name
+    image: str  # the photograph without its suffix, after its folder where that matters
+    files: dict[
+        str, str
+    ]  # the same of what belongs to it, by the folder it goes to; only the mask must be there
+    published: int  # how many eyes there are
+    split: str  # in words
+    tests: Callable[[str, int], bool]  # whether an eye is one to test, given the fold
+
+    def find(self, name: str, files: Iterable[Path], problems: list[str]) -> dict[str, Path]:
+        """The files of this name by eye; a second one for an eye goes to `problems`."""
+        pattern = re.escape(name).replace(r"\{\}", f"({self.eye})")
+        found: dict[str, Path] = {}
+        for path in files:
+            match = re.fullmatch(pattern, f"{path.parent.name}/{stem(path)}" if "/" in name else stem(path))
+            if match and match[1] in found:
+                problems.append(f"{path}: a second file for eye {match[1]}, beside {found[match[1]].name}")
+            elif match:
+                found[match[1]] = path
+        return found
+
+    def read(self, folder: Path, fold: int) -> DataSet:
+        """Pair the files of this data set."""
+        problems: list[str] = []
+        files = image_files(folder)
+        images = self.find(self.image, files, problems)
+        eyes = {
+            eye: Source(
+                "test" if self.tests(eye, fold) else "train", path, zlib.crc32(eye.encode()), scaled=True
+            )
+            for eye, path in images.items()
+        }
+        for target, name in self.files.items():
+            found = self.find(name, files, problems)
+            if found or target == "mask":
+                pair(eyes, found, target, (self.image, folder), (name, folder), problems)
+        for eye in eyes.values():
+            if eye.part == "train":
+                eye.files.pop("second_observer", None)
+        split = self.split.format(fold)
+        in_order = [eyes[eye] for eye in sorted(eyes)]
+        data_set = DataSet(self.name, folder, in_order, problems, split, self.published)
+        problems += [
+            f"{folder}: no eyes of {self.name} to {part} ({split})"
+            for part in ("train", "test")
+            if not data_set.count(part)
+        ]
+        return data_set
+
+
+# the 20 of STARE's 397 photographs that have labels
+STARE = (1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324)
+STARE_FOLDS = 5
+
+LAYOUTS = (
+    Layout(
+        "CHASE_DB1",
+        eye=r"Image_\d+[LR]",
+        image="{}",
+        files={"mask": "{}_1stHO", "second_observer": "{}_2ndHO"},
+        published=28,
+        # the first 20 images and the last 8: both eyes of a child are on the same side
+        split="children 01 to 10 train, the others test",
+        tests=lambda eye, _: int(re.findall(r"\d+", eye)[0]) > 10,
+    ),
+    Layout(
+        "STARE",
+        eye=f"im(?:{'|'.join(f'{number:04d}' for number in STARE)})",
+        image="{}",
+        files={"mask": "{}.ah", "second_observer": "{}.vk"},
+        published=len(STARE),
+        # every fifth in the order of their numbers, so that no fold is made of neighbours
+        split=f"fold {{}} of 0 to {STARE_FOLDS - 1} tests",
+        tests=lambda eye, fold: STARE.index(int(eye[2:])) % STARE_FOLDS == fold,
+    ),
+    Layout(
+        "HRF",
+        eye=r"\d+_(?:h|g|dr)",
+        image="images/{}",
+        files={"mask": "manual1/{}", "fov": "mask/{}_mask"},
+        published=45,
+        # Orlando, Prokofyeva and Blaschko 2017: 15 and 30
+        split="01 to 05 of each group train, the others test",
+        tests=lambda eye, _: int(eye.split("_")[0]) > 5,
+    ),
+)
+
+KNOWN = (
+    "known are DRIVE (training/images, training/1st_manual), CHASE_DB1 (Image_01L.jpg, Image_01L_1stHO.png), "
+    "STARE (im0001.ppm, im0001.ah.ppm, gzipped or not) and HRF (images/01_h.jpg, manual1/01_h.tif)"
+)
+
+
+def find_data_set(folder: Path, fold: int = 0) -> DataSet:
+    """Recognise the data set in a folder, or in one folder inside it (archives are often nested).
+
+    Args:
+        folder: DRIVE, CHASE_DB1, STARE or HRF, unpacked.
+        fold: which of the five folds of STARE tests.
+
+    Raises:
+        UserError: there is none that is known, or more than one.
+    """
+    if not folder.is_dir():
+        archive = "not a folder; unpack it and give the folder"
+        raise UserError(f"{folder}: {archive if folder.exists() else f'no such folder{did_you_mean(folder)}'}")
+    found: dict[str, tuple[Path, Layout | None]] = {}
+    for candidate in (folder, *subfolders(folder)):
+        if has_drive(candidate):
+            found.setdefault("DRIVE", (candidate, None))
+        files = image_files(candidate)
+        for layout in LAYOUTS:
+            if layout.find(layout.image, files, []):
+                found.setdefault(layout.name, (candidate, layout))
+    if not found:
+        raise UserError(f"{folder}: no data set that is known; {KNOWN}")
+    if len(found) > 1:
+        raise UserError(f"{folder}: more than one data set ({', '.join(found)}); give the folder of each")
+    ((where, layout),) = found.values()
+    return layout.read(where, fold) if layout else read_drive(where)
+
+
+def find_drive(folder: Path) -> Path:
+    """The folder that has `training/`: the one given, or one folder inside it (the archive is often nested).
+
+    Raises:
+        UserError: there is none; says where to get DRIVE.
+    """
+    for candidate in (folder, *subfolders(folder)):
+        if has_drive(candidate):
+            return candidate
+    looked = f"looked for {folder / 'training' / 'images'} and {folder / '*' / 'training' / 'images'}"
+    raise UserError(f"{folder}: DRIVE is not there ({looked}){did_you_mean(folder)}\n{WHERE_FROM}")
+
+
+def has_drive(folder: Path) -> bool:
+    """Whether DRIVE lies in this very folder."""
+    return (folder / "training" / "images").is_dir()
+
+
+def read_drive(drive: Path) -> DataSet:
+    """Pair DRIVE's photographs with masks and fields of view by the number that their names begin with."""
+    sources, problems = [], []
+    for part, folder in (("train", drive / "training"), ("test", drive / "test")):
+        images = by_number(folder / "images", problems)
+        if not images:
+            problems.append(f"{folder / 'images'}: no images")
+        eyes = {number: Source(part, path, number) for number, path in images.items()}
+        for name, target in (("1st_manual", "mask"), ("mask", "fov"), ("2nd_manual", "second_observer")):
+            # test labels are withheld from today's download, fields of view can be estimated
+            if not (folder / name).is_dir() and not (part == "train" and target == "mask"):
+                continue
+            if part == "train" and target == "second_observer":
+                continue
+            files = by_number(folder / name, problems)
+            pair(eyes, files, target, ("{}", folder / "images"), ("{}", folder / name), problems)
+        sources += [eyes[number] for number in sorted(eyes)]
+    return DataSet("DRIVE", drive, sources, problems)
+
+
+def by_number(folder: Path, problems: list[str]) -> dict[int, Path]:
+    """Image files of a folder by the number their names begin with; what does not fit goes to `problems`."""
+    found: dict[int, Path] = {}
+    for path in list_images(folder) if folder.is_dir() else []:
+        match = re.match(r"\d+", path.name)
+        if not match:
+            problems.append(f"{path}: its name does not begin with the number of an eye")
+        elif int(match[0]) in found:
+            problems.append(
+                f"{path}: a second file for eye {int(match[0])}, beside {found[int(match[0])].name}"
+            )
+        else:
+            found[int(match[0])] = path
+    return found
+
+
+def pair(
+    eyes: dict[int, Source] | dict[str, Source],
+    files: dict[int, Path] | dict[str, Path],
+    target: str,
+    photograph: tuple[str, Path],
+    file: tuple[str, Path],
+    problems: list[str],
+) -> None:
+    """Add to each eye its file; an eye or a file alone goes to `problems`.
+
+    `photograph` and `file` say for those what is missing: a name, in which {} stands for the eye, and a folder.
+    """
+    for eye in sorted(eyes.keys() | files.keys()):
+        if eye not in eyes:
+            problems.append(f"{files[eye]}: no photograph {photograph[0].format(eye)} in {photograph[1]}")
+        elif eye not in files:
+            problems.append(f"{eyes[eye].image}: no file {file[0].format(eye)} in {file[1]}")
+        else:
+            eyes[eye].files[target] = files[eye]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder and of the folders in it, gzipped ones too."""
+    return [file for part in (folder, *subfolders(folder)) for file in list_images(part, {*SUFFIXES, ".gz"})]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; hidden ones are passed over."""
+    return sorted(f for f in folder.glob("*") if f.is_dir() and not f.name.startswith("."))
+
+
+def stem(path: Path) -> str:
+    """The name of a file without its suffix and, before that, without .gz: im0001.ppm.gz -> im0001."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
