@@ -215,12 +215,14 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     """Segment the photographs one by one and write their results; returns in words which are unusable."""
     from tqdm import tqdm
 
+    from model import fold_batch_norm
+
     weights = args.weights or find_weights(("drive_unet.pth", "checkpoint.pth"))
     device = pick_device(args.device)
     model, checkpoint = load_checkpoint(weights, device)
     threshold = choose_threshold(checkpoint, args.threshold, weights)
     print(f"weights: {weights}; device: {describe(device)}; threshold {threshold:.4f}")
-    written, problems = [], []
+    model, written, problems = fold_batch_norm(model), [], []
     with claim(args.out, *PARTS[1:], "page/*"):
         for name, path in tqdm(names.items(), desc="predict", unit="photograph", disable=None):
             try:

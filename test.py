@@ -160,6 +160,9 @@ def segment_and_score(
     """Write all results, and say the scores."""
     from tqdm import tqdm
 
+    from model import fold_batch_norm
+
+    model = fold_batch_norm(model)
     levels, network = [], Stopwatch(model)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []

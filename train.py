@@ -178,8 +178,9 @@ def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
     Returns:
         `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
     """
-    model.eval()
-    losses, counts = [], 0
+    from model import fold_batch_norm
+
+    model, losses, counts = fold_batch_norm(model), [], 0
     for eye in eyes:
         probability = segment(model, eye.image, eye.fov)
         counts = counts + metrics.count_levels(metrics.quantize(probability), eye.mask, eye.fov)
@@ -246,8 +247,10 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
 
 def write_preview(path: Path, model: nn.Module, validation: Sequence[Eye], threshold: float) -> None:
     """Write one picture of up to three validation eyes: photograph, truth, prediction, differences."""
+    from model import fold_batch_norm
+
     eyes = list({eye_of(eye.name): eye for eye in reversed(validation)}.values())[:3]  # the first copy of each
-    rows = []
+    model, rows = fold_batch_norm(model), []
     for eye in eyes:
         levels = metrics.quantize(segment(model, eye.image, eye.fov))
         rows.append(picture(eye, binarize(levels, eye.fov, threshold)))
