@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class ConvBlock(nn.Sequential):
@@ -37,12 +40,29 @@ class EncoderBlock(nn.Module):
         return skip, self.pool(skip)
 
 
+class UpConv(nn.ConvTranspose2d):
+    """2x2 transposed convolution of stride 2: (N, C_in, H, W) -> (N, C_out, 2H, 2W)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        # the same as a matrix product, whose gradient a CPU computes three times as fast: each pixel (C_in)
+        # becomes four (2, 2, C_out), which are put side by side
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        x = F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4))  # (N, H, W, 4 C_out)
+        x = x.unflatten(3, (2, 2, -1)).transpose(2, 3)  # (N, H, 2, W, 2, C_out)
+        return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+
+
 class DecoderBlock(nn.Module):
     """(N, C_in, H, W) and skip (N, C_out, 2H, 2W) -> (N, C_out, 2H, 2W)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.up = UpConv(in_channels, out_channels)
         self.conv = ConvBlock(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -79,8 +99,9 @@ class UNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         multiple = 2 ** len(self.encoder)
-        # the borders' own values, so that even one pixel can be padded
-        x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        if width % multiple or height % multiple:
+            # the borders' own values, so that even one pixel can be padded
+            x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         skips = []
         for block in self.encoder:
             skip, x = block(x)
@@ -105,6 +126,22 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # float32: bfloat16 would round probabilities near 1 to few levels
         return torch.stack([network(x).float().sigmoid() for network in self.networks]).mean(dim=0).logit()
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """A copy for prediction alone: each batch normalisation is part of the convolution before it.
+
+    It predicts the same, up to rounding, and faster. It is in evaluation mode, and no longer to be trained:
+    its weights are others, and its normalisations are gone.
+    """
+    model = copy.deepcopy(model).eval()
+    for parent in list(model.modules()):
+        # in all blocks here the modules are defined in the order in which they are applied
+        for (name, module), (next_name, next_module) in pairwise(list(parent.named_children())):
+            if isinstance(module, nn.Conv2d) and isinstance(next_module, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(module, next_module))
+                setattr(parent, next_name, nn.Identity())
+    return model
 
 
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both

@@ -160,11 +160,11 @@ def load_networks(
     Raises:
         UserError: as `load_checkpoint` and `choose_threshold` do.
     """
-    from model import Ensemble
+    from model import Ensemble, fold_batch_norm
 
     loaded = [load_checkpoint(path, device) for path in weights]
     thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
-    networks = [network for network, _ in loaded]
+    networks = [fold_batch_norm(network) for network, _ in loaded]
     model = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     return model, float(np.mean(thresholds))
 

@@ -198,8 +198,9 @@ def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
     Returns:
         `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
     """
-    model.eval()
-    losses, counts = [], 0
+    from model import fold_batch_norm
+
+    model, losses, counts = fold_batch_norm(model), [], 0
     for eye in eyes:
         probability = segment(model, eye.image, eye.fov)
         counts = counts + metrics.count_levels(metrics.quantize(probability), eye.mask, eye.fov)
@@ -216,7 +217,9 @@ def expected_threshold(model: nn.Module, eyes: Sequence[Eye]) -> float:
 
     Each is read off the probabilities of an eye's first copy, without its label (`expected_f1_threshold`).
     """
-    model.eval()
+    from model import fold_batch_norm
+
+    model = fold_batch_norm(model)
     levels = [(metrics.quantize(segment(model, eye.image, eye.fov)), eye.fov) for eye in first_copies(eyes)]
     return float(np.mean([metrics.expected_f1_threshold(*pair) for pair in levels]))
 
@@ -276,7 +279,9 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
 
 def write_preview(path: Path, model: nn.Module, validation: Sequence[Eye], threshold: float) -> None:
     """Write one picture of up to three validation eyes: photograph, truth, prediction, differences."""
-    rows = []
+    from model import fold_batch_norm
+
+    model, rows = fold_batch_norm(model), []
     for eye in first_copies(validation)[:3]:
         levels = metrics.quantize(segment(model, eye.image, eye.fov))
         rows.append(picture(eye, binarize(levels, eye.fov, threshold)))

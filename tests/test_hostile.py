@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -275,6 +276,25 @@ def test_a_real_lack_of_memory_names_the_flags(new_data: Path, tmp_path: Path) -
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert re.search(r"out of memory; lower --batch-size, --crop", done.stderr)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no such choice")
+def test_memory_that_a_script_frees_is_used_again() -> None:
+    code = (
+        "import resource, sys, numpy, utils\n"
+        "def main():\n"
+        "    numpy.ones(2**27, numpy.uint8)\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(5): numpy.ones(2**27, numpy.uint8)\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    faults = []  # pages that the system had to clear
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    for start in ("utils.run(main)", "main()"):
+        command = [sys.executable, "-c", code + start]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+        faults.append(int(done.stdout))
+    assert faults[0] < 100 < 10_000 < faults[1]
 
 
 def test_a_mistake_in_the_program_is_not_hidden() -> None:

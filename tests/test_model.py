@@ -13,7 +13,7 @@ import metrics
 import utils
 from checkpoint import load_checkpoint
 from demo import draw_eye
-from model import UNet, predict
+from model import UNet, UpConv, fold_batch_norm, predict
 from predict import segment
 from train import vessel_loss
 from utils import has_bfloat16
@@ -45,6 +45,56 @@ def test_padding_leaves_the_rest_of_the_image_alone() -> None:
     model = UNet(width=4, depth=1).eval()
     image = torch.rand(1, 3, 64, 64)
     assert torch.allclose(model(image[..., :63, :61])[..., :48, :48], model(image)[..., :48, :48], atol=1e-5)
+
+
+def test_upsampling_is_the_same_in_training() -> None:
+    torch.manual_seed(0)
+    up, image, direction = UpConv(6, 5), torch.rand(2, 6, 7, 9), torch.rand(2, 5, 14, 18)
+    gradients = []
+    for mode in (True, False):  # in evaluation it is torch's own
+        image.requires_grad_().grad = None
+        up.train(mode).zero_grad()
+        (up(image) * direction).sum().backward()
+        gradients.append([image.grad, up.weight.grad, up.bias.grad])
+    assert torch.allclose(up.train()(image), up.eval()(image), atol=1e-6)
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def normalizing(model: torch.nn.Module) -> torch.nn.Module:
+    """The network with batch normalisations that have measured noise, and scale and shift at random."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(torch.randn(2, 3, 64, 64))
+    return model.eval()
+
+
+def test_the_folded_network_predicts_what_the_unfolded_one_predicts() -> None:
+    torch.manual_seed(0)
+    model, images = normalizing(UNet(width=8, depth=3)), torch.randn(2, 3, 70, 51)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = fold_batch_norm(model)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    with torch.inference_mode():
+        one, other = predict(model, images), predict(folded, images)
+        assert one.std() > 0.05
+        assert torch.allclose(one, other, rtol=0, atol=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_shipped_network_finds_the_same_when_it_is_folded() -> None:
+    model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth", torch.device("cpu"))
+    photograph, mask, fov = draw_eye(np.random.default_rng(6))
+    found = [segment(network, photograph, fov) for network in (model, fold_batch_norm(model))]
+    assert 0 < np.abs(found[0] - found[1])[fov > 0].mean() < 0.01
+    counts = [metrics.count_levels(metrics.quantize(p), mask, fov) for p in found]
+    f1 = [metrics.scores(c, checkpoint["threshold"])["f1"] for c in counts]
+    assert f1[0] == pytest.approx(f1[1], abs=0.001)
+    assert min(f1) > 0.6
 
 
 def test_tta_averages_the_four_flips() -> None:

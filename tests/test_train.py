@@ -20,6 +20,7 @@ import test as scoring
 import train
 from checkpoint import load_checkpoint
 from data import eye_of, read_eyes
+from model import fold_batch_norm
 from muon import Muon
 from predict import segment
 from utils import UserError
@@ -169,6 +170,7 @@ def test_without_validation_the_threshold_is_the_mean_expected_one_of_the_photog
     model, checkpoint = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
     eyes = [eye for eye in read_eyes(new_data / "train", labels=False) if eye.name.endswith("_0")]
     assert len(eyes) == 7
+    model = fold_batch_norm(model)
     levels = [metrics.quantize(segment(model, eye.image, eye.fov)) for eye in eyes]
     found = [metrics.expected_f1_threshold(*pair) for pair in zip(levels, (e.fov for e in eyes), strict=True)]
     assert checkpoint["threshold"] == pytest.approx(statistics.mean(found), abs=1e-12)
