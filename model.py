@@ -150,9 +150,17 @@ FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
 def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W).
 
-    With `tta` (test-time augmentation) the probabilities of the four flips are averaged. The caller sets
-    evaluation mode, inference mode and autocast.
+    With `tta` (test-time augmentation) the probabilities of eight views are averaged: the four flips, and those
+    of the transposed image, which are the quarter turns. The caller sets evaluation mode, inference mode and
+    autocast.
     """
-    flips = FLIPS if tta else FLIPS[:1]
-    views = [model(images.flip(dims)).float().sigmoid().flip(dims)[:, 0] for dims in flips]
+
+    def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
+        flipped = images.flip(dims).contiguous(memory_format=torch.channels_last)
+        return model(flipped).float().sigmoid().flip(dims)[:, 0]
+
+    if not tta:
+        return view(images, ())
+    views = [view(images, dims) for dims in FLIPS]
+    views += [view(images.mT, dims).mT for dims in FLIPS]
     return torch.stack(views).mean(dim=0)

@@ -62,7 +62,7 @@ def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace
         "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
     )
     parser.add_argument(
-        "--tta", action="store_true", help="average the four flips: better, four times the time"
+        "--tta", action="store_true", help="average eight flips and turns: better, eight times the time"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     args = parser.parse_args()
@@ -80,7 +80,7 @@ def segment(
         model: in evaluation mode, on the device to use.
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
-        tta: average the four flips.
+        tta: average eight views, see `model.predict`.
         scale: the network sees a copy this many times as large; see `data.drive_scale`.
 
     Returns:

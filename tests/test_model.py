@@ -97,13 +97,16 @@ def test_the_shipped_network_finds_the_same_when_it_is_folded() -> None:
     assert min(f1) > 0.6
 
 
-def test_tta_averages_the_four_flips() -> None:
+def test_tta_averages_all_flips_and_turns() -> None:
     torch.manual_seed(0)
     model, image = UNet(width=4, depth=2).eval(), torch.rand(1, 3, 32, 48)
     with torch.inference_mode():
         whole = predict(model, image, tta=True)
         for dims in ((-1,), (-2,), (-2, -1)):
             assert torch.allclose(predict(model, image.flip(dims), tta=True).flip(dims), whole, atol=1e-6)
+        for turn in (1, 2, 3):
+            turned = predict(model, image.rot90(turn, (-2, -1)), tta=True).rot90(-turn, (-2, -1))
+            assert torch.allclose(turned, whole, atol=1e-6)
         assert not torch.allclose(predict(model, image), whole, atol=1e-4)
 
 
