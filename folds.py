@@ -25,7 +25,7 @@ Scored = tuple[dict[str, object], np.ndarray]  # a row of folds.csv, and the lev
 def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
     """Deal out the eyes in their order: fold k holds out eyes k, k + folds, and so on, with all their copies.
 
-    Both eyes of a person are dealt as one (`data.person_of`).
+    Both eyes of a person are dealt out as one (`data.person_of`).
 
     Returns:
         For each fold the copies to `train` on, those `held_out`, and `validation`, which is empty: neither
@@ -131,6 +131,8 @@ def run_fold(
     args: argparse.Namespace, k: int, split: Split, eyes: Mapping[str, Eye], train: Train
 ) -> dict[str, Scored] | None:
     """Train fold k, if that is not done already, and score its eyes; None if it was asked to stop."""
+    from model import fold_batch_norm
+
     held_out = first_copies(eyes[name] for name in split["held_out"])
     names = [eye_of(eye.name) for eye in held_out]
     print(f"fold {k}: {len(split['train'])} images to train, held out: {', '.join(names)}")
@@ -139,7 +141,7 @@ def run_fold(
         state = train(arguments_for(args, folder), split)
     if state is None:
         return None
-    network, minutes = state.averaged.eval(), state.history[-1]["seconds"] / 60
+    network, minutes = fold_batch_norm(state.averaged), state.history[-1]["seconds"] / 60
     scored = {}
     try:
         for name, eye in zip(names, held_out, strict=True):
@@ -181,7 +183,10 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
     pooled, _ = metrics.best_threshold(sum(metrics.count_levels(own, eye.mask, eye.fov) for own, eye in pairs))
     columns = ("threshold", *metrics.COLUMNS)
     of_eyes = [{column: row[column] for column in columns} for row in rows]
-    of_folds = [metrics.mean(of_eyes[k :: args.folds]) for k in range(args.folds)]  # as eyes are dealt out
+    of_folds = [
+        metrics.mean([scores for scores, row in zip(of_eyes, rows, strict=True) if row["fold"] == k])
+        for k in range(args.folds)
+    ]
     mean, of_one = metrics.mean(of_eyes), metrics.mean([score_eye(*pair, pooled) for pair in pairs])
     path, eye_spread, fold_spread = args.files / "folds.csv", spread(of_eyes), spread(of_folds)
     summary = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
@@ -23,7 +24,7 @@ import predict
 import test as scoring
 import train
 import utils
-from checkpoint import load_checkpoint, save_checkpoint
+from checkpoint import save_checkpoint
 from data import Crops, Eye, eye_of, read_eyes
 from demo import draw_eye
 from model import Ensemble, UNet
@@ -124,7 +125,7 @@ def predict_anew(new_data: Path, crossed: Path) -> dict[str, tuple[np.ndarray, E
     """Levels of each eye as it is, from the folds' checkpoints alone."""
     found = {}
     for i, eye in enumerate(e for e in read_eyes(new_data / "train", labels=True) if e.name.endswith("_0")):
-        model, _ = load_checkpoint(crossed / f"fold{i % K}" / "checkpoint.pth", CPU)
+        model, _ = predict.load_networks([crossed / f"fold{i % K}" / "checkpoint.pth"], None, CPU)
         found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov)), eye
     return found
 
@@ -165,6 +166,29 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
     assert len({row["f1"] for row in table.values()}) > len(found), (
         "scores that differ, or nothing was compared"
     )
+
+
+def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: Path) -> None:
+    # both eyes of a person are in one fold, so that eyes do not take turns
+    names = [f"Image_{n:02d}{side}_0" for n in (1, 2, 3) for side in "LR"]
+    eyes, scored, rng = [], {}, np.random.default_rng(0)
+    for k, split in enumerate(folds.split_into_folds(names, 2)):
+        for name in split["held_out"]:
+            photograph, mask, fov = draw_eye(rng, 96, 92)
+            eyes.append(Eye(name, photograph, fov, mask))
+            noise = rng.normal(0.5 + 0.2 * (mask > 0), 0.1 + 0.1 * k)
+            levels = metrics.quantize(noise)
+            row = {"eye": eye_of(name), "fold": k, **folds.score_eye(levels, eyes[-1], 0.6), "minutes": 1.0}
+            scored[eye_of(name)] = row, levels
+    eyes.sort(key=lambda eye: eye.name)
+    folds.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), scored, eyes)
+    table = read_table(tmp_path)
+    assert [row["fold"] for row in table.values()] == ["0", "0", "1", "1", "0", "0", "", "", "", ""]
+    for column in ("f1", "auc", "cldice"):
+        of_folds = [
+            statistics.mean(row[column] for row, _ in scored.values() if row["fold"] == k) for k in range(2)
+        ]
+        assert float(table["std_of_folds"][column]) == pytest.approx(statistics.stdev(of_folds), abs=1e-8)
 
 
 def test_the_final_network_saw_every_eye_and_its_threshold_is_the_pooled_one(
