@@ -181,7 +181,10 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
     pooled, _ = metrics.best_threshold(sum(metrics.count_levels(own, eye.mask, eye.fov) for own, eye in pairs))
     columns = ("threshold", *metrics.COLUMNS)
     of_eyes = [{column: row[column] for column in columns} for row in rows]
-    of_folds = [metrics.mean(of_eyes[k :: args.folds]) for k in range(args.folds)]  # as eyes are dealt out
+    folds = [
+        [own for own, row in zip(of_eyes, rows, strict=True) if row["fold"] == k] for k in range(args.folds)
+    ]
+    of_folds = [metrics.mean(own) for own in folds]
     mean, of_one = metrics.mean(of_eyes), metrics.mean([score_eye(*pair, pooled) for pair in pairs])
     path, eye_spread, fold_spread = args.files / "folds.csv", spread(of_eyes), spread(of_folds)
     summary = [
@@ -203,6 +206,9 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
     )
     if (squashed := read_info(args.data).get("size")) is not None:
         print(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
+    if rescaled := read_info(args.data).get("rescaled"):
+        names = ", ".join(rescaled)
+        print(f"Scores of truth at DRIVE's scale ({names}): not comparable with published ones.")
     return {"threshold": pooled, "cross_validation": {"folds": args.folds, **mean}}
 
 
