@@ -102,9 +102,9 @@ def read_source(source: Source, square: int | None) -> Eye:
     scale = 1.0 if square else drive_scale(eye.fov)
     # in DRIVE's own layout small eyes stay small, but photographs of a larger camera may lie there too
     if scale != 1 and (source.scaled or scale < 0.9):
+        source.scale = scale
         if source.part == "train":
             return rescale(eye, scale)
-        source.scale = scale
     return eye
 
 
@@ -224,7 +224,11 @@ def main() -> None:
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets
             ]
-            info["scale"] = {f"{s.name}_0": s.scale for s in sources if s.scale != 1}
+            # whose training eyes were brought to DRIVE's scale
+            info["rescaled"] = [
+                d.name for d in data_sets if any(s.part == "train" and s.scale != 1 for s in d.eyes)
+            ]
+            info["scale"] = {f"{s.name}_0": s.scale for s in sources if s.part == "test" and s.scale != 1}
             (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
             replace(staged, out)
         finally:

@@ -208,6 +208,9 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
     )
     if (squashed := read_info(args.data).get("size")) is not None:
         print(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
+    if rescaled := read_info(args.data).get("rescaled"):
+        names = ", ".join(rescaled)
+        print(f"Scores of truth at DRIVE's scale ({names}): not comparable with published ones.")
     return {"threshold": pooled, "cross_validation": {"folds": args.folds, **mean}}
 
 

@@ -29,7 +29,7 @@ class Source:
     number: int  # tells the eyes apart for the random rotation
     files: dict[str, Path] = field(default_factory=dict)  # by the folder they go to: mask, fov, second_observer
     scaled: bool = False  # whether it must be brought to DRIVE's scale
-    scale: float = 1.0  # of a test eye: how many times as large the network must see it; known once it is read
+    scale: float = 1.0  # how many times as large the network must see it; known once it is read
 
     @property
     def name(self) -> str:

@@ -81,19 +81,6 @@ def contents(*files: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_both_eyes_of_a_person_are_held_out_together() -> None:
-    names = [f"Image_{n:02d}{side}_{copy}" for n in range(1, 6) for side in "LR" for copy in range(2)]
-    splits = folds.split_into_folds(names, 3)
-    assert [sorted({name[:8] for name in split["held_out"]}) for split in splits] == [
-        ["Image_01", "Image_04"],
-        ["Image_02", "Image_05"],
-        ["Image_03"],
-    ]
-    for split in splits:
-        assert sorted(split["train"] + split["held_out"]) == sorted(names)
-        assert not {name[:8] for name in split["train"]} & {name[:8] for name in split["held_out"]}
-
-
 def test_each_eye_is_in_one_fold_and_no_network_is_scored_on_an_eye_that_it_saw(
     new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ import train
 from checkpoint import load_checkpoint
 from data import Eye, check_split, drive_scale, estimate_fov, eye_of, read_eyes, read_image, read_mask
 from demo import draw_eye, write_drive
+from folds import split_into_folds
 from metrics import quantize
 from predict import segment
 from sources import LAYOUTS, STARE, find_data_set
@@ -359,7 +360,7 @@ def test_training_eyes_are_brought_to_drives_scale_and_test_eyes_say_theirs(
     assert (eye.scale < 1) == smaller
     info = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert info["scale"] == {"06_g_0": eye.scale}
-    assert [source["name"] for source in info["sources"]] == ["HRF"]
+    assert [source["name"] for source in info["sources"]] == info["rescaled"] == ["HRF"]
 
 
 def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path: Path) -> None:
@@ -369,6 +370,8 @@ def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path
     (eye,) = read_eyes(tmp_path / "out" / "test", labels=True)
     assert eye.image.shape == (999, 960, 3)
     assert eye.scale == drive_scale(eye.fov) < 0.7
+    info = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (info["scale"], info["rescaled"]) == ({"01_test_0": eye.scale}, ["DRIVE"])
     assert all(drive_scale(eye.fov) == 1 for eye in read_eyes(tmp_path / "out" / "train", labels=True))
 
 
@@ -378,6 +381,7 @@ def test_size_squashes_all_alike_and_leaves_nothing_to_scale(drive: Path, tmp_pa
         for eye in read_eyes(tmp_path / "out" / part, labels=True):
             assert eye.image.shape == (64, 64, 3)
             assert eye.scale == 1
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["rescaled"] == []
 
 
 def test_a_field_of_view_that_is_almost_nothing_is_refused(tmp_path: Path) -> None:
@@ -404,7 +408,8 @@ def test_drive_is_the_same_alone_and_beside_others(new_data: Path, mixed: Path) 
     there = names(mixed / "train" / "image") | names(mixed / "test" / "image")
     drive = {f"{n}_training" for n in range(21, 28)} | {f"{n:02d}_test" for n in range(1, 4)}
     assert there == drive | set(CHASE_EYES) | set(HRF_EYES)
-    assert json.loads((new_data / "dataset.json").read_text())["scale"] == {}
+    info = json.loads((new_data / "dataset.json").read_text())
+    assert (info["scale"], info["rescaled"]) == ({}, [])
     assert all(eye.scale == 1 for eye in read_eyes(new_data / "test", True))
     assert all((eye.scale == 1) == ("_test_" in eye.name) for eye in read_eyes(mixed / "test", True))
 
@@ -462,6 +467,38 @@ def test_both_eyes_of_a_child_are_on_the_same_side(seed: int) -> None:
     sides = [{name[:8] for name in split[side] if name.startswith("Image")} for side in split]
     assert not sides[0] & sides[1]
     assert sides[0] | sides[1] == {f"Image_{child:02d}" for child in range(1, 11)}
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 12])
+def test_both_eyes_of_a_child_are_held_out_by_the_same_fold(folds: int) -> None:
+    children = [f"Image_{child:02d}{side}_{k}" for child in range(1, 11) for side in "LR" for k in range(4)]
+    others = [f"{eye}_{k}" for eye in ("21_training", "im0002") for k in range(4)]
+    held_out = []
+    for split in split_into_folds(children + others, folds):
+        assert not {data.person_of(n) for n in split["train"]} & {data.person_of(n) for n in split["held_out"]}
+        assert split["held_out"]
+        held_out += split["held_out"]
+    assert sorted(held_out) == sorted(children + others)
+    with pytest.raises(UserError, match="only 12 labelled eyes of different persons"):
+        split_into_folds(children + others, 13)
+
+
+def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path: Path, capsys) -> None:
+    chase = write_chase(tmp_path / "CHASE_DB1", DRAWN, ("Image_01L", "Image_02L", "Image_02R", "Image_11L"))
+    run_script(augment.main, chase, "--out", tmp_path / "new_data")
+    tiny = ["--epochs=1", "--crops=2", "--crop=32", "--width=2", "--depth=1", "--device=cpu"]
+    folders = ["--data", tmp_path / "new_data", "--files", tmp_path / "files"]
+    assert run_script(train.main, *folders, *tiny, "--folds=2") == 0
+    assert "Scores of truth at DRIVE's scale (CHASE_DB1)" in capsys.readouterr().out
+    with (tmp_path / "files" / "folds.csv").open(newline="") as file:
+        rows = {row["eye"]: row for row in csv.DictReader(file)}
+    assert {eye: rows[eye]["fold"] for eye in CHASE_EYES if eye in rows} == {
+        "Image_01L": "0",
+        "Image_02L": "1",
+        "Image_02R": "1",
+    }
+    means = [float(rows["Image_01L"]["f1"]), np.mean([float(rows[f"Image_02{side}"]["f1"]) for side in "LR"])]
+    assert float(rows["std_of_folds"]["f1"]) == pytest.approx(np.std(means, ddof=1), abs=1e-6)
 
 
 def test_two_eyes_of_one_child_on_both_sides_are_an_error() -> None:
