@@ -241,10 +241,10 @@ def training_table(
 def prediction_table(
     width: int, depth: int, shape: tuple[int, int], device: torch.device, repeats: int, top: float
 ) -> None:
-    """Prediction of one image, ours without and with flips, and the plain one."""
+    """Prediction of one image, ours without and with --tta, and the plain one."""
     ways = {
         "ours": (our_prediction, (width, depth, shape, False)),
-        "ours, flips": (our_prediction, (width, depth, shape, True)),
+        "ours, --tta": (our_prediction, (width, depth, shape, True)),
         "plain": (plain_prediction, (width, depth, shape)),
     }
     title = f"prediction, width {width}, depth {depth}, one image of {shape[0]}x{shape[1]}"
