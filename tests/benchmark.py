@@ -1,22 +1,24 @@
 """Measure speed and memory side by side with the plain way; run by hand: python tests/benchmark.py
 
-Everything that is compared runs in one process, in turn (A, B, A, B, ...), because machines get faster and
-slower while they run; the figures are medians. A share of the peak is floating-point operations a second
+Everything that is compared runs in turn (A, B, A, B, ...), because machines get faster and slower while they
+run; the figures are medians. A share of the peak is floating-point operations a second
 over what a large matrix product reaches on the same machine a moment before.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
+import resource
 import statistics as stats
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -28,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 import demo  # noqa: E402
 from data import Crops, Eye, read_eyes  # noqa: E402
-from model import UNet, predict  # noqa: E402
+from model import UNet, fold_batch_norm, predict  # noqa: E402
 from train import Stop, evaluate, one_cycle, train_one_epoch, vessel_loss  # noqa: E402
-from utils import autocast, describe, has_bfloat16, pick_device, versions  # noqa: E402
+from utils import autocast, describe, has_bfloat16, keep_memory, pick_device, versions  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,34 +72,6 @@ def in_turn(works: dict[str, Callable[[], object]], device: torch.device, repeat
     return {name: stats.median(times) for name, times in taken.items()}
 
 
-def peak_memory(work: Callable[[], object], device: torch.device) -> float:
-    """The most memory in MiB that `work` holds beyond what is held before it."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    if not Path("/proc/self/statm").exists():
-        return float("nan")
-    before, most, done = resident(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(0.002):
-            most = max(most, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    work()
-    done.set()
-    watcher.join()
-    return max(most - before, 0) / 2**20
-
-
 def gflop(work: Callable[[], object]) -> float:
     """Billions of floating-point operations of `work`."""
     with FlopCounterMode(display=False) as counter:
@@ -112,71 +86,169 @@ def peak(device: torch.device) -> float:
     return 2 * 4096**3 / 1e9 / in_turn({"product": lambda: a @ b}, device, 5)["product"]
 
 
-def training_steps(width: int, depth: int, side: int, batch: int, device: torch.device) -> dict[str, Callable]:
-    """A step as train.py does it, and as a tutorial does: float32, NCHW, Adam, sigmoid, BCE + Dice."""
-    torch.manual_seed(0)
-    image = torch.randn(batch, 3, side, side, device=device)
-    mask = (torch.rand(batch, 1, side, side, device=device) < 0.13).float()
-    fov = torch.ones_like(mask)
-    ours = UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-4, fused=device.type != "mps")
-    plain = UNet(width=width, depth=depth).to(device)
-    adam = torch.optim.Adam(plain.parameters(), lr=1e-4)
+def our_step(width: int, depth: int, side: int, batch: int, device: torch.device) -> Callable[[], None]:
+    """A step as train.py does it."""
+    image, mask, fov = training_batch(side, batch, device)
+    model = UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type != "mps")
 
-    def our_step() -> None:
+    def step() -> None:
         with autocast(device):
-            logits = ours(image.contiguous(memory_format=torch.channels_last))
+            logits = model(image.contiguous(memory_format=torch.channels_last))
         loss = vessel_loss(logits, mask, fov)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
 
-    def plain_step() -> None:
-        probability = torch.sigmoid(plain(image))
+    return step
+
+
+def plain_step(width: int, depth: int, side: int, batch: int, device: torch.device) -> Callable[[], None]:
+    """A step as a tutorial does it: float32, NCHW, Adam, sigmoid, BCE + Dice."""
+    image, mask, _ = training_batch(side, batch, device)
+    model = plain_network(width, depth).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        probability = torch.sigmoid(model(image))
         overlap = (probability * mask).sum()
         dice = 1 - (2 * overlap + 1) / (probability.sum() + mask.sum() + 1)
         loss = F.binary_cross_entropy(probability, mask) + dice
-        adam.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        adam.step()
+        optimizer.step()
 
-    return {"ours": our_step, "plain": plain_step}
+    return step
 
 
-def predictions(width: int, depth: int, shape: tuple[int, int], device: torch.device) -> dict[str, Callable]:
-    """Prediction of one image as the scripts do it, without and with flips, and the plain way."""
+def training_batch(side: int, batch: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Images, masks and fields of view without meaning."""
+    torch.manual_seed(0)
+    image = torch.randn(batch, 3, side, side, device=device)
+    mask = (torch.rand(batch, 1, side, side, device=device) < 0.13).float()
+    return image, mask, torch.ones_like(mask)
+
+
+def plain_network(width: int, depth: int) -> UNet:
+    """The network with torch's own transposed convolutions."""
+    model = UNet(width=width, depth=depth)
+    for block in model.decoder:
+        block.up.__class__ = torch.nn.ConvTranspose2d
+    return model
+
+
+def our_prediction(
+    width: int, depth: int, shape: tuple[int, int], tta: bool, device: torch.device
+) -> Callable[[], None]:
+    """Prediction of one image as the scripts do it."""
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    model = fold_batch_norm(UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last))
+
+    def work() -> None:
+        with torch.inference_mode(), autocast(device):
+            predict(model, image, tta).cpu()
+
+    return work
+
+
+def plain_prediction(
+    width: int, depth: int, shape: tuple[int, int], device: torch.device
+) -> Callable[[], None]:
+    """Prediction of one image as a tutorial does it: float32, NCHW."""
     torch.manual_seed(0)
     image = torch.randn(1, 3, *shape, device=device)
-    plain = UNet(width=width, depth=depth).to(device).eval()
-    ours = UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last).eval()
-    last = image.contiguous(memory_format=torch.channels_last)
+    model = plain_network(width, depth).to(device).eval()
 
-    def our_way(tta: bool) -> None:
-        with torch.inference_mode(), autocast(device):
-            predict(ours, last, tta).cpu()
-
-    def plain_way() -> None:
+    def work() -> None:
         with torch.no_grad():
-            torch.sigmoid(plain(image)).cpu()
+            torch.sigmoid(model(image)).cpu()
 
-    return {"ours": lambda: our_way(False), "ours, flips": lambda: our_way(True), "plain": plain_way}
+    return work
 
 
-def table(title: str, works: dict[str, Callable], device: torch.device, repeats: int, top: float) -> None:
-    """Print seconds, GFLOP/s, share of the peak, memory, and ratios to the plain way."""
-    operations = {name: gflop(work) for name, work in works.items()}
-    memory = {name: peak_memory(work, device) for name, work in works.items()}
-    times = in_turn(works, device, repeats)
+def memory(device: torch.device) -> float:
+    """The most MiB that this process has held so far: on a GPU, else in all (Linux and macOS)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def serve(pipe: Connection, make: Callable, arguments: tuple, device: torch.device) -> None:
+    """In a process of its own: work whenever asked, and answer with seconds, GFLOP and MiB.
+
+    The MiB are the most that it held beyond what it held before it had a network.
+    """
+    if make in (our_step, our_prediction):
+        keep_memory()  # as utils.run does
+    before = memory(device)
+    work = make(*arguments, device)
+    operations = 0.0
+    while pipe.recv():
+        if not operations:  # counting takes time, too: not in a timed run
+            operations = gflop(work)
+        spent = seconds(work, device)
+        pipe.send((spent, operations, memory(device) - before))
+
+
+def table(
+    title: str, ways: dict[str, tuple[Callable, tuple]], device: torch.device, repeats: int, top: float
+) -> None:
+    """Print seconds, GFLOP/s, share of the peak, memory, and ratios to the plain way.
+
+    Every way has a process of its own, so that none inherits memory from another; they work in turn.
+    """
+    processes = multiprocessing.get_context("spawn")  # a fork would inherit the parent's memory
+    pipes, children = {}, []
+    for name, (make, arguments) in ways.items():
+        pipes[name], theirs = processes.Pipe()
+        children.append(processes.Process(target=serve, args=(theirs, make, arguments, device)))
+        children[-1].start()
+        theirs.close()  # so that the end of the child ends the wait for its answer
+    answers: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            answers[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    for child in children:
+        child.join()
+
+    times = {name: stats.median(answer[0] for answer in found) for name, found in answers.items()}
+    most = {name: found[-1][2] for name, found in answers.items()}
     print(
         f"\n{title}\n  {'':12}{'seconds':>10}{'GFLOP/s':>10}{'of peak':>10}{'MiB':>8}{'time':>10}{'memory':>10}"
     )
-    for name in works:
-        rate = operations[name] / times[name]
-        against = times[name] / times["plain"], memory[name] / max(memory["plain"], 1e-9)
+    for name in ways:
+        rate = answers[name][0][1] / times[name]
+        against = times[name] / times["plain"], most[name] / most["plain"]
         print(
-            f"  {name:12}{times[name]:10.3f}{rate:10.0f}{rate / top:10.0%}{memory[name]:8.0f}"
+            f"  {name:12}{times[name]:10.3f}{rate:10.0f}{rate / top:10.0%}{most[name]:8.0f}"
             f"{against[0]:10.2f}{against[1]:10.2f}"
         )
+
+
+def training_table(
+    width: int, depth: int, side: int, batch: int, device: torch.device, repeats: int, top: float
+) -> None:
+    """A training step of a network, ours and the plain one."""
+    arguments = (width, depth, side, batch)
+    ways = {"ours": (our_step, arguments), "plain": (plain_step, arguments)}
+    table(f"training step, width {width}, depth {depth}, {batch} x {side}x{side}", ways, device, repeats, top)
+
+
+def prediction_table(
+    width: int, depth: int, shape: tuple[int, int], device: torch.device, repeats: int, top: float
+) -> None:
+    """Prediction of one image, ours without and with --tta, and the plain one."""
+    ways = {
+        "ours": (our_prediction, (width, depth, shape, False)),
+        "ours, --tta": (our_prediction, (width, depth, shape, True)),
+        "plain": (plain_prediction, (width, depth, shape)),
+    }
+    title = f"prediction, width {width}, depth {depth}, one image of {shape[0]}x{shape[1]}"
+    table(title, ways, device, repeats, top)
 
 
 # a small process in between: the peak memory of a child begins with that of the process that starts it
@@ -226,7 +298,7 @@ def input_pipeline(data: Path, device: torch.device) -> None:
     """Crops a second of the input pipeline alone, and the share of a training step spent waiting for it."""
     eyes = read_eyes(data / "train", labels=True)
     crops = Crops(eyes, 256, 0, 4000)
-    step = training_steps(16, 3, 256, 8, device)["ours"]
+    step = our_step(16, 3, 256, 8, device)
     times = in_turn({"batch": lambda: [crops[i] for i in range(8)], "step": step}, device, 9)
     share = times["batch"] / (times["batch"] + times["step"])
     print(f"\ninput: {8 / times['batch']:.0f} crops of 256x256 a second in one process")
@@ -267,20 +339,12 @@ def main() -> None:
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
     top = peak(device)
     print(f"matrix product: {top:.0f} GFLOP/s")
-    if not args.skip_large:
-        large = training_steps(64, 4, 512, 2, device)
-        table("training step, 31 M network, 2 x 512x512", large, device, args.repeats, top)
-        table(
-            "prediction, 31 M network, 512x512",
-            predictions(64, 4, (512, 512), device),
-            device,
-            args.repeats,
-            top,
-        )
-    steps = training_steps(16, 3, 256, 8, device)
-    table("training step, width 16, depth 3, 8 x 256x256", steps, device, args.repeats, top)
-    eye = predictions(16, 3, (584, 565), device)
-    table("prediction, width 16, depth 3, one native eye (584x565)", eye, device, max(args.repeats, 9), top)
+    rest = (device, args.repeats, top)
+    if not args.skip_large:  # 31 M parameters
+        training_table(64, 4, 512, 2, *rest)
+        prediction_table(64, 4, (512, 512), *rest)
+    training_table(16, 3, 256, 8, *rest)
+    prediction_table(16, 3, (584, 565), device, max(args.repeats, 9), top)  # a native eye
     with tempfile.TemporaryDirectory() as folder:
         scripts(Path(folder), device, args.repeats)
         input_pipeline(Path(folder) / "new_data", device)
