@@ -20,12 +20,11 @@ import augment
 import data
 import test
 import train
-from checkpoint import load_checkpoint
 from data import Eye, check_split, drive_scale, estimate_fov, eye_of, read_eyes, read_image, read_mask
 from demo import draw_eye, write_drive
 from folds import split_into_folds
 from metrics import quantize
-from predict import segment
+from predict import load_networks, segment
 from sources import LAYOUTS, STARE, find_data_set
 from utils import UserError
 
@@ -447,7 +446,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
 
     import torch
 
-    model, _ = load_checkpoint(checkpoint, torch.device("cpu"))
+    model, _ = load_networks([checkpoint], None, torch.device("cpu"))
     for eye in read_eyes(mixed / "test", labels=True):
         found = data.read_image(results / "masks" / f"{eye.result_name}.png")
         assert found.shape == eye.image.shape  # truth is not resized to be scored
