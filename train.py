@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import csv
 import json
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import distributed
 import metrics
 from checkpoint import Training, set_aside
 from data import Crops, Eye, eye_of, first_copies, read_eyes, split_by_eye, write_png
@@ -30,7 +32,6 @@ from utils import (
     autocast,
     claim,
     describe,
-    pick_device,
     run,
     seed_everything,
 )
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from torch.optim.swa_utils import AveragedModel
+    from torch.utils.data import DataLoader
     from tqdm import tqdm
 
 # torch is imported inside the functions that use it, so that --help answers at once
@@ -125,18 +127,21 @@ def vessel_loss(logits: Tensor, masks: Tensor, fovs: Tensor, dice: float = 0.0) 
         dice: weight of 1 - Dice (Milletari et al. 2016); alone it would spoil the probabilities, and the AUC.
 
     Returns:
-        Scalar, 0 or more.
+        Scalar, 0 or more. With several processes it is the loss of all their crops together.
     """
+    import torch
     import torch.nn.functional as F
 
     logits = logits.float()
-    loss = F.binary_cross_entropy_with_logits(logits, masks, weight=fovs, reduction="sum") / fovs.sum().clamp(
-        min=1
-    )
+    sums = [F.binary_cross_entropy_with_logits(logits, masks, weight=fovs, reduction="sum"), fovs.sum()]
     if dice:
         probability = logits.sigmoid() * fovs
-        overlap = 2 * (probability * masks).sum() + 1
-        loss = loss + dice * (1 - overlap / (probability.sum() + (masks * fovs).sum() + 1))
+        sums += [(probability * masks).sum(), probability.sum(), (masks * fovs).sum()]
+    entropy, pixels, *of_dice = distributed.total(torch.stack(sums))
+    loss = entropy / pixels.clamp(min=1)
+    if dice:
+        both, predicted, true = of_dice
+        loss = loss + dice * (1 - (2 * both + 1) / (predicted + true + 1))
     return loss
 
 
@@ -170,7 +175,7 @@ def train_one_epoch(
     device = next(model.parameters()).device
     model.train()
     for rate in rates[len(losses) :]:
-        if stop.requested:
+        if distributed.any_of(stop.requested):
             break
         images, masks, fovs = (part.to(device, non_blocking=True) for part in next(batches))
         for group in optimizer.param_groups:
@@ -195,17 +200,24 @@ def train_one_epoch(
 def evaluate(model: nn.Module, eyes: Sequence[Eye]) -> dict[str, float]:
     """Predict whole eyes at their native size and score them together, inside the field of view.
 
+    Several processes share the eyes out, and all return the same.
+
     Returns:
         `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
     """
+    import torch
+
     from model import fold_batch_norm
 
-    model, losses, counts = fold_batch_norm(model), [], 0
-    for eye in eyes:
+    model = fold_batch_norm(model)
+    losses, counts = np.zeros(len(eyes), np.float32), np.zeros((2, metrics.LEVELS), np.int64)
+    for i in distributed.share(range(len(eyes))):
+        eye = eyes[i]
         probability = segment(model, eye.image, eye.fov)
-        counts = counts + metrics.count_levels(metrics.quantize(probability), eye.mask, eye.fov)
+        counts += metrics.count_levels(metrics.quantize(probability), eye.mask, eye.fov)
         right = np.where(eye.mask > 0, probability, 1 - probability)[eye.fov > 0]
-        losses.append(-np.log(np.maximum(right, 1e-7)).mean())
+        losses[i] = -np.log(np.maximum(right, 1e-7)).mean()
+    losses, counts = (distributed.total(torch.from_numpy(part)).numpy() for part in (losses, counts))
     threshold, _ = metrics.best_threshold(counts)
     scores = metrics.scores(counts, threshold)
     found = {name: scores[name] for name in ("f1", "jaccard", "auc")}
@@ -217,11 +229,16 @@ def expected_threshold(model: nn.Module, eyes: Sequence[Eye]) -> float:
 
     Each is read off the probabilities of an eye's first copy, without its label (`expected_f1_threshold`).
     """
+    import torch
+
     from model import fold_batch_norm
 
-    model = fold_batch_norm(model)
-    levels = [(metrics.quantize(segment(model, eye.image, eye.fov)), eye.fov) for eye in first_copies(eyes)]
-    return float(np.mean([metrics.expected_f1_threshold(*pair) for pair in levels]))
+    model, eyes = fold_batch_norm(model), first_copies(eyes)
+    thresholds = np.zeros(len(eyes))
+    for i in distributed.share(range(len(eyes))):
+        levels = metrics.quantize(segment(model, eyes[i].image, eyes[i].fov))
+        thresholds[i] = metrics.expected_f1_threshold(levels, eyes[i].fov)
+    return float(distributed.total(torch.from_numpy(thresholds)).mean())
 
 
 def ignore_signals(_: int) -> None:
@@ -319,14 +336,14 @@ def fit_to_minutes(
 ) -> dict[str, int]:
     """Choose `epochs` and `crops` with which training and validation take `settings["minutes"]` here.
 
-    A copy of the network is timed, so that the training itself starts as the seed wants it.
+    A copy of the network is timed, so that the training itself starts as the seed wants it. Several processes
+    time their steps together, and rank 0 chooses.
     """
-    import torch
-
     model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
     crops = Crops(training, settings["crop"], settings["seed"], 8 * batch_size)
-    batches = iter(torch.utils.data.DataLoader(crops, batch_size=batch_size))
+    batches = iter(load(crops, batch_size))
     optimizer = make_optimizer(model, settings)
+    network = distributed.wrap(model)
 
     def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -335,7 +352,7 @@ def fit_to_minutes(
 
     def steps(number: int) -> None:
         train_one_epoch(
-            model, None, batches, optimizer, [0.0] * number, [], settings["dice"], Stop(), lambda loss: None
+            network, None, batches, optimizer, [0.0] * number, [], settings["dice"], Stop(), lambda loss: None
         )
 
     steps(3)  # the first steps choose kernels and allocate memory
@@ -343,13 +360,37 @@ def fit_to_minutes(
     check = seconds(lambda: evaluate(model, validation)) if validation else 0.0
     # a tenth of the time goes to validation
     epochs = min(max(round(0.1 * budget / check), 1), 30) if check else 30
-    return {"epochs": epochs, "crops": max(int((budget / epochs - check) / step), 1) * batch_size}
+    crops_of_epoch = max(int((budget / epochs - check) / step), 1) * batch_size
+    return distributed.from_main({"epochs": epochs, "crops": crops_of_epoch})
 
 
 def main() -> int:
     args = parse_args()
-    device = pick_device(args.device)
-    print(f"device: {describe(device)}")
+    if distributed.restarted() and (args.files / "last.pth").exists():
+        args.resume = True
+    again = [*distributed.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
+    with distributed.group(args.files, shlex.join(again)):
+        finished = run_training(args)
+    if not finished:
+        if distributed.is_main():
+            print(f"stopped, all steps are kept; go on with: {shlex.join(again)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_training(args: argparse.Namespace) -> bool:
+    """Read the eyes and train on them, in folds or once; False if it was asked to stop before the end."""
+    processes = distributed.world_size()
+    if args.batch_size % processes:
+        raise UserError(
+            f"--batch-size {args.batch_size}: cannot be dealt out to {processes} processes; give a multiple"
+        )
+    if args.folds and processes > 1:
+        raise UserError(
+            "--folds: start it without torchrun; processes of their own can train a fold each, with --fold"
+        )
+    device = distributed.own_device(args.device)
+    print(f"device: {describe(device)}{f' in each of {processes} processes' if processes > 1 else ''}")
     settings = settle(args, device)
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
 
@@ -357,25 +398,20 @@ def main() -> int:
         return train(own, device, dict(settings), split, eyes)
 
     if args.folds:
-        finished = cross_validate(args, eyes, train_on)
+        return cross_validate(args, eyes, train_on)
+    if args.all_eyes:
+        split = {"train": list(eyes), "validation": []}
     else:
-        if args.all_eyes:
-            split = {"train": list(eyes), "validation": []}
-        else:
-            split = split_by_eye(list(eyes), seed=args.seed)
-        sides = f"{len(split['train'])} images to train, {len(split['validation'])} to validate"
-        held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
-        print(f"split by eye: {sides} ({held_out})")
-        with claim(args.files):
-            state = train_on(args, split)
-        finished = state is not None
-        if finished:
-            conclude(args, state)
-    if not finished:
-        again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
-        print(f"stopped, all steps are kept; go on with: {again}", file=sys.stderr)
-        return 130
-    return 0
+        split = split_by_eye(list(eyes), seed=args.seed)
+    sides = f"{len(split['train'])} images to train, {len(split['validation'])} to validate"
+    held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
+    print(f"split by eye: {sides} ({held_out})")
+    with claim(args.files) if distributed.is_main() else contextlib.nullcontext():
+        state = train_on(args, split)
+    if state is None:
+        return False
+    conclude(args, state)
+    return True
 
 
 def train(
@@ -428,22 +464,37 @@ def begin(
     state = Training(settings, split, model, average, optimizer)
     if args.resume:
         state.restore(args.files / "last.pth")
-        if state.history:
+    elif args.minutes:
+        state.settings |= fit_to_minutes(model, training, validation, settings)
+        print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
+    distributed.check_same([state.settings, split, len(state.history), state.losses])
+    if distributed.is_main():
+        if not args.resume:
+            set_aside(args.files)
+        elif state.history:
             write_history(args.files, state.history)  # a kill may have come between last.pth and this
-    else:
-        if args.minutes:
-            state.settings |= fit_to_minutes(model, training, validation, settings)
-            print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
-        set_aside(args.files)
-    with atomic(args.files / "split.json") as temporary:
-        temporary.write_text(json.dumps(split, indent=1) + "\n")
+        with atomic(args.files / "split.json") as temporary:
+            temporary.write_text(json.dumps(split, indent=1) + "\n")
     state.start = time.time()
     return state
 
 
+def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:
+    """This process's share of all batches, with `batch_size` crops over all processes, after `done` crops."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        crops,
+        batch_size=batch_size // distributed.world_size(),
+        sampler=distributed.share(range(done, len(crops))),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=ignore_signals,
+    )
+
+
 def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], validation: Sequence[Eye]) -> bool:
     """Train to the last epoch and write the checkpoints; False if it was asked to stop before."""
-    import torch
     from tqdm import tqdm
 
     settings, batch_size = state.settings, state.settings["batch_size"]
@@ -451,16 +502,11 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     total = settings["epochs"] * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
     crops = Crops(training, settings["crop"], settings["seed"], total * batch_size)
-    loader = torch.utils.data.DataLoader(
-        crops,
-        batch_size=batch_size,
-        sampler=range(done * batch_size, len(crops)),
-        num_workers=args.workers,
-        pin_memory=next(state.model.parameters()).is_cuda,
-        worker_init_fn=ignore_signals,
-    )
-    batches = iter(loader)
-    with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=None) as bar:
+    pin = next(state.model.parameters()).is_cuda
+    batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
+    network = distributed.wrap(state.model)
+    silent = None if distributed.is_main() else True  # None: only where the output is no terminal
+    with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=silent) as bar:
 
         def report(loss: float) -> None:
             best = f"{state.best:.4f}" if state.best >= 0 else "-"
@@ -472,7 +518,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
             rates = [one_cycle(step / total, settings["lr"]) for step in range(first, first + epoch_steps)]
             try:
                 train_one_epoch(
-                    *(state.model, state.average, batches, state.optimizer, rates),
+                    *(network, state.average, batches, state.optimizer, rates),
                     *(state.losses, settings["dice"], stop, report),
                 )
             except FloatingPointError as error:
@@ -484,8 +530,11 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
                     f"{rates[step - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
                     "the checkpoints are as they were; train with a lower --lr"
                 ) from None
+            for averaged in (state.model, state.averaged):
+                distributed.average_buffers(averaged)
             if len(state.losses) < epoch_steps:
-                state.save_last(args.files / "last.pth")
+                if distributed.is_main():
+                    state.save_last(args.files / "last.pth")
                 return False
             end_epoch(state, args.files, training, validation, rates[-1], bar)
     return True
@@ -502,8 +551,13 @@ def end_epoch(
     state.history.append({**row, "seconds": state.elapsed()})
     state.losses = []
     is_best = state.best > best
-    if is_best or (not validation and epoch == state.settings["epochs"]):
-        threshold = row["threshold"] if validation else expected_threshold(state.averaged, training)
+    is_kept = is_best or (not validation and epoch == state.settings["epochs"])
+    threshold = row.get("threshold")
+    if is_kept and not validation:
+        threshold = expected_threshold(state.averaged, training)
+    if not distributed.is_main():
+        return
+    if is_kept:
         state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
     state.save_last(files / "last.pth")
     try:

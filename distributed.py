@@ -1,0 +1,246 @@
+"""Several processes that train one network, on several GPUs or machines: PyTorch's distributed data parallel.
+
+torchrun starts the processes and numbers them: rank 0 to world size - 1. Each takes its share of every batch,
+and their gradients are averaged. Without torchrun there is one process, and nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from utils import UserError, pick_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+T = TypeVar("T")
+
+# A process that is killed closes its connections, and the others know at once. These are for one that hangs, or
+# a machine that loses its power; rank 0 may write to a slow disk meanwhile, which no GPU waits for.
+PATIENCE = datetime.timedelta(minutes=5)
+PATIENCE_OF_GPUS = datetime.timedelta(seconds=45)
+
+
+class Ended(Exception):
+    """torchrun ends this process, as it does with all when one has died."""
+
+
+def world_size() -> int:
+    """How many processes train together; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0 up."""
+    return int(os.environ["RANK"]) if world_size() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return rank() == 0
+
+
+def restarted() -> bool:
+    """Whether torchrun, given --max-restarts, has started all processes again because one had died."""
+    return world_size() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def launcher() -> list[str]:
+    """The words before the script's name in a command that starts it as this one was started."""
+    if world_size() == 1:
+        return ["python"]
+    on_node = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    nodes = [f"--nnodes={world_size() // on_node}", "..."] if on_node < world_size() else []
+    return ["torchrun", *nodes, f"--nproc-per-node={on_node}"]
+
+
+def own_device(name: str) -> torch.device:
+    """As `pick_device`, but with several processes each has a GPU of its own.
+
+    Raises:
+        UserError: the device is not there, or cannot be shared.
+    """
+    if world_size() == 1:
+        return pick_device(name)
+    import torch
+
+    if name == "auto" and not torch.cuda.is_available():
+        name = "cpu"  # not mps: there is only one
+    device = pick_device(name)
+    if device.type == "mps" or device.index is not None:
+        raise UserError(f"--device {name}: torchrun gives each process a device of its own; use cuda or cpu")
+    if device.type == "cuda":
+        own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= there:
+            raise UserError(f"torchrun --nproc-per-node: more processes than GPUs; there are {there} here")
+        device = torch.device("cuda", own)
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def group(files: Path, again: str) -> Iterator[None]:
+    """Join the other processes; rank 0 alone prints.
+
+    The first process that fails says why. The others cannot go on without it, and end without a word.
+
+    Args:
+        files: where the checkpoints are, for the line to print when a process has died.
+        again: the command that goes on from them.
+
+    Raises:
+        UserError: another process has died or cannot be reached.
+    """
+    if world_size() == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_gloo_available()):
+        raise UserError("this build of torch cannot train in several processes; start without torchrun")
+    store = None
+    signal.signal(signal.SIGTERM, end)
+    try:
+        store, *_ = next(dist.rendezvous("env://"))
+        # on the CPU, also beside GPUs: unlike nccl, gloo knows at once that a process is gone
+        own_store = dist.PrefixStore("train", store)
+        dist.init_process_group("gloo", store=own_store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+        with (
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(sys.stdout if is_main() else nowhere),
+        ):
+            yield
+        dist.destroy_process_group()
+    except (Exception, KeyboardInterrupt) as error:
+        # torchrun sends it as soon as one process has ended; there is still something to say
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not fails_first(store):
+            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
+        if not is_lost(error):
+            raise
+        last = files / "last.pth"
+        goes_on = f"{last} is as it was written last; go on with: {again}"
+        raise UserError(
+            "another process of this training died, was ended or cannot be reached; "
+            + (goes_on if last.exists() else "no epoch was finished; start again")
+        ) from None
+
+
+def end(*_: object) -> None:
+    """What SIGTERM does where the training does not handle it."""
+    raise Ended
+
+
+def fails_first(store: torch.distributed.Store | None) -> bool:
+    """Whether this process is the first of all to fail."""
+    try:
+        return store is None or store.add("failed", 1) == 1
+    except Exception:  # the machine that holds the store is gone: better say it twice than never
+        return True
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process cannot be reached; gloo has no class of its own for that."""
+    import torch.distributed as dist
+
+    signs = ("gloo/", "NCCL")
+    of_torch = isinstance(error, dist.DistError) or any(sign in str(error) for sign in signs)
+    return isinstance(error, Ended) or (isinstance(error, RuntimeError) and of_torch)
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """The items that this process works on: every n-th of them, with n processes."""
+    return items[rank() :: world_size()]
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of this tensor over all processes, the same in each; x itself if there is only one.
+
+    A loss computed from sums is that of all processes' shares together. Each process computes it and sends back
+    the same gradient, and DistributedDataParallel then takes the mean of the processes; their sum would be
+    right, hence the factor in `backward`.
+    """
+    if world_size() == 1:
+        return x
+    import torch
+
+    class Total(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            copy = x.detach().cpu().clone()
+            torch.distributed.all_reduce(copy)
+            return copy.to(x.device)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return gradient * world_size()
+
+    return Total.apply(x)
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is set in any process."""
+    import torch
+
+    return flag if world_size() == 1 else bool(total(torch.tensor(int(flag))))
+
+
+def from_main(value: T) -> T:
+    """The value that rank 0 has."""
+    if world_size() == 1:
+        return value
+    import torch
+
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def check_same(value: object) -> None:
+    """Raise UserError if this process begins with another value than rank 0."""
+    if from_main(value) != value:
+        raise UserError(
+            f"process {rank()} has other flags, eyes or another last.pth than process 0; start all nodes with "
+            "the same command, the same data, and one folder --files that all of them see"
+        )
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """The network for forward and backward passes in training: averages the gradients of all processes.
+
+    Its parameters and buffers are those of `model`, under other names. On GPUs batch normalisation takes its
+    statistics from the whole batch, which torch does not offer on a CPU: there from the process's own share.
+    """
+    if world_size() == 1:
+        return model
+    import torch
+
+    processes = None
+    if next(model.parameters()).is_cuda:
+        processes = torch.distributed.new_group(backend="nccl", timeout=PATIENCE_OF_GPUS)
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model, processes)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, process_group=processes)
+    # training does not read the running statistics, so `average_buffers` is in time; the argument of this name
+    # is deprecated, and the new one unknown to older torch
+    wrapped.broadcast_buffers = False
+    return wrapped
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Replace the running statistics of batch normalisation by their mean over the processes.
+
+    They are linear in the statistics of the steps, so this is what the mean at every step would have given.
+    """
+    if world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(total(buffer) / world_size())

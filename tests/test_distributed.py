@@ -1,0 +1,368 @@
+"""Two processes train as one would; one that dies ends them all; `--resume` goes on with any number."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_script
+
+import augment
+import distributed
+import train
+import utils
+from checkpoint import load_checkpoint
+from data import Crops, read_eyes
+from demo import write_drive
+from model import UNet
+from muon import Muon
+from utils import UserError
+
+dist = torch.distributed
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, and no fork"),
+    pytest.mark.skipif(
+        not (dist.is_available() and dist.is_gloo_available()), reason="this build of torch has no gloo"
+    ),
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=4", "--device=cpu"]
+EPOCHS = 30
+SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=12", "--ema=0.9"]
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """new_data of three eyes: three copies validate, which two processes cannot share equally."""
+    folder = tmp_path_factory.mktemp("eyes")
+    write_drive(folder / "DRIVE", train=3, test=1, height=72, width=68)
+    run_script(augment.main, "--drive", folder / "DRIVE", "--out", folder / "new_data")
+    return folder / "new_data"
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+# Processes as torchrun starts them, but forked off one that has imported everything, and so without the seconds
+# that each import of torch takes.
+
+
+class Ranks:
+    """Two processes that run `work(*arguments)`, each with its rank in the environment."""
+
+    context = multiprocessing.get_context("forkserver") if os.name != "nt" else None
+
+    def __init__(self, folder: Path, work: Callable[..., None], *arguments: object) -> None:
+        self.context.set_forkserver_preload(["test_distributed", "sklearn.model_selection", "torch._dynamo"])
+        # torchrun's own process holds this store, so that it outlives the processes it starts
+        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        shared = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+        }
+        self.logs = [folder / f"rank{rank}.txt" for rank in range(2)]
+        self.processes = []
+        for rank, log in enumerate(self.logs):
+            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            process = self.context.Process(target=as_rank, args=(environment, log, work, arguments))
+            process.start()
+            self.processes.append(process)
+
+    def finish(self) -> tuple[list[int], list[str]]:
+        """Wait for the end of both; their statuses and what they said."""
+        until = time.time() + 60
+        try:
+            for process in self.processes:
+                process.join(until - time.time())
+            return [process.exitcode for process in self.processes], [log.read_text() for log in self.logs]
+        finally:
+            for process in self.processes:
+                process.kill()
+
+
+def as_rank(environment: dict[str, str], log: Path, work: Callable[..., None], arguments: tuple) -> None:
+    """What a process does: its words go to a file."""
+    with log.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    work(*arguments)
+
+
+def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
+    """What `python train.py` does, in rank 1 with more arguments."""
+    sys.argv = ["train.py", *arguments, *(of_rank_1 if distributed.rank() else [])]
+    utils.run(train.main)
+
+
+# What two processes compute
+
+
+def first_batch(eyes: Path) -> Crops:
+    return Crops(read_eyes(eyes / "train", labels=True), 32, 5, 8)
+
+
+def new_network() -> UNet:
+    """A network that differs from the initial one, with running statistics, in evaluation mode."""
+    torch.manual_seed(3)
+    model = UNet(width=4, depth=1)
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(2, 3, 32, 32))
+    return model.eval()
+
+
+def gradients(eyes: Path, dice: float) -> tuple[dict[str, torch.Tensor], float]:
+    """Gradients of the first batch's loss with batch normalisation in evaluation mode, and the loss."""
+    model = new_network()
+    network = distributed.wrap(model)
+    images, masks, fovs = next(iter(train.load(first_batch(eyes), 8)))
+    loss = train.vessel_loss(network(images), masks, fovs, dice)
+    loss.backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}, loss.item()
+
+
+def compute(eyes: Path, out: Path) -> None:
+    """Write what this process finds in several computations that the processes share."""
+    rank, found = distributed.rank(), {}
+    with distributed.group(out, ""):
+        _, _, fovs = next(iter(train.load(first_batch(eyes), 8)))
+        found["pixels"] = int(fovs.sum())
+        for dice in (0.0, 0.5):
+            found[f"gradients {dice}"], found[f"loss {dice}"] = gradients(eyes, dice)
+        labelled = read_eyes(eyes / "train", labels=True)
+        found["scores"] = train.evaluate(new_network(), labelled[:3])
+        found["one eye"] = train.evaluate(new_network(), labelled[:1])
+        found["threshold"] = train.expected_threshold(new_network(), labelled)
+        found["any"] = [distributed.any_of(rank == 1), distributed.any_of(False)]
+        model = UNet(width=2, depth=1).train()
+        network = distributed.wrap(model)
+        torch.manual_seed(rank)
+        for _ in range(2):
+            network(torch.randn(2, 3, 8, 8))
+        found["own buffers"] = copy.deepcopy(dict(model.named_buffers()))
+        distributed.average_buffers(model)
+        found["buffers"] = dict(model.named_buffers())
+        try:
+            distributed.check_same(["equal but for one", rank])
+        except UserError as error:
+            found["differs"] = str(error)
+    torch.save(found, out / f"rank{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def computed(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes found."""
+    folder = tmp_path_factory.mktemp("computed")
+    statuses, said = Ranks(folder, compute, eyes, folder).finish()
+    assert statuses == [0, 0], said
+    return [load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("dice", [0.0, 0.5])
+def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
+    eyes: Path, computed: list[dict], dice: float
+) -> None:
+    alone, loss = gradients(eyes, dice)
+    assert computed[0]["pixels"] != computed[1]["pixels"], "equal shares would hide a wrong mean"
+    largest = max(gradient.abs().max() for gradient in alone.values())
+    assert largest > 0.01
+    for found in computed:
+        assert found[f"loss {dice}"] == pytest.approx(loss, abs=1e-6)
+        for name, gradient in alone.items():
+            assert (found[f"gradients {dice}"][name] - gradient).abs().max() < 1e-5, name
+    first, second = (found[f"gradients {dice}"] for found in computed)
+    assert all(torch.equal(first[name], second[name]) for name in alone)
+
+
+def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes: Path, computed: list[dict]) -> None:
+    labelled = read_eyes(eyes / "train", labels=True)
+    for found in computed:
+        assert found["scores"] == train.evaluate(new_network(), labelled[:3])
+        assert found["one eye"] == train.evaluate(new_network(), labelled[:1])
+        assert found["threshold"] == train.expected_threshold(new_network(), labelled)
+
+
+def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> None:
+    for name, mean in computed[0]["buffers"].items():
+        assert torch.equal(mean, computed[1]["buffers"][name])
+        own = [found["own buffers"][name] for found in computed]
+        assert name.endswith("num_batches_tracked") or not torch.equal(*own)
+        assert torch.allclose(mean.double(), (own[0] + own[1]).double() / 2)
+
+
+def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(computed: list[dict]) -> None:
+    for found in computed:
+        assert found["any"] == [True, False]
+    assert "differs" not in computed[0]
+    assert "process 1 has other flags, eyes or another last.pth than process 0" in computed[1]["differs"]
+
+
+# What users see
+
+
+@pytest.mark.parametrize(
+    ("arguments", "of_rank_1", "line"),
+    [
+        (["--batch-size=3"], [], r"--batch-size 3: cannot be dealt out to 2 processes; give a multiple"),
+        (["--folds=2"], [], r"--folds: start it without torchrun; .*"),
+        (["--device=cpu:0"], [], r"--device cpu:0: torchrun gives each process a device of its own; .*"),
+        ([], ["--data=nowhere"], r"nowhere/train/image: no images; write them with: python augment\.py"),
+        ([], ["--seed=7"], r"process 1 has other flags, eyes or another last\.pth than process 0; .*"),
+    ],
+)
+def test_an_error_of_one_or_of_both_ends_both_with_one_line(
+    eyes: Path, tmp_path: Path, arguments: list[str], of_rank_1: list[str], line: str
+) -> None:
+    files = tmp_path / "files"
+    given = [f"--data={eyes}", f"--files={files}", *SHORT, *arguments]
+    started = time.time()
+    statuses, said = Ranks(tmp_path, run_train, given, of_rank_1).finish()
+    assert statuses == [2, 2], said
+    assert time.time() - started < 60
+    errors = [text for text in "".join(said).splitlines() if not text.startswith(("device:", "split by eye:"))]
+    assert len(errors) == 1, said
+    assert re.fullmatch(rf"train\.py: {line}", errors[0])
+    assert not files.exists() or not list(files.iterdir())
+
+
+def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
+    eyes: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "files"
+    given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.05"]
+    statuses, said = Ranks(tmp_path, run_train, given, []).finish()
+    assert statuses == [0, 0], said
+    assert "device: cpu" in said[0] and "in each of 2 processes" in said[0]
+    assert "fit into 0.05 minutes" in said[0] and "next: python test.py" in said[0]
+    assert said[1] == ""
+    last = load(files / "last.pth")
+    assert len(last["history"]) == last["settings"]["epochs"]
+    names = ["checkpoint.pth", "curves.png", "history.csv", "last.pth", "preview.png", "split.json"]
+    assert sorted(path.name for path in files.iterdir()) == names
+    model, _ = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
+    assert not [name for name in model.state_dict() if name.startswith("module")]
+
+
+# torchrun itself
+
+
+@contextlib.contextmanager
+def torchrun(eyes: Path, files: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a training in two processes as users start it, which torchrun starts again if one of them dies."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    script = [ROOT / "train.py", f"--data={eyes}", f"--files={files}", *SHORT, *more]
+    command = list(map(str, [*launcher, "--max-restarts=1", *script]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()  # it ends those that it started
+        process.communicate()
+
+
+def epochs_done(files: Path) -> int:
+    path = files / "last.pth"
+    return len(load(path)["history"]) if path.exists() else 0
+
+
+def wait_for_epoch(files: Path, epoch: int) -> None:
+    """Wait until the training has done so many epochs."""
+    until = time.time() + 300
+    while epochs_done(files) < epoch:
+        assert time.time() < until, f"epoch {epoch} never came"
+        time.sleep(0.02)
+
+
+def pid_of_rank(rank: int, files: Path, process: subprocess.Popen[str]) -> int:
+    """The process of rank 0, which holds the folder, or the other one that torchrun started."""
+    main = int((files / ".lock").read_text())
+    if rank == 0:
+        return main
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    started = [int(pid) for pid, parent, args in rows if int(parent) == process.pid and "train.py" in args]
+    (other,) = set(started) - {main}
+    return other
+
+
+def test_a_killed_process_ends_all_and_any_number_goes_on(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, "--files", tmp_path, *SHORT]
+
+    # one process, stopped in the middle of the second epoch
+    steps, update = iter(range(1000)), Muon.step
+
+    def interrupted(self: Muon, *rest: object) -> None:
+        if next(steps) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        update(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Muon, "step", interrupted)
+        assert run_script(train.main, *arguments) == 130
+    assert len(load(tmp_path / "last.pth")["losses"]) == 2
+
+    # two go on; when one is killed, torchrun starts both again, and when another is, it gives up
+    lost = "another process of this training died, was ended or cannot be reached; "
+    again = r"torchrun --nproc-per-node=2 .*train\.py .*--resume"
+    with torchrun(eyes, tmp_path, "--resume") as process:
+        for rank in (0, 1):
+            wait_for_epoch(tmp_path, epochs_done(tmp_path) + 1)
+            os.kill(pid_of_rank(rank, tmp_path, process), signal.SIGKILL)
+            killed = time.time()
+        _, errors = process.communicate(timeout=90)
+        assert time.time() - killed < 60
+        assert process.returncode != 0
+    lines = [line for line in errors.splitlines() if line.startswith("train.py: ")]
+    assert len(lines) == 2, errors
+    for line in lines:
+        assert re.search(rf"{lost}.*last\.pth is as it was written last; go on with: {again}$", line)
+    assert errors.count("Traceback (most") == 1, "torchrun's own, and none of the script"
+    done = epochs_done(tmp_path)
+    assert 3 <= done < EPOCHS
+    assert not list(tmp_path.glob(".*")), "neither lock nor temporary files remain"
+
+    # two go on, until Ctrl-C
+    ranks = Ranks(tmp_path, run_train, [*map(str, arguments), "--resume"], [])
+    wait_for_epoch(tmp_path, done + 1)
+    for process in ranks.processes:
+        os.kill(process.pid, signal.SIGINT)
+    statuses, said = ranks.finish()
+    assert statuses == [130, 130], said
+    assert re.search(rf"stopped, all steps are kept; go on with: {again}\n$", said[0])
+    assert said[1] == ""
+
+    # and one process to the end
+    done = epochs_done(tmp_path)
+    assert done < EPOCHS
+    assert run_script(train.main, *arguments, "--resume") == 0
+    last = load(tmp_path / "last.pth")
+    assert [row["epoch"] for row in last["history"]] == list(range(1, EPOCHS + 1))
+    assert not (tmp_path / "earlier").exists()
+    rates = [row["learning_rate"] for row in last["history"]]
+    total = 3 * EPOCHS
+    assert rates == [train.one_cycle((3 * epoch - 1) / total, 0.02) for epoch in range(1, EPOCHS + 1)]
+    load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
