@@ -6,6 +6,7 @@ and their gradients are averaged. Without torchrun there is one process, and not
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -48,9 +49,9 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def restarted() -> bool:
-    """Whether torchrun, given --max-restarts, has started all processes again because one had died."""
-    return world_size() > 1 and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def restarts() -> int:
+    """How often torchrun, given --max-restarts, has started all processes again because one had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) if world_size() > 1 else 0
 
 
 def launcher() -> list[str]:
@@ -110,9 +111,10 @@ def group(files: Path, again: str) -> Iterator[None]:
     signal.signal(signal.SIGTERM, end)
     try:
         store, *_ = next(dist.rendezvous("env://"))
+        # the store outlives the processes: those of an earlier start may have left their addresses there
+        store = dist.PrefixStore(f"train{restarts()}", store)
         # on the CPU, also beside GPUs: unlike nccl, gloo knows at once that a process is gone
-        own_store = dist.PrefixStore("train", store)
-        dist.init_process_group("gloo", store=own_store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+        dist.init_process_group("gloo", store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
         with (
             Path(os.devnull).open("w") as nowhere,
             contextlib.redirect_stdout(sys.stdout if is_main() else nowhere),
@@ -122,8 +124,10 @@ def group(files: Path, again: str) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         # torchrun sends it as soon as one process has ended; there is still something to say
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        status = 130 if isinstance(error, KeyboardInterrupt) else 2
+        atexit.register(os._exit, status)  # to leave a group that has lost a process in order can take forever
         if not fails_first(store):
-            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
+            raise SystemExit(status) from None
         if not is_lost(error):
             raise
         last = files / "last.pth"
@@ -205,11 +209,11 @@ def from_main(value: T) -> T:
 
 
 def check_same(value: object) -> None:
-    """Raise UserError if this process begins with another value than rank 0."""
-    if from_main(value) != value:
+    """Raise UserError, in all processes, unless all begin with the same value."""
+    if any_of(from_main(value) != value):
         raise UserError(
-            f"process {rank()} has other flags, eyes or another last.pth than process 0; start all nodes with "
-            "the same command, the same data, and one folder --files that all of them see"
+            "the processes have different flags, eyes, or last.pth; start all nodes with the same command, the "
+            "same data, and one folder --files that all of them see"
         )
 
 

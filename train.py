@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument("--crops", type=positive, default=640, help="random crops an epoch")
     recipe.add_argument("--minutes", type=float, help="choose EPOCHS and CROPS so that it takes this long")
     recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
-    recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step")
+    recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step, over all processes")
     recipe.add_argument("--crop", type=positive, default=256, help="pixels of a crop each way")
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
     recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
@@ -366,7 +366,7 @@ def fit_to_minutes(
 
 def main() -> int:
     args = parse_args()
-    if distributed.restarted() and (args.files / "last.pth").exists():
+    if distributed.restarts() and (args.files / "last.pth").exists():
         args.resume = True
     again = [*distributed.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
     with distributed.group(args.files, shlex.join(again)):
