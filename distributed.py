@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import datetime
 import os
 import signal
@@ -220,8 +221,8 @@ def check_same(value: object) -> None:
 def wrap(model: nn.Module) -> nn.Module:
     """The network for forward and backward passes in training: averages the gradients of all processes.
 
-    Its parameters and buffers are those of `model`, under other names. On GPUs batch normalisation takes its
-    statistics from the whole batch, which torch does not offer on a CPU: there from the process's own share.
+    Its parameters and buffers are those of `model`. On GPUs batch normalisation takes its statistics from the
+    whole batch, which torch does not offer on a CPU: there from the process's own share.
     """
     if world_size() == 1:
         return model
@@ -230,12 +231,23 @@ def wrap(model: nn.Module) -> nn.Module:
     processes = None
     if next(model.parameters()).is_cuda:
         processes = torch.distributed.new_group(backend="nccl", timeout=PATIENCE_OF_GPUS)
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model, processes)
+        model = synchronize(model, processes)
     wrapped = torch.nn.parallel.DistributedDataParallel(model, process_group=processes)
     # training does not read the running statistics, so `average_buffers` is in time; the argument of this name
     # is deprecated, and the new one unknown to older torch
     wrapped.broadcast_buffers = False
     return wrapped
+
+
+def synchronize(model: nn.Module, processes: torch.distributed.ProcessGroup | None) -> nn.Module:
+    """A network with synchronised batch normalisation that has the parameters and buffers of `model` itself.
+
+    `model` stays as it is: it can be copied, and predicts without the other processes.
+    """
+    import torch
+
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return torch.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model, tensors), processes)
 
 
 def average_buffers(model: nn.Module) -> None:

@@ -366,9 +366,9 @@ def fit_to_minutes(
 
 def main() -> int:
     args = parse_args()
+    again = [*distributed.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
     if distributed.restarts() and (args.files / "last.pth").exists():
         args.resume = True
-    again = [*distributed.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
     with distributed.group(args.files, shlex.join(again)):
         finished = run_training(args)
     if not finished:

@@ -39,7 +39,7 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=4", "--device=cpu"]
-EPOCHS = 30
+EPOCHS = 24
 SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=12", "--ema=0.9"]
 
 
@@ -207,6 +207,17 @@ def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> Non
         own = [found["own buffers"][name] for found in computed]
         assert name.endswith("num_batches_tracked") or not torch.equal(*own)
         assert torch.allclose(mean.double(), (own[0] + own[1]).double() / 2)
+
+
+def test_synchronised_batch_normalisation_shares_what_it_learns_with_a_network_that_stays_as_it_is() -> None:
+    model = UNet(width=2, depth=1)
+    synchronised = distributed.synchronize(model, None)
+    kinds = [type(module) for module in synchronised.modules()]
+    assert kinds.count(torch.nn.SyncBatchNorm) == 6 and torch.nn.BatchNorm2d not in kinds
+    assert torch.nn.SyncBatchNorm not in map(type, model.modules())
+    tensors = [dict(part.state_dict(keep_vars=True)) for part in (model, synchronised)]
+    assert list(tensors[0]) == list(tensors[1])
+    assert all(tensors[0][name] is tensors[1][name] for name in tensors[0])
 
 
 def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(computed: list[dict]) -> None:
