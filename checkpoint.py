@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim.swa_utils import AveragedModel
 
-    from model import UNet
+    from model import ResUNet, UNet
 
-FORMAT = 1  # raise it when an older program could no longer read a newer file
+FORMAT = 2  # raise it when an older program could no longer read a newer file
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -36,7 +36,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet, dict[str, Any]]:
+def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, dict[str, Any]]:
     """Rebuild the network from a checkpoint alone, in evaluation mode on `device`.
 
     The file may come from a stranger: it cannot run code, nor make the program use more memory than the
@@ -98,19 +98,24 @@ def read_archive(path: Path) -> Any:
         raise UserError(f"{path}: not a readable checkpoint ({reason}); copy or train it anew") from None
 
 
-def build(path: Path, config: Any, weights: Any) -> UNet:
+def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
     """The network of these settings with these weights, both not to be trusted; see `load_checkpoint`."""
     import torch
 
-    from model import UNet
+    from model import NETWORKS
 
-    valid = isinstance(config, dict) and all(type(v) is int and 1 <= v <= 4096 for v in config.values())
     try:
-        if not valid or config["in_channels"] != 3 or config["out_channels"] != 1 or config["depth"] > 10:
+        if not isinstance(config, dict):
+            raise TypeError
+        settings = dict(config)
+        network = NETWORKS[settings.pop("name", "unet")]  # files of format 1 do not name it
+        if not all(type(value) is int and 1 <= value <= 4096 for value in settings.values()):
+            raise ValueError
+        if settings["in_channels"] != 3 or settings["out_channels"] != 1 or settings["depth"] > 10:
             raise ValueError
         # shapes without memory: absurd settings cost nothing before the file bears them out
         with torch.device("meta"):
-            model = UNet(**config)
+            model = network(**settings)
     except (TypeError, ValueError, KeyError, RuntimeError):
         raise UserError(f"{path}: its settings {config!r:.120} are no network's of this program") from None
 

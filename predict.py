@@ -98,7 +98,7 @@ def segment(
     device = next(model.parameters()).device
     mean, std = statistics(photograph, fov)
     probability = np.zeros(fov.shape, np.float32)
-    for tile, around, inner in tiles(fov.shape, model.config["depth"]):
+    for tile, around, inner in tiles(fov.shape, model.grid, model.margin):
         if not fov[tile].any():
             continue
         image = normalize(photograph[around], fov[around], mean, std)
@@ -108,16 +108,19 @@ def segment(
     return probability * (fov > 0)
 
 
-def tiles(shape: tuple[int, int], depth: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
-    """Cut (H, W) into tiles that a U-Net of this depth predicts as it would predict the whole.
+def tiles(shape: tuple[int, int], grid: int, margin: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
+    """Cut (H, W) into tiles that a network predicts as it would predict the whole.
+
+    Args:
+        shape: H and W.
+        grid: pixels of the squares that the network pools.
+        margin: pixels that it must see around a tile, a multiple of `grid`.
 
     Yields:
         The tile's place in the whole, the place of the tile with what the network must see around it, and
         the tile's place in that.
     """
-    # a pixel depends on at most 7 * 2^depth pixels each way
-    grid, margin = 2**depth, 8 * 2**depth
-    step = max(TILE - 2 * margin, grid)
+    step = max(TILE - 2 * margin, margin)  # a tile much smaller than its margin would waste the work
 
     def cut(length: int) -> list[tuple[slice, slice, slice]]:
         if length <= TILE:

@@ -58,6 +58,10 @@ def parse_args() -> argparse.Namespace:
     folders.add_argument("--files", type=Path, default=Path("files"), help="checkpoints and history")
     folders.add_argument("--resume", action="store_true", help="go on from FILES/last.pth, same settings")
     network = parser.add_argument_group("network")
+    network.add_argument(
+        "--model", choices=("unet", "resunet"), default="unet", help="resunet: a ResNet-34 as the encoder"
+    )
+    network.add_argument("--pretrained", action="store_true", help="resunet: start with ImageNet's weights")
     network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 64, CPU 16)")
     network.add_argument("--depth", type=positive, help="how often it halves (default: GPU 4, CPU 3)")
     recipe = parser.add_argument_group("recipe")
@@ -95,6 +99,10 @@ def parse_args() -> argparse.Namespace:
         args.lr = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
     if args.fold is not None and args.folds is None:
         parser.error("--fold: give --folds as well")
+    if args.pretrained and args.model != "resunet":
+        parser.error("--pretrained: there are weights for --model resunet only")
+    if args.model == "resunet" and (args.depth or 1) > 5:
+        parser.error(f"--depth {args.depth}: a ResNet-34 halves 5 times at most")
     for name, good in {
         "folds": args.folds is None or args.folds >= 2,
         "fold": args.fold is None or 0 <= min(args.fold) <= max(args.fold) < args.folds,
@@ -316,7 +324,7 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     if args.workers is None:
         args.workers = 4 if gpu else 0
     recipe = ("epochs", "crops", "minutes", "batch_size", "crop", "optimizer", "lr", "dice", "ema", "seed")
-    return {name: getattr(args, name) for name in ("width", "depth", *recipe)}
+    return {name: getattr(args, name) for name in ("model", "pretrained", "width", "depth", *recipe)}
 
 
 def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
@@ -453,10 +461,13 @@ def begin(
     import torch
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    from model import UNet
+    from model import NETWORKS
 
     seed_everything(args.seed)
-    model = UNet(width=args.width, depth=args.depth).to(device, memory_format=torch.channels_last)
+    model = NETWORKS[args.model](width=args.width, depth=args.depth)
+    if args.pretrained and not args.resume:
+        model.load_imagenet()
+    model = model.to(device, memory_format=torch.channels_last)
     average = None
     if args.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)

@@ -18,8 +18,8 @@ import torch
 from conftest import TINY, run_script
 
 import train
-from checkpoint import load_checkpoint, save_checkpoint
-from model import UNet
+from checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from model import ResUNet, UNet
 from muon import Muon
 from utils import UserError
 
@@ -123,7 +123,7 @@ BAD = {
     "another program's weights": (other_network, "another program, not a checkpoint of train.py"),
     "no format": (edited(format=None), "another program"),
     "no weights": (edited(weights=None), "another program"),
-    "a newer format": (edited(format=2), r"written by a newer version .*git pull"),
+    "a newer format": (edited(format=FORMAT + 1), r"written by a newer version .*git pull"),
     "a format of text": (edited(format="1"), "no valid format number"),
     "a negative format": (edited(format=-1), "no valid format number"),
     "a tensor missing": (weights(classifier__bias=None), r"1 missing, such as 'classifier\.bias'"),
@@ -157,6 +157,11 @@ BAD = {
     "a setting unheard of": (settings(colour=1), "its settings .* are no network's"),
     "settings in a list": (edited(model=[4, 2]), "its settings .* are no network's"),
     "other channels": (settings(in_channels=5), "its settings .* are no network's"),
+    "settings in pairs": (edited(model=list(fresh()["model"].items())), "its settings .* are no network's"),
+    "a network unheard of": (settings(name="vgg"), "its settings .* are no network's"),
+    "a network's name in a list": (settings(name=["unet"]), "its settings .* are no network's"),
+    "the weights of another network": (settings(name="resunet"), "its weights do not fit .* missing"),
+    "a ResNet deeper than it is": (settings(name="resunet", depth=6), "its settings .* are no network's"),
     "a threshold of text": (edited(threshold="half"), "its threshold is 'half'"),
     "a threshold of 2": (edited(threshold=2.0), "its threshold is 2.0"),
     "a threshold of NaN": (edited(threshold=float("nan")), "its threshold is nan"),
@@ -282,14 +287,24 @@ def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(
     assert sorted(stepped) == sorted(map(id, model.parameters()))
 
 
-def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
-    content = fresh()
+@pytest.mark.parametrize("kind", [UNet, ResUNet])
+def test_what_is_saved_is_loaded_bit_for_bit(kind: type[UNet | ResUNet], tmp_path: Path) -> None:
+    network = kind(width=4, depth=2)
+    content = {**fresh(), "model": network.config, "weights": dict(network.state_dict())}
     save_checkpoint(tmp_path / "good.pth", content)
     model, loaded = load_checkpoint(tmp_path / "good.pth", CPU)
     for name, weight in content["weights"].items():
         assert torch.equal(weight, model.state_dict()[name]) and torch.equal(weight, loaded["weights"][name])
     assert loaded["threshold"] == 0.5
     assert not model.training
+
+
+def test_a_checkpoint_that_names_no_network_is_a_unet(tmp_path: Path) -> None:
+    content = fresh()
+    del content["model"]["name"]
+    torch.save(content, tmp_path / "old.pth")  # as programs before format 2 wrote it
+    model, _ = load_checkpoint(tmp_path / "old.pth", CPU)
+    assert type(model) is UNet
 
 
 def test_the_table_of_promises_counts_the_checkpoints_as_they_are() -> None:

@@ -417,5 +417,5 @@ def test_networks_of_different_depth_see_the_same_tiles(
     monkeypatch.setattr(utils, "has_bfloat16", lambda device: False)  # its rounding would hide seams
     whole = predict.segment(model, photograph, fov)
     monkeypatch.setattr(predict, "TILE", 110)
-    assert len(list(predict.tiles(fov.shape, 2))) > 4
+    assert len(list(predict.tiles(fov.shape, model.grid, model.margin))) > 4
     assert np.abs(predict.segment(model, photograph, fov) - whole).max() < 1e-4

@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet34
 
 import metrics
 import utils
 from checkpoint import load_checkpoint
 from demo import draw_eye
-from model import UNet, UpConv, fold_batch_norm, predict
+from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm, predict
 from predict import segment
 from train import vessel_loss
-from utils import has_bfloat16
+from utils import UserError, has_bfloat16
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
-    ("settings", "parameters"),
-    [({}, 31_037_633), ({"width": 16, "depth": 3}, 482_737), ({"width": 8, "depth": 2}, 29_625)],
+    ("kind", "settings", "parameters"),
+    [
+        (UNet, {}, 31_037_633),
+        (UNet, {"width": 16, "depth": 3}, 482_737),
+        (UNet, {"width": 8, "depth": 2}, 29_625),
+        (ResUNet, {"width": 16, "depth": 3}, 1_548_657),
+        (ResUNet, {"width": 16, "depth": 5}, 24_354_545),
+    ],
 )
-def test_parameter_count(settings: dict[str, int], parameters: int) -> None:
-    assert sum(p.numel() for p in UNet(**settings).parameters()) == parameters
+def test_parameter_count(kind: type[UNet | ResUNet], settings: dict[str, int], parameters: int) -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in kind(**settings).parameters()) == parameters
+
+
+def test_the_operations_of_a_resnet_are_fewer_than_three_times_those_of_a_unet() -> None:
+    operations = {}
+    with torch.device("meta"):
+        for name, kind in NETWORKS.items():
+            with FlopCounterMode(display=False) as counter:
+                kind(width=16, depth=3)(torch.empty(1, 3, 256, 256))
+            operations[name] = counter.get_total_flops()
+    assert operations["resunet"] / operations["unet"] == pytest.approx(1.7, abs=0.05)  # as its docstring says
+
+
+@pytest.mark.parametrize("depth", range(1, 6))
+@pytest.mark.parametrize("kind", NETWORKS.values())
+def test_what_is_farther_away_than_the_margin_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, kind: type[UNet | ResUNet], depth: int
+) -> None:
+    def average(pool: torch.nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(x, pool.kernel_size, pool.stride, pool.padding)
+
+    monkeypatch.setattr(torch.nn.MaxPool2d, "forward", average)  # of several pixels a maximum sees one only
+    model = kind(width=1, depth=depth).double().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())  # no gradient cancels another
+    reach = 0
+    for place in (0, model.grid - 1):
+        image = torch.ones(1, 3, model.grid, 2 * model.margin + model.grid, dtype=torch.double)
+        image.requires_grad_()
+        model(image)[0, 0, 0, model.margin + place].backward()
+        seen = image.grad.abs().sum(dim=(0, 1, 2)).nonzero()
+        reach = max(reach, int(abs(seen - model.margin - place).max()))
+    assert 2**depth < reach <= model.margin
 
 
 def test_defaults_go_from_64_to_1024_filters() -> None:
@@ -35,9 +80,20 @@ def test_defaults_go_from_64_to_1024_filters() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 33), (64, 64), (71, 5)])
-def test_any_size_in_the_same_out(size: tuple[int, int]) -> None:
-    model = UNet(width=4, depth=3).eval()
+@pytest.mark.parametrize("kind", NETWORKS.values())
+def test_any_size_in_the_same_out(kind: type[UNet | ResUNet], size: tuple[int, int]) -> None:
+    model = kind(width=4, depth=3).eval()
     assert model(torch.rand(2, 3, *size)).shape == (2, 1, *size)
+
+
+@pytest.mark.parametrize("kind", NETWORKS.values())
+def test_the_gradient_reaches_every_parameter(kind: type[UNet | ResUNet]) -> None:
+    torch.manual_seed(0)
+    model = kind(width=4, depth=2)
+    model(torch.randn(2, 3, 40, 40)).square().sum().backward()
+    assert not [
+        name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()
+    ]
 
 
 def test_padding_leaves_the_rest_of_the_image_alone() -> None:
@@ -73,9 +129,10 @@ def normalizing(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def test_the_folded_network_predicts_what_the_unfolded_one_predicts() -> None:
+@pytest.mark.parametrize("kind", NETWORKS.values())
+def test_the_folded_network_predicts_what_the_unfolded_one_predicts(kind: type[UNet | ResUNet]) -> None:
     torch.manual_seed(0)
-    model, images = normalizing(UNet(width=8, depth=3)), torch.randn(2, 3, 70, 51)
+    model, images = normalizing(kind(width=8, depth=3)), torch.randn(2, 3, 70, 51)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     folded = fold_batch_norm(model)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
@@ -110,14 +167,15 @@ def test_tta_averages_all_flips_and_turns() -> None:
         assert not torch.allclose(predict(model, image), whole, atol=1e-4)
 
 
-def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu() -> None:
+@pytest.mark.parametrize("kind", NETWORKS.values())
+def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu(kind: type[UNet | ResUNet]) -> None:
     with FakeTensorMode():
         try:
             torch.empty(1, device="cuda").uniform_()
         except (AssertionError, RuntimeError) as error:
             pytest.skip(f"this torch cannot even pretend that there is a GPU: {error}")
         with torch.device("cuda"):
-            model = UNet(width=4, depth=2).eval()
+            model = kind(width=4, depth=2).eval()
         image = torch.rand(2, 3, 33, 47, device="cuda")
         logits = model(image)
         fov = torch.ones(2, 1, 33, 47, device="cuda")
@@ -149,3 +207,58 @@ def test_bfloat16_finds_what_float32_finds(monkeypatch: pytest.MonkeyPatch) -> N
     f1 = [metrics.scores(c, checkpoint["threshold"])["f1"] for c in counts]
     assert f1[0] == pytest.approx(f1[1], abs=0.001)
     assert min(f1) > 0.6
+
+
+IMAGENET = "resnet34-b627a593.pth"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which torchvision keeps what it downloads, empty; and no connection."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_without_a_connection_it_says_which_file_to_put_where(hub: Path) -> None:
+    with pytest.raises(UserError) as error:
+        ResUNet(width=4, depth=1).load_imagenet()
+    message = str(error.value)
+    assert message.startswith("--pretrained: no ImageNet weights (")
+    assert "no route to host" in message
+    assert f"put https://download.pytorch.org/models/{IMAGENET} into {hub} by hand" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_imagenets_weights_are_taken_from_the_file_put_there_by_hand(hub: Path) -> None:
+    torch.manual_seed(0)
+    resnet = resnet34()
+    torch.save(resnet.state_dict(), hub / IMAGENET)
+    model = ResUNet(width=4, depth=3)
+    model.load_imagenet()
+    for ours, theirs in ((model.encoder[0][0], resnet.conv1), (model.encoder[2], resnet.layer2)):
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut off"])
+def test_a_wrong_file_of_imagenets_weights_is_refused(hub: Path, content: bytes) -> None:
+    (hub / IMAGENET).write_bytes(content)
+    with pytest.raises(UserError, match="no ImageNet weights"):
+        ResUNet(width=4, depth=1).load_imagenet()
+
+
+def test_imagenets_weights_run_no_code(hub: Path) -> None:
+    torch.save(UNet(width=4, depth=1), hub / IMAGENET)  # a whole module: unpickling it would run its code
+    with pytest.raises(UserError, match="no ImageNet weights"):
+        ResUNet(width=4, depth=1).load_imagenet()
+
+
+def test_a_unet_does_without_torchvision() -> None:
+    code = "import sys, model; model.UNet(width=4, depth=1); assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -20,7 +20,7 @@ import test as scoring
 import train
 from checkpoint import load_checkpoint
 from data import eye_of, read_eyes
-from model import fold_batch_norm
+from model import ResUNet, fold_batch_norm
 from muon import Muon
 from predict import segment
 from utils import UserError
@@ -68,7 +68,7 @@ def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files: P
 
 def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
     model, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
-    assert model.config == {"in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
+    assert model.config == {"name": "unet", "in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
     assert same(model.state_dict(), checkpoint["weights"])
     best = max(rows(files), key=lambda row: float(row["f1"]))
     assert checkpoint["scores"]["epoch"] == int(best["epoch"])
@@ -177,6 +177,30 @@ def test_without_validation_the_threshold_is_the_mean_expected_one_of_the_photog
     assert len(set(found)) > 1 and min(found) > 0 and max(found) < 1
     scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
     assert run_script(scoring.main, *scored, "--device", "cpu") == 0
+
+
+def test_a_resnet_is_trained_resumed_and_rebuilt(new_data: Path, tmp_path: Path) -> None:
+    settings = ["--data", new_data, "--files", tmp_path, *TINY, "--model=resunet", "--epochs=1", "--crops=8"]
+    assert run_script(train.main, *settings) == 0
+    model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
+    assert type(model) is ResUNet
+    assert model.config == {"name": "resunet", "in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
+    assert run_script(train.main, *settings, "--resume") == 0
+    with pytest.raises(UserError, match="--model resunet, not unet"):
+        run_script(train.main, *settings, "--model=unet", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--pretrained"], "for --model resunet only"),
+        (["--model=resunet", "--depth=6"], "halves 5 times at most"),
+    ],
+)
+def test_a_network_that_there_is_not_is_refused(flags: list[str], reason: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run_script(train.main, *flags)
+    assert reason in capsys.readouterr().err
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
