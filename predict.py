@@ -24,7 +24,17 @@ from data import (
     write_png,
 )
 from report import overlay, write_layers, write_report
-from utils import HelpFormatter, UserError, autocast, claim, describe, did_you_mean, pick_device, run
+from utils import (
+    HelpFormatter,
+    UserError,
+    autocast,
+    claim,
+    describe,
+    did_you_mean,
+    keep_memory,
+    pick_device,
+    run,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -165,6 +175,7 @@ def load_networks(
     """
     from model import Ensemble, fold_batch_norm
 
+    keep_memory()
     loaded = [load_checkpoint(path, device) for path in weights]
     thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
     networks = [fold_batch_norm(network) for network, _ in loaded]

@@ -47,7 +47,6 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
     # line by line, so that a log file can be followed; a name that the console cannot show is no error
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     warnings.filterwarnings("ignore", module="PIL")  # what matters about an image is said in a UserError
-    keep_memory()
     status = 2
     try:
         sys.exit(main())
@@ -72,8 +71,8 @@ def keep_memory() -> None:
     """Let this process keep the memory that it frees, to use it again.
 
     Large arrays otherwise go back to the system at once, which must clear every page when the next layer of the
-    network asks for them anew: up to a tenth of the time on a CPU. Only the C library of most Linux systems
-    has this choice.
+    network asks for them anew: up to a tenth of the time of a prediction on a CPU. Not for training, which
+    would hold a third more. Only the C library of most Linux systems has this choice.
     """
     mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError):

@@ -100,6 +100,7 @@ def our_step(width: int, depth: int, side: int, batch: int, device: torch.device
         loss.backward()
         optimizer.step()
 
+    step()  # gradients and the optimizer's state are there from now on
     return step
 
 
@@ -118,6 +119,7 @@ def plain_step(width: int, depth: int, side: int, batch: int, device: torch.devi
         loss.backward()
         optimizer.step()
 
+    step()  # gradients and the optimizer's state are there from now on
     return step
 
 
@@ -167,28 +169,32 @@ def plain_prediction(
     return work
 
 
-def memory(device: torch.device) -> float:
-    """The most MiB that this process has held so far: on a GPU, else in all (Linux and macOS)."""
+def memory(device: torch.device) -> tuple[float, float]:
+    """MiB that this process holds now, and the most that it has held so far: on a GPU, or in all (Linux)."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        held, most = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+        return held / 2**20, most / 2**20
+    if not Path("/proc/self/statm").exists():
+        return float("nan"), float("nan")
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return pages * resource.getpagesize() / 2**20, most
 
 
 def serve(pipe: Connection, make: Callable, arguments: tuple, device: torch.device) -> None:
     """In a process of its own: work whenever asked, and answer with seconds, GFLOP and MiB.
 
-    The MiB are the most that it held beyond what it held before it had a network.
+    The MiB are the most that the work held beyond what it began with: network, gradients, optimizer.
     """
-    if make in (our_step, our_prediction):
-        keep_memory()  # as utils.run does
-    before = memory(device)
+    if make is our_prediction:
+        keep_memory()  # as predict.load_networks does
     work = make(*arguments, device)
-    operations = 0.0
+    before, operations = memory(device)[0], 0.0
     while pipe.recv():
         if not operations:  # counting takes time, too: not in a timed run
             operations = gflop(work)
         spent = seconds(work, device)
-        pipe.send((spent, operations, memory(device) - before))
+        pipe.send((spent, operations, memory(device)[1] - before))
 
 
 def table(

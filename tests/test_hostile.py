@@ -279,7 +279,7 @@ def test_a_real_lack_of_memory_names_the_flags(new_data: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no such choice")
-def test_memory_that_a_script_frees_is_used_again() -> None:
+def test_memory_that_a_prediction_frees_is_used_again() -> None:
     code = (
         "import resource, sys, numpy, utils\n"
         "def main():\n"
@@ -290,7 +290,7 @@ def test_memory_that_a_script_frees_is_used_again() -> None:
     )
     faults = []  # pages that the system had to clear
     environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
-    for start in ("utils.run(main)", "main()"):
+    for start in ("utils.keep_memory(); main()", "main()"):
         command = [sys.executable, "-c", code + start]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         faults.append(int(done.stdout))
