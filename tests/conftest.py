@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import augment
 import demo
 import train
+
+# a shell that starts the tests in the background has them ignore Ctrl-C, which some of them press
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HEIGHT, WIDTH = 96, 92
 
