@@ -188,7 +188,7 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
         for k in range(args.folds)
     ]
     mean, of_one = metrics.mean(of_eyes), metrics.mean([score_eye(*pair, pooled) for pair in pairs])
-    path, eye_spread, fold_spread = args.files / "folds.csv", spread(of_eyes), spread(of_folds)
+    path, eye_spread, fold_spread = args.files / "folds.csv", metrics.spread(of_eyes), metrics.spread(of_folds)
     summary = [
         {"eye": "mean", **mean},
         {"eye": "std_of_eyes", **eye_spread},
@@ -212,12 +212,6 @@ def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequ
         names = ", ".join(rescaled)
         print(f"Scores of truth at DRIVE's scale ({names}): not comparable with published ones.")
     return {"threshold": pooled, "cross_validation": {"folds": args.folds, **mean}}
-
-
-def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The sample standard deviation of each column; NaN where fewer than two rows have a number there."""
-    known = {column: [row[column] for row in rows if not np.isnan(row[column])] for column in rows[0]}
-    return {c: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for c, v in known.items()}
 
 
 def train_final(args: argparse.Namespace, names: Sequence[str], found: Mapping[str, Any], train: Train) -> bool:

@@ -93,8 +93,17 @@ def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each column over several images; one for which a score is NaN does not count in its mean."""
-    known = {column: [row[column] for row in rows if not np.isnan(row[column])] for column in rows[0]}
-    return {column: float(np.mean(values)) if values else float("nan") for column, values in known.items()}
+    return {c: float(np.mean(values)) if values else float("nan") for c, values in known(rows).items()}
+
+
+def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The sample standard deviation of each column; NaN where fewer than two rows have a number there."""
+    return {c: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for c, v in known(rows).items()}
+
+
+def known(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The numbers of each column, without NaN."""
+    return {column: [row[column] for row in rows if not np.isnan(row[column])] for column in rows[0]}
 
 
 def roc_curve(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +129,7 @@ def average_precision(counts: np.ndarray) -> float:
     return float(np.sum(np.diff(tp, prepend=0) * precision) / tp[-1])
 
 
-def vessel_width(mask: np.ndarray) -> np.ndarray:
+def vessel_width(mask: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
     """How wide, in pixels, the vessel is at each of its pixels: float32 (H, W), 0 in the background.
 
     The width is measured along the centre lines, across to the nearest background on either side, and given
@@ -128,6 +137,7 @@ def vessel_width(mask: np.ndarray) -> np.ndarray:
 
     Args:
         mask: vessel mask (H, W), non-zero is vessel.
+        centre: its `skeleton`, where it is known already.
     """
     mask = (mask > 0).astype(np.uint8)
     if not mask.any():
@@ -136,7 +146,7 @@ def vessel_width(mask: np.ndarray) -> np.ndarray:
     double = np.pad(mask.repeat(2, axis=0).repeat(2, axis=1), 1)
     distance = cv2.distanceTransform(double, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     width = distance.reshape(mask.shape[0], 2, mask.shape[1], 2).max(axis=(1, 3))
-    centre = skeleton(mask)
+    centre = skeleton(mask) if centre is None else centre
     _, nearest = cv2.distanceTransformWithLabels(
         (~centre).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -167,10 +177,11 @@ def count_tree(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> 
     """
     inside = valid > 0
     found, vessel = (prediction > 0) & inside, (truth > 0) & inside
-    width = vessel_width(vessel)
+    centre = skeleton(vessel)
+    width = vessel_width(vessel, centre)
     parts = (
         (skeleton(found), vessel),
-        (skeleton(vessel), found),
+        (centre, found),
         *((vessel & (width <= most), found) for most in (2, 3)),
     )
     return np.array([[np.count_nonzero(lines & other), np.count_nonzero(lines)] for lines, other in parts])
