@@ -22,6 +22,18 @@ def test_orthogonalized_matrices_keep_their_directions_and_have_singular_values_
     assert torch.allclose(u @ torch.diag(found) @ v, result, atol=1e-4)
 
 
+@pytest.mark.parametrize("decay", [0, 1, 3])
+def test_iterating_on_the_small_square_gives_what_the_published_steps_give(decay) -> None:
+    torch.manual_seed(0)
+    left, right = torch.linalg.qr(torch.randn(64, 64))[0], torch.linalg.qr(torch.randn(576, 64))[0]
+    matrix = left * torch.arange(1, 65) ** -float(decay) @ right.T
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    assert (orthogonalize(matrix) - x).norm() < 2e-3 * x.norm()
+
+
 def gradients(model: torch.nn.Module, seed: int) -> None:
     """Give every parameter a random gradient."""
     generator = torch.Generator().manual_seed(seed)
