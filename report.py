@@ -1,7 +1,8 @@
-"""One page to look through the results: scores, curves and pictures. A click opens it, without a network."""
+"""Pictures and curves, and one page to look through the results, which a click opens, without a network."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,33 @@ def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.nda
         lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, lines, -1, colour, thickness)
     return picture
+
+
+def write_history(files: Path, history: list[dict[str, float]]) -> None:
+    """Write history.csv, a row an epoch, and curves.png: loss, F1 and learning rate over the epochs."""
+    with atomic(files / "history.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, history[0].keys())
+        writer.writeheader()
+        writer.writerows(
+            {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in history
+        )
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.5), layout="constrained")
+    panels = {
+        "loss": ("train_loss", "val_loss"),
+        "validation F1": ("f1",),
+        "learning rate": ("learning_rate",),
+    }
+    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name in (name for name in names if name in history[0]):
+            axes.plot([row["epoch"] for row in history], [row[name] for row in history], ".-", label=name)
+            axes.legend()
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    with atomic(files / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=100)
 
 
 def write_layers(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import csv
 import json
 import math
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +22,16 @@ from checkpoint import Training, set_aside
 from data import Crops, Eye, eye_of, first_copies, read_eyes, split_by_eye, write_png
 from folds import cross_validate
 from predict import binarize, segment
-from report import picture
+from report import picture, write_history
 from utils import (
     HelpFormatter,
+    Stop,
     UserError,
     atomic,
     autocast,
     claim,
     describe,
+    ignore_signals,
     run,
     seed_everything,
 )
@@ -247,59 +247,6 @@ def expected_threshold(model: nn.Module, eyes: Sequence[Eye]) -> float:
         levels = metrics.quantize(segment(model, eyes[i].image, eyes[i].fov))
         thresholds[i] = metrics.expected_f1_threshold(levels, eyes[i].fov)
     return float(distributed.total(torch.from_numpy(thresholds)).mean())
-
-
-def ignore_signals(_: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which go to every process of a terminal, to the process that trains."""
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, signal.SIG_IGN)
-
-
-class Stop:
-    """Ctrl-C or SIGTERM: the first asks the training to stop after its step, the second stops it at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __enter__(self) -> Stop:
-        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for which, handler in self.before.items():
-            signal.signal(which, handler)
-
-    def ask(self, *_: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-
-def write_history(files: Path, history: list[dict[str, float]]) -> None:
-    """Write history.csv, a row an epoch, and curves.png: loss, F1 and learning rate over the epochs."""
-    with atomic(files / "history.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, history[0].keys())
-        writer.writeheader()
-        writer.writerows(
-            {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in history
-        )
-
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    panels = {
-        "loss": ("train_loss", "val_loss"),
-        "validation F1": ("f1",),
-        "learning rate": ("learning_rate",),
-    }
-    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for name in (name for name in names if name in history[0]):
-            axes.plot([row["epoch"] for row in history], [row[name] for row in history], ".-", label=name)
-            axes.legend()
-        axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-    with atomic(files / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=100)
 
 
 def write_preview(path: Path, model: nn.Module, validation: Sequence[Eye], threshold: float) -> None:

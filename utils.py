@@ -1,4 +1,4 @@
-"""What every script needs: errors for users, the device, seeds, whole files."""
+"""What every script needs: errors for users, the device, seeds, whole files, a way to stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import secrets
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,6 +203,32 @@ def lock(file: IO[bytes]) -> bool:
     except OSError:
         pass  # a file system without locks: better to go on unprotected than not at all
     return True
+
+
+def ignore_signals(_: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which go to every process of a terminal, to the process that trains."""
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, signal.SIG_IGN)
+
+
+class Stop:
+    """Ctrl-C or SIGTERM: the first asks the training to stop after its step, the second stops it at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Stop:
+        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for which, handler in self.before.items():
+            signal.signal(which, handler)
+
+    def ask(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
 
 
 def seed_everything(seed: int) -> None:

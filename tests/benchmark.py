@@ -34,8 +34,8 @@ from folds import score_eye  # noqa: E402
 from metrics import expected_f1_threshold, quantize  # noqa: E402
 from model import UNet, fold_batch_norm, predict  # noqa: E402
 from predict import segment  # noqa: E402
-from train import Stop, make_optimizer, one_cycle, train_one_epoch, vessel_loss  # noqa: E402
-from utils import autocast, describe, has_bfloat16, keep_memory, pick_device, versions  # noqa: E402
+from train import make_optimizer, one_cycle, train_one_epoch, vessel_loss  # noqa: E402
+from utils import Stop, autocast, describe, has_bfloat16, keep_memory, pick_device, versions  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

@@ -31,6 +31,13 @@ def run_script(main: Callable[[], int | None], *arguments: object) -> int | None
         return main()
 
 
+def small_data(folder: Path, **eyes: int) -> Path:
+    """new_data in this folder, of so many synthetic eyes of this size; arguments as of demo.write_drive."""
+    demo.write_drive(folder / "DRIVE", **eyes)
+    run_script(augment.main, "--drive", folder / "DRIVE", "--out", folder / "new_data")
+    return folder / "new_data"
+
+
 @pytest.fixture(scope="session")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic DRIVE: 7 eyes to train, 3 labelled ones to test, with a second observer."""

@@ -16,15 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_script, small_data
 
-import augment
 import distributed
 import train
 import utils
 from checkpoint import load_checkpoint
 from data import Crops, read_eyes
-from demo import write_drive
 from model import UNet
 from muon import Muon
 from utils import UserError
@@ -46,10 +44,7 @@ SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=12", "--ema=0.9"]
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """new_data of three eyes: three copies validate, which two processes cannot share equally."""
-    folder = tmp_path_factory.mktemp("eyes")
-    write_drive(folder / "DRIVE", train=3, test=1, height=72, width=68)
-    run_script(augment.main, "--drive", folder / "DRIVE", "--out", folder / "new_data")
-    return folder / "new_data"
+    return small_data(tmp_path_factory.mktemp("eyes"), train=3, test=1, height=72, width=68)
 
 
 def load(path: Path) -> dict:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import run_script, small_data
 
 import augment
 import data
@@ -27,7 +27,6 @@ import train
 import utils
 from checkpoint import load_checkpoint
 from data import Crops, read_eyes, write_png
-from demo import write_drive
 from model import UNet
 from muon import Muon
 from utils import UserError, atomic, claim
@@ -44,10 +43,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal o
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """new_data of four eyes."""
-    folder = tmp_path_factory.mktemp("eyes")
-    write_drive(folder / "DRIVE", train=4, test=1, height=96, width=92)
-    run_script(augment.main, "--drive", folder / "DRIVE", "--out", folder / "new_data")
-    return folder / "new_data"
+    return small_data(tmp_path_factory.mktemp("eyes"), train=4, test=1, height=96, width=92)
 
 
 def command(eyes: Path, files: Path, *more: object) -> list[str]:
@@ -475,7 +471,7 @@ def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     optimizer = Muon(model, 0.01)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     arguments = model, None, batches, optimizer, [0.01] * 4, [], 0.5
-    train.train_one_epoch(*arguments, train.Stop(), lambda loss: None)
+    train.train_one_epoch(*arguments, utils.Stop(), lambda loss: None)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert (np.random.get_state()[1] == before[2]).all()
