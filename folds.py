@@ -19,7 +19,7 @@ from utils import UserError, claim, pick_device, write_csv
 Split = dict[str, list[str]]
 # trains on the eyes of a split, all else as in the arguments; None if it was asked to stop before the end
 Train = Callable[[argparse.Namespace, Split], "Training | None"]
-Scored = tuple[dict[str, object], np.ndarray]  # a row of folds.csv, and the levels that it comes from
+Predicted = tuple[dict[str, object], np.ndarray]  # eye, fold and minutes, as in folds.csv; its levels
 
 
 def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
@@ -70,16 +70,16 @@ def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Tra
     whole = len(chosen) == args.folds
     with claim(args.files) if whole else contextlib.nullcontext():
         prepare(args, chosen, list(eyes))
-        scored: dict[str, Scored] = {}
+        predicted: dict[str, Predicted] = {}
         for k in chosen:
             of_fold = run_fold(args, k, splits[k], eyes, train)
             if of_fold is None:
                 return False
-            scored |= of_fold
+            predicted |= of_fold
         if not whole:
             print("when all folds are trained: the same command with --resume and without --fold")
             return True
-        found = summarize(args, scored, first_copies(eyes.values()))
+        found = summarize(args, predicted, first_copies(eyes.values()))
         return args.fold is not None or train_final(args, list(eyes), found, train)
 
 
@@ -129,8 +129,8 @@ def arguments_for(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
 
 def run_fold(
     args: argparse.Namespace, k: int, split: Split, eyes: Mapping[str, Eye], train: Train
-) -> dict[str, Scored] | None:
-    """Train fold k, if that is not done already, and score its eyes; None if it was asked to stop."""
+) -> dict[str, Predicted] | None:
+    """Train fold k, if that is not done already, and predict its eyes; None if it was asked to stop."""
     from model import fold_batch_norm
 
     held_out = first_copies(eyes[name] for name in split["held_out"])
@@ -142,20 +142,22 @@ def run_fold(
     if state is None:
         return None
     network, minutes = fold_batch_norm(state.averaged), state.history[-1]["seconds"] / 60
-    scored = {}
+    predicted, scores = {}, []
     try:
         for name, eye in zip(names, held_out, strict=True):
             levels = metrics.quantize(segment(network, eye.image, eye.fov))
-            # from the eye's own probabilities (Ye et al. 2012; Lipton et al. 2014): one that the other eyes
-            # chose would come from networks that were trained on this eye
+            predicted[name] = {"eye": name, "fold": k, "minutes": minutes}, levels
+            # the other folds, which will choose the threshold, may not be there yet
             threshold = metrics.expected_f1_threshold(levels, eye.fov)
-            scores = score_eye(levels, eye, threshold)
-            scored[name] = {"eye": name, "fold": k, **scores, "minutes": minutes}, levels
+            scores.append(metrics.scores(metrics.count_levels(levels, eye.mask, eye.fov), threshold))
     except KeyboardInterrupt:  # the training is on the disk to its last step
         return None
-    mean = metrics.mean([{"f1": row["f1"], "auc": row["auc"]} for row, _ in scored.values()])
-    print(f"fold {k}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean over {len(names)} eyes held out")
-    return scored
+    mean = metrics.mean(scores)
+    print(
+        f"fold {k}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean over {len(names)} eyes held out, "
+        "at thresholds that look at no label"
+    )
+    return predicted
 
 
 def score_eye(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float]:
@@ -171,41 +173,50 @@ def score_eye(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float
     return {"threshold": threshold, **pixels, **metrics.tree_scores(tree)}
 
 
-def summarize(args: argparse.Namespace, scored: Mapping[str, Scored], eyes: Sequence[Eye]) -> dict[str, Any]:
+def summarize(
+    args: argparse.Namespace, predicted: Mapping[str, Predicted], eyes: Sequence[Eye]
+) -> dict[str, Any]:
     """Write folds.csv, a row for each of `eyes` and what they have in common, and say what is in it.
+
+    An eye is scored at the threshold that is best for the eyes of the other folds. Their networks did train
+    on this eye, but all that reaches it from them is this one number.
 
     Returns:
         What the checkpoint on all eyes gets from it: `threshold`, the best of all eyes pooled, and
         `cross_validation`, the mean scores.
     """
-    rows, levels = zip(*(scored[eye_of(eye.name)] for eye in eyes), strict=True)
-    pairs = list(zip(levels, eyes, strict=True))
-    pooled, _ = metrics.best_threshold(sum(metrics.count_levels(own, eye.mask, eye.fov) for own, eye in pairs))
-    columns = ("threshold", *metrics.COLUMNS)
-    of_eyes = [{column: row[column] for column in columns} for row in rows]
+    rows, levels = zip(*(predicted[eye_of(eye.name)] for eye in eyes), strict=True)
+    counts = [metrics.count_levels(own, eye.mask, eye.fov) for own, eye in zip(levels, eyes, strict=True)]
+    fold_of = [row["fold"] for row in rows]
+
+    def best_without(k: int | None) -> float:
+        return metrics.best_threshold(sum(c for c, own in zip(counts, fold_of, strict=True) if own != k))[0]
+
+    thresholds = [best_without(k) for k in range(args.folds)]
+    of_eyes = [score_eye(own, eye, thresholds[k]) for own, eye, k in zip(levels, eyes, fold_of, strict=True)]
     of_folds = [
-        metrics.mean([scores for scores, row in zip(of_eyes, rows, strict=True) if row["fold"] == k])
+        metrics.mean([scores for scores, own in zip(of_eyes, fold_of, strict=True) if own == k])
         for k in range(args.folds)
     ]
-    mean, of_one = metrics.mean(of_eyes), metrics.mean([score_eye(*pair, pooled) for pair in pairs])
-    path, eye_spread, fold_spread = args.files / "folds.csv", metrics.spread(of_eyes), metrics.spread(of_folds)
+    mean, eye_spread, fold_spread = metrics.mean(of_eyes), metrics.spread(of_eyes), metrics.spread(of_folds)
+    table = [
+        {"eye": row["eye"], "fold": row["fold"], **scores, "minutes": row["minutes"]}
+        for row, scores in zip(rows, of_eyes, strict=True)
+    ]
     summary = [
         {"eye": "mean", **mean},
         {"eye": "std_of_eyes", **eye_spread},
         {"eye": "std_of_folds", **fold_spread},
-        {"eye": "mean_at_pooled_threshold", **of_one, "threshold": pooled},
     ]
-    write_csv(path, [*rows, *summary])
+    path, pooled = args.files / "folds.csv", best_without(None)
+    write_csv(path, [*table, *summary])
     print(f"{path}: {len(rows)} eyes, each scored by a network that was trained without it")
     print(
         f"mean over the eyes, in the field of view: Jaccard {mean['jaccard']:.4f}  F1 {mean['f1']:.4f}  "
         f"AUC {mean['auc']:.4f}; standard deviation of F1: {eye_spread['f1']:.4f} between the eyes, "
         f"{fold_spread['f1']:.4f} between the means of the folds"
     )
-    print(
-        f"at one threshold for all, {pooled:.4f}: F1 {of_one['f1']:.4f}, slightly optimistic, "
-        "since these eyes chose it"
-    )
+    print(f"the best threshold for all of them together: {pooled:.4f}")
     if (squashed := read_info(args.data).get("size")) is not None:
         print(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
     if rescaled := read_info(args.data).get("rescaled"):

@@ -36,7 +36,7 @@ K = 3
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu"]
 SHORT = [*NETWORK, "--epochs=2", "--crops=6", "--lr=0.02"]
 EPOCH = 3  # steps
-SUMMARY = ["mean", "std_of_eyes", "std_of_folds", "mean_at_pooled_threshold"]
+SUMMARY = ["mean", "std_of_eyes", "std_of_folds"]
 
 
 def cross_validate(new_data: Path, files: Path, *more: object) -> int | None:
@@ -135,10 +135,10 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
     table, found = read_table(crossed), predict_anew(new_data, crossed)
     header = (crossed / "folds.csv").read_text().splitlines()[0]
     assert header == ",".join(["eye", "fold", "threshold", *metrics.COLUMNS, "minutes"])
-    own = {
-        name: score_at(lv, eye, metrics.expected_f1_threshold(lv, eye.fov)) for name, (lv, eye) in found.items()
-    }
-    one = [score_at(levels, eye, best_of_all(found)) for levels, eye in found.values()]
+    own = {}
+    for i, (name, (levels, eye)) in enumerate(found.items()):
+        others = {n: pair for j, (n, pair) in enumerate(found.items()) if j % K != i % K}
+        own[name] = score_at(levels, eye, best_of_all(others))
     for column in ("threshold", *metrics.COLUMNS):
         values = {name: row[column] for name, row in own.items()}
         of_folds = [statistics.mean(list(values.values())[k::K]) for k in range(K)]
@@ -147,8 +147,7 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
             statistics.stdev(values.values()),
             statistics.stdev(of_folds),
         )
-        at_pooled = statistics.mean(row[column] for row in one)
-        expected = values | dict(zip(SUMMARY, [*summary, at_pooled], strict=True))
+        expected = values | dict(zip(SUMMARY, summary, strict=True))
         assert {eye: float(row[column]) for eye, row in table.items()} == pytest.approx(expected, abs=1e-8)
     assert len({row["f1"] for row in table.values()}) > len(found), (
         "scores that differ, or nothing was compared"
@@ -158,22 +157,22 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
 def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: Path) -> None:
     # both eyes of a person are in one fold, so that eyes do not take turns
     names = [f"Image_{n:02d}{side}_0" for n in (1, 2, 3) for side in "LR"]
-    eyes, scored, rng = [], {}, np.random.default_rng(0)
+    eyes, predicted, rng = [], {}, np.random.default_rng(0)
     for k, split in enumerate(folds.split_into_folds(names, 2)):
         for name in split["held_out"]:
             photograph, mask, fov = draw_eye(rng, 96, 92)
             eyes.append(Eye(name, photograph, fov, mask))
             noise = rng.normal(0.5 + 0.2 * (mask > 0), 0.1 + 0.1 * k)
             levels = metrics.quantize(noise)
-            row = {"eye": eye_of(name), "fold": k, **folds.score_eye(levels, eyes[-1], 0.6), "minutes": 1.0}
-            scored[eye_of(name)] = row, levels
+            predicted[eye_of(name)] = {"eye": eye_of(name), "fold": k, "minutes": 1.0}, levels
     eyes.sort(key=lambda eye: eye.name)
-    folds.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), scored, eyes)
+    folds.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), predicted, eyes)
     table = read_table(tmp_path)
-    assert [row["fold"] for row in table.values()] == ["0", "0", "1", "1", "0", "0", "", "", "", ""]
+    assert [row["fold"] for row in table.values()] == ["0", "0", "1", "1", "0", "0", "", "", ""]
     for column in ("f1", "auc", "cldice"):
         of_folds = [
-            statistics.mean(row[column] for row, _ in scored.values() if row["fold"] == k) for k in range(2)
+            statistics.mean(float(row[column]) for row in table.values() if row["fold"] == str(k))
+            for k in range(2)
         ]
         assert float(table["std_of_folds"][column]) == pytest.approx(statistics.stdev(of_folds), abs=1e-8)
 
@@ -193,12 +192,8 @@ def test_the_final_network_saw_every_eye_and_its_threshold_is_the_pooled_one(
 def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the_same(
     new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    steps, scorings, update, score = (
-        iter(range(1000)),
-        iter(range(1000)),
-        Muon.step,
-        folds.score_eye,
-    )
+    steps, predictions = iter(range(1000)), iter(range(1000))
+    update, segment = Muon.step, folds.segment
     training = 2 * EPOCH
 
     def interrupted_update(self: Muon, *rest: object) -> None:
@@ -207,13 +202,13 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
             signal.raise_signal(signal.SIGINT)
         update(self, *rest)
 
-    def interrupted_score(*rest: object) -> object:
-        if next(scorings) == 7:  # in the second run, which scores the first fold's three eyes anew
+    def interrupted_segment(*rest: object) -> object:
+        if next(predictions) == 7:  # in the second run, which predicts the first fold's three eyes anew
             signal.raise_signal(signal.SIGINT)
-        return score(*rest)
+        return segment(*rest)
 
     monkeypatch.setattr(Muon, "step", interrupted_update)
-    monkeypatch.setattr(folds, "score_eye", interrupted_score)
+    monkeypatch.setattr(folds, "segment", interrupted_segment)
     assert cross_validate(new_data, tmp_path) == 130
     again = r"--resume"
     assert again in capsys.readouterr().err
