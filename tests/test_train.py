@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +14,12 @@ import pytest
 import torch
 from conftest import HEIGHT, TINY, WIDTH, run_script
 
-import metrics
 import test as scoring
 import train
 from checkpoint import load_checkpoint
-from data import eye_of, read_eyes
-from model import ResUNet, fold_batch_norm
+from data import eye_of
+from model import ResUNet
 from muon import Muon
-from predict import segment
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,7 +69,9 @@ def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
     assert same(model.state_dict(), checkpoint["weights"])
     best = max(rows(files), key=lambda row: float(row["f1"]))
     assert checkpoint["scores"]["epoch"] == int(best["epoch"])
-    assert checkpoint["threshold"] == pytest.approx(float(best["threshold"]), abs=1e-6)
+    voters = len({eye_of(name) for name in checkpoint["split"]["validation"]})
+    kept = (voters * float(best["threshold"]) + 6 * 0.34) / (voters + 6)
+    assert checkpoint["threshold"] == pytest.approx(kept, abs=1e-6)
     assert {"torch", "numpy", "python", "opencv"} <= checkpoint["versions"].keys()
     assert not model.training
 
@@ -169,20 +168,16 @@ def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path
     assert "f1" not in rows(tmp_path)[0]
 
 
-def test_without_validation_the_threshold_is_the_mean_expected_one_of_the_photographs_as_they_are(
-    new_data: Path, tmp_path: Path
-) -> None:
+def test_without_validation_the_threshold_is_the_usual_one(new_data: Path, tmp_path: Path) -> None:
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
-    model, checkpoint = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
-    eyes = [eye for eye in read_eyes(new_data / "train", labels=False) if eye.name.endswith("_0")]
-    assert len(eyes) == 7
-    model = fold_batch_norm(model)
-    levels = [metrics.quantize(segment(model, eye.image, eye.fov)) for eye in eyes]
-    found = [metrics.expected_f1_threshold(*pair) for pair in zip(levels, (e.fov for e in eyes), strict=True)]
-    assert checkpoint["threshold"] == pytest.approx(statistics.mean(found), abs=1e-12)
-    assert len(set(found)) > 1 and min(found) > 0 and max(found) < 1
+    assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(train.USUAL_THRESHOLD)
     scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
     assert run_script(scoring.main, *scored, "--device", "cpu") == 0
+
+
+@pytest.mark.parametrize(("eyes", "kept"), [(0, 0.34), (3, (0.5 + 2 * 0.34) / 3), (600, 0.4984)])
+def test_the_more_validation_eyes_the_more_their_threshold_counts(eyes: int, kept: float) -> None:
+    assert train.steady(0.5, eyes) == pytest.approx(kept, abs=1e-4)
 
 
 def test_a_resnet_is_trained_resumed_and_rebuilt(new_data: Path, tmp_path: Path) -> None:
