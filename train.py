@@ -70,11 +70,11 @@ def parse_args() -> argparse.Namespace:
     network.add_argument("--depth", type=positive, help="how often it halves (default: GPU 4, CPU 3)")
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive, default=30, help="epochs to train")
-    recipe.add_argument("--crops", type=positive, default=640, help="random crops an epoch")
+    recipe.add_argument("--crops", type=positive, default=2240, help="random crops an epoch")
     recipe.add_argument("--minutes", type=float, help="choose EPOCHS and CROPS so that it takes this long")
     recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
     recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step, over all processes")
-    recipe.add_argument("--crop", type=positive, default=256, help="pixels of a crop each way")
+    recipe.add_argument("--crop", type=positive, default=128, help="pixels of a crop each way")
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
     recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
@@ -291,7 +291,7 @@ def fit_to_minutes(
     time their steps together, and rank 0 chooses.
     """
     model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
-    crops = Crops(training, settings["crop"], settings["seed"], 8 * batch_size)
+    crops = Crops(training, settings["crop"], settings["seed"], 34 * batch_size)
     batches = iter(load(crops, batch_size))
     optimizer = make_optimizer(model, settings)
     network = distributed.wrap(model)
@@ -307,7 +307,8 @@ def fit_to_minutes(
         )
 
     steps(3)  # the first steps choose kernels and allocate memory
-    step = seconds(lambda: steps(5)) / 5
+    number = min(max(int(2 / seconds(lambda: steps(1))), 5), 30)  # two seconds' worth: machines waver
+    step = seconds(lambda: steps(number)) / number
     check = seconds(lambda: evaluate(model, validation)) if validation else 0.0
     # a tenth of the time goes to validation, and little to the files after each epoch
     epochs = max(round(min(0.1 * budget / check if check else 30, budget / 10, 30)), 1)

@@ -312,18 +312,18 @@ def scripts(folder: Path, device: torch.device, repeats: int) -> None:
 def input_pipeline(data: Path, device: torch.device) -> None:
     """Crops a second of the input pipeline alone, and the share of a training step spent waiting for it."""
     eyes = read_eyes(data / "train", labels=True)
-    crops = Crops(eyes, 256, 0, 4000)
-    step = our_step(16, 3, 256, 4, "muon", device)
+    crops = Crops(eyes, 128, 0, 4000)
+    step = our_step(16, 3, 128, 4, "muon", device)
     times = in_turn({"batch": lambda: [crops[i] for i in range(4)], "step": step}, device, 9)
     share = times["batch"] / (times["batch"] + times["step"])
-    print(f"\ninput: {4 / times['batch']:.0f} crops of 256x256 a second in one process")
+    print(f"\ninput: {4 / times['batch']:.0f} crops of 128x128 a second in one process")
     print(f"a step of 4 crops waits {times['batch'] * 1e3:.0f} of {times['step'] * 1e3:.0f} ms: {share:.1%}")
 
 
 def time_to_f1(data: Path, device: torch.device) -> None:
     """Train with longer and longer schedules until the held-out eyes of a fold reach F1 0.80."""
     training, held_out = read_eyes(data / "train", labels=True), read_eyes(data / "test", labels=True)
-    for total in (60, 80, 100, 125, 150, 200, 250, 400):
+    for total in (150, 200, 250, 300, 400, 500, 700):
         spent, f1 = train_for(training, held_out, total, device)
         print(f"  {total} steps of 4 crops: F1 {f1:.4f} after {spent:.0f} s of training")
         if f1 >= 0.80:
@@ -337,7 +337,7 @@ def train_for(
     torch.manual_seed(42)
     model = UNet(width=16, depth=3).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, {"optimizer": "muon", "lr": 0.02})
-    batches = iter(torch.utils.data.DataLoader(Crops(training, 256, 42, total * 4), batch_size=4))
+    batches = iter(torch.utils.data.DataLoader(Crops(training, 128, 42, total * 4), batch_size=4))
     rates = [one_cycle(step / total, 0.02) for step in range(total)]
 
     def learn() -> None:
@@ -362,7 +362,7 @@ def main() -> None:
     if not args.skip_large:  # 31 M parameters
         training_table(64, 4, 512, 2, *rest)
         prediction_table(64, 4, (512, 512), *rest)
-    training_table(16, 3, 256, 8, *rest)
+    training_table(16, 3, 128, 4, *rest)
     prediction_table(16, 3, (584, 565), device, max(args.repeats, 9), top)  # a native eye
     with tempfile.TemporaryDirectory() as folder:
         scripts(Path(folder), device, args.repeats)
