@@ -307,7 +307,8 @@ def fit_to_minutes(
         )
 
     steps(3)  # the first steps choose kernels and allocate memory
-    number = min(max(int(2 / seconds(lambda: steps(1))), 5), 30)  # two seconds' worth: machines waver
+    # two seconds' worth, since machines waver; all processes as many
+    number = distributed.from_main(min(max(int(2 / seconds(lambda: steps(1))), 5), 30))
     step = seconds(lambda: steps(number)) / number
     check = seconds(lambda: evaluate(model, validation)) if validation else 0.0
     # a tenth of the time goes to validation, and little to the files after each epoch
