@@ -30,8 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import demo  # noqa: E402
 from data import Crops, Eye, read_eyes  # noqa: E402
-from folds import score_eye  # noqa: E402
-from metrics import quantize  # noqa: E402
+from metrics import count_levels, quantize, scores  # noqa: E402
 from model import UNet, fold_batch_norm, predict  # noqa: E402
 from predict import segment  # noqa: E402
 from train import USUAL_THRESHOLD, make_optimizer, one_cycle, train_one_epoch, vessel_loss  # noqa: E402
@@ -347,7 +346,7 @@ def train_for(
     found = []
     for eye in held_out:
         levels = quantize(segment(network, eye.image, eye.fov))
-        found.append(score_eye(levels, eye, USUAL_THRESHOLD)["f1"])
+        found.append(scores(count_levels(levels, eye.mask, eye.fov), USUAL_THRESHOLD)["f1"])
     return spent, stats.mean(found)
 
 
