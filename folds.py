@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from utils import UserError, claim, pick_device, write_csv
 Split = dict[str, list[str]]
 # trains on the eyes of a split, all else as in the arguments; None if it was asked to stop before the end
 Train = Callable[[argparse.Namespace, Split], "Training | None"]
-Predicted = tuple[dict[str, object], np.ndarray]  # eye, fold and minutes, as in folds.csv; its levels
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """An eye, and what the network of its fold, which was trained without it, makes of it."""
+
+    eye: Eye
+    fold: int
+    minutes: float  # of that network's training
+    levels: np.ndarray  # uint16 (H, W), from metrics.quantize
+    counts: np.ndarray  # int64 (2, metrics.LEVELS), from metrics.count_levels
 
 
 def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
@@ -70,16 +81,17 @@ def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Tra
     whole = len(chosen) == args.folds
     with claim(args.files) if whole else contextlib.nullcontext():
         prepare(args, chosen, list(eyes))
-        predicted: dict[str, Predicted] = {}
+        predicted: list[Predicted] = []
         for k in chosen:
             of_fold = run_fold(args, k, splits[k], eyes, train)
             if of_fold is None:
                 return False
-            predicted |= of_fold
+            predicted += of_fold
         if not whole:
             print("when all folds are trained: the same command with --resume and without --fold")
             return True
-        found = summarize(args, predicted, first_copies(eyes.values()))
+        order = list(eyes).index
+        found = summarize(args, sorted(predicted, key=lambda one: order(one.eye.name)))
         return args.fold is not None or train_final(args, list(eyes), found, train)
 
 
@@ -129,7 +141,7 @@ def arguments_for(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
 
 def run_fold(
     args: argparse.Namespace, k: int, split: Split, eyes: Mapping[str, Eye], train: Train
-) -> dict[str, Predicted] | None:
+) -> list[Predicted] | None:
     """Train fold k, if that is not done already, and predict its eyes; None if it was asked to stop."""
     from model import fold_batch_norm
 
@@ -142,14 +154,14 @@ def run_fold(
     if state is None:
         return None
     network, minutes = fold_batch_norm(state.averaged), state.history[-1]["seconds"] / 60
-    predicted, scores = {}, []
+    predicted, scores = [], []
     try:
-        for name, eye in zip(names, held_out, strict=True):
+        for eye in held_out:
             levels = metrics.quantize(segment(network, eye.image, eye.fov))
-            predicted[name] = {"eye": name, "fold": k, "minutes": minutes}, levels
+            counts = metrics.count_levels(levels, eye.mask, eye.fov)
+            predicted.append(Predicted(eye, k, minutes, levels, counts))
             # the other folds, which will choose the threshold, may not be there yet
-            threshold = metrics.expected_f1_threshold(levels, eye.fov)
-            scores.append(metrics.scores(metrics.count_levels(levels, eye.mask, eye.fov), threshold))
+            scores.append(metrics.scores(counts, metrics.expected_f1_threshold(levels, eye.fov)))
     except KeyboardInterrupt:  # the training is on the disk to its last step
         return None
     mean = metrics.mean(scores)
@@ -160,23 +172,24 @@ def run_fold(
     return predicted
 
 
-def score_eye(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float]:
-    """`threshold` and the columns of `metrics.COLUMNS` inside the field of view of one eye.
+def score_eye(one: Predicted, threshold: float) -> dict[str, float]:
+    """`threshold` and the columns of `metrics.COLUMNS`, inside the field of view of one eye.
 
     Args:
-        levels: uint16 (H, W), from `metrics.quantize`.
-        eye: with its vessel mask.
+        one: an eye that has a vessel mask.
         threshold: in [0, 1]; pixels of at least this probability are vessels.
     """
-    pixels = metrics.scores(metrics.count_levels(levels, eye.mask, eye.fov), threshold)
-    tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.mask, eye.fov)
-    return {"threshold": threshold, **pixels, **metrics.tree_scores(tree)}
+    tree = metrics.count_tree(one.levels >= metrics.level_of(threshold), one.eye.mask, one.eye.fov)
+    return {"threshold": threshold, **metrics.scores(one.counts, threshold), **metrics.tree_scores(tree)}
 
 
-def summarize(
-    args: argparse.Namespace, predicted: Mapping[str, Predicted], eyes: Sequence[Eye]
-) -> dict[str, Any]:
-    """Write folds.csv, a row for each of `eyes` and what they have in common, and say what is in it.
+def best_threshold(predicted: Iterable[Predicted]) -> float:
+    """The threshold of the highest F1 of all pixels of these eyes together."""
+    return metrics.best_threshold(sum(one.counts for one in predicted))[0]
+
+
+def summarize(args: argparse.Namespace, predicted: Sequence[Predicted]) -> dict[str, Any]:
+    """Write folds.csv, a row for each eye and what they have in common, and say what is in it.
 
     An eye is scored at the threshold that is best for the eyes of the other folds. Their networks did train
     on this eye, but all that reaches it from them is this one number.
@@ -185,32 +198,32 @@ def summarize(
         What the checkpoint on all eyes gets from it: `threshold`, the best of all eyes pooled, and
         `cross_validation`, the mean scores.
     """
-    rows, levels = zip(*(predicted[eye_of(eye.name)] for eye in eyes), strict=True)
-    counts = [metrics.count_levels(own, eye.mask, eye.fov) for own, eye in zip(levels, eyes, strict=True)]
-    fold_of = [row["fold"] for row in rows]
-
-    def best_without(k: int | None) -> float:
-        return metrics.best_threshold(sum(c for c, own in zip(counts, fold_of, strict=True) if own != k))[0]
-
-    thresholds = [best_without(k) for k in range(args.folds)]
-    of_eyes = [score_eye(own, eye, thresholds[k]) for own, eye, k in zip(levels, eyes, fold_of, strict=True)]
+    folds = range(args.folds)
+    thresholds = [best_threshold(one for one in predicted if one.fold != k) for k in folds]
+    table = [
+        {
+            "eye": eye_of(one.eye.name),
+            "fold": one.fold,
+            **score_eye(one, thresholds[one.fold]),
+            "minutes": one.minutes,
+        }
+        for one in predicted
+    ]
+    columns = ("threshold", *metrics.COLUMNS)
+    of_eyes = [{name: row[name] for name in columns} for row in table]
     of_folds = [
-        metrics.mean([scores for scores, own in zip(of_eyes, fold_of, strict=True) if own == k])
-        for k in range(args.folds)
+        metrics.mean([scores for scores, one in zip(of_eyes, predicted, strict=True) if one.fold == k])
+        for k in folds
     ]
     mean, eye_spread, fold_spread = metrics.mean(of_eyes), metrics.spread(of_eyes), metrics.spread(of_folds)
-    table = [
-        {"eye": row["eye"], "fold": row["fold"], **scores, "minutes": row["minutes"]}
-        for row, scores in zip(rows, of_eyes, strict=True)
-    ]
     summary = [
         {"eye": "mean", **mean},
         {"eye": "std_of_eyes", **eye_spread},
         {"eye": "std_of_folds", **fold_spread},
     ]
-    path, pooled = args.files / "folds.csv", best_without(None)
+    path, pooled = args.files / "folds.csv", best_threshold(predicted)
     write_csv(path, [*table, *summary])
-    print(f"{path}: {len(rows)} eyes, each scored by a network that was trained without it")
+    print(f"{path}: {len(table)} eyes, each scored by a network that was trained without it")
     print(
         f"mean over the eyes, in the field of view: Jaccard {mean['jaccard']:.4f}  F1 {mean['f1']:.4f}  "
         f"AUC {mean['auc']:.4f}; standard deviation of F1: {eye_spread['f1']:.4f} between the eyes, "

@@ -157,16 +157,17 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
 def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: Path) -> None:
     # both eyes of a person are in one fold, so that eyes do not take turns
     names = [f"Image_{n:02d}{side}_0" for n in (1, 2, 3) for side in "LR"]
-    eyes, predicted, rng = [], {}, np.random.default_rng(0)
+    predicted, rng = [], np.random.default_rng(0)
     for k, split in enumerate(folds.split_into_folds(names, 2)):
         for name in split["held_out"]:
             photograph, mask, fov = draw_eye(rng, 96, 92)
-            eyes.append(Eye(name, photograph, fov, mask))
+            eye = Eye(name, photograph, fov, mask)
             noise = rng.normal(0.5 + 0.2 * (mask > 0), 0.1 + 0.1 * k)
             levels = metrics.quantize(noise)
-            predicted[eye_of(name)] = {"eye": eye_of(name), "fold": k, "minutes": 1.0}, levels
-    eyes.sort(key=lambda eye: eye.name)
-    folds.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), predicted, eyes)
+            counts = metrics.count_levels(levels, mask, fov)
+            predicted.append(folds.Predicted(eye, k, 1.0, levels, counts))
+    predicted.sort(key=lambda one: one.eye.name)
+    folds.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), predicted)
     table = read_table(tmp_path)
     assert [row["fold"] for row in table.values()] == ["0", "0", "1", "1", "0", "0", "", "", ""]
     for column in ("f1", "auc", "cldice"):
