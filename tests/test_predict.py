@@ -236,17 +236,18 @@ def test_a_frame_full_of_retina_is_never_enlarged() -> None:
     assert predict.drive_scale(np.full((2000, 3000), 255, np.uint8)) < 0.2
 
 
-def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple, weights: Path) -> None:
+def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple) -> None:
     photograph, fov = eye
-    model, checkpoint = load_checkpoint(weights, torch.device("cpu"))
+    # the weights that users have: a network that was trained for a moment finds hardly a vessel
+    model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth", torch.device("cpu"))
     native = predict.segment(model, photograph, fov)
     size = (2 * fov.shape[1], 2 * fov.shape[0])
     enlarged = cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC)
     found = estimate_fov(enlarged)
     probability = predict.segment(model, enlarged, found, scale=predict.drive_scale(found))
     assert probability.shape == enlarged.shape[:2]
-    difference = np.abs(cv2.resize(native, size) - probability)[found > 0].mean()
-    assert difference < 0.2 * native[fov > 0].std()
+    masks = [(p >= checkpoint["threshold"]) & (found > 0) for p in (cv2.resize(native, size), probability)]
+    assert overlap(*masks) > 0.95 and masks[0].mean() > 0.05
 
 
 def with_colour(photograph: np.ndarray, fov: np.ndarray, colour: int) -> np.ndarray:
