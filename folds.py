@@ -200,17 +200,11 @@ def summarize(args: argparse.Namespace, predicted: Sequence[Predicted]) -> dict[
     """
     folds = range(args.folds)
     thresholds = [best_threshold(one for one in predicted if one.fold != k) for k in folds]
+    of_eyes = [score_eye(one, thresholds[one.fold]) for one in predicted]
     table = [
-        {
-            "eye": eye_of(one.eye.name),
-            "fold": one.fold,
-            **score_eye(one, thresholds[one.fold]),
-            "minutes": one.minutes,
-        }
-        for one in predicted
+        {"eye": eye_of(one.eye.name), "fold": one.fold, **scores, "minutes": one.minutes}
+        for one, scores in zip(predicted, of_eyes, strict=True)
     ]
-    columns = ("threshold", *metrics.COLUMNS)
-    of_eyes = [{name: row[name] for name in columns} for row in table]
     of_folds = [
         metrics.mean([scores for scores, one in zip(of_eyes, predicted, strict=True) if one.fold == k])
         for k in folds

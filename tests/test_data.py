@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -67,17 +68,17 @@ def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: 
     # an eye whose red channel is its mask and whose green channel is its field of view
     monkeypatch.setattr(data, "jitter_colour", lambda rng: np.arange(256)[:, None])
     _, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
+    mask = cv2.dilate(mask, np.ones((5, 5)))  # cubic interpolation overshoots at vessels of a pixel's width
     crops = Crops([data.Eye("x", np.dstack([mask, fov, mask]), np.full_like(fov, 255), mask)], 64, 0, 50)
     mean, std = crops.statistics[0]
-    vessel, right = 0, []
+    seen = 0
     for i in range(50):
         image, moved, _ = crops[i]
         red = image[0] * std[0] + mean[0]
         clear = (red < 5) | (red > 250)  # between them the photograph is interpolated, the mask is not
-        right.append(((red > 127) == (moved[0] > 0))[clear])
-        vessel += int(moved.sum())
-    # cubic interpolation overshoots at a corner here and there
-    assert vessel > 1000 and np.concatenate(right).mean() > 0.9999
+        assert ((red > 127) == (moved[0] > 0))[clear].all()
+        seen += int(moved.sum())
+    assert seen > 1000
 
 
 def test_a_mask_that_is_missing_or_of_another_size_is_named(new_data: Path, tmp_path: Path) -> None:
