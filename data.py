@@ -394,10 +394,17 @@ class Crops:
 
     Item i: image float32 (3, crop, crop), vessel mask float32 (1, crop, crop) of 0 and 1, field of view
     float32 (1, crop, crop) of 0 and 1.
+
+    Args:
+        eyes: all of them with vessel masks.
+        crop: pixels each way.
+        seed: of everything random.
+        length: number of crops.
+        choroid: share of the crops beneath whose vessels a choroid is drawn, 0 to 1, see `draw_choroid`.
     """
 
-    def __init__(self, eyes: Sequence[Eye], crop: int, seed: int, length: int) -> None:
-        self.eyes, self.crop, self.seed, self.length = list(eyes), crop, seed, length
+    def __init__(self, eyes: Sequence[Eye], crop: int, seed: int, length: int, choroid: float = 0.0) -> None:
+        self.eyes, self.crop, self.seed, self.length, self.choroid = list(eyes), crop, seed, length, choroid
         self.statistics = [statistics(eye.image, eye.fov) for eye in self.eyes]
 
     def __len__(self) -> int:
@@ -422,6 +429,8 @@ class Crops:
         image = cv2.warpAffine(eye.image, matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
         mask = cv2.warpAffine(eye.mask, matrix, crop, flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
+        if rng.random() < self.choroid:
+            image = draw_choroid(rng, image, self.eyes)
         # the photograph's own statistics, not the jittered crop's, which would undo the jitter
         image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
@@ -445,6 +454,32 @@ def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.nd
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     turn = np.array([[cos, -sin], [sin, cos]]) * [rng.choice([-1, 1]), 1]
     return np.column_stack([turn, centre - turn @ [crop / 2, crop / 2]])
+
+
+def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequence[Eye]) -> np.ndarray:
+    """Let vessels of the choroid shine through a photograph, which are not to be found.
+
+    Few eyes show theirs, so a network sees too few to learn that they are not the retina's. They are redder
+    than those, less sharp, and wider: here the vessel masks of one or two random eyes, enlarged and blurred.
+
+    Args:
+        rng: source of everything random.
+        photograph: uint8 (S, S, 3) RGB, a square crop.
+        eyes: those whose vessel masks are used.
+
+    Returns:
+        uint8 (S, S, 3) RGB.
+    """
+    crop, levels = len(photograph), photograph.astype(np.float32)
+    for _ in range(rng.integers(1, 3)):
+        eye = eyes[rng.integers(len(eyes))]
+        size = max(round(crop * rng.uniform(0.5, 1.1)), 1)
+        matrix, flags = random_affine(rng, eye.fov, size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        vessels = cv2.resize(cv2.warpAffine(eye.mask, matrix, (size, size), flags=flags), (crop, crop))
+        vessels = cv2.GaussianBlur(vessels, (0, 0), rng.uniform(1, 3)).astype(np.float32) / 255
+        colour = np.array([rng.uniform(-0.3, 0.4), 1, rng.uniform(0.1, 0.5)], np.float32)
+        levels -= vessels[..., None] * colour * rng.uniform(5, 25)
+    return levels.clip(0, 255).astype(np.uint8)
 
 
 def jitter_colour(rng: np.random.Generator) -> np.ndarray:

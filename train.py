@@ -75,6 +75,12 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
     recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step, over all processes")
     recipe.add_argument("--crop", type=positive, default=128, help="pixels of a crop each way")
+    recipe.add_argument(
+        "--choroid",
+        type=float,
+        default=0.3,
+        help="share of crops through which vessels of a choroid are drawn to shine, which are no target",
+    )
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
     recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
@@ -111,6 +117,7 @@ def parse_args() -> argparse.Namespace:
         "folds": args.folds is None or args.folds >= 2,
         "fold": args.fold is None or 0 <= min(args.fold) <= max(args.fold) < args.folds,
         "lr": 0 < args.lr <= 1,
+        "choroid": 0 <= args.choroid <= 1,
         "dice": 0 <= args.dice <= 100,
         "ema": 0 <= args.ema < 1,
         "minutes": args.minutes is None or 0.05 <= args.minutes <= 100_000,
@@ -266,8 +273,9 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         print(f"network: width {args.width}, depth {args.depth} ({why})")
     if args.workers is None:
         args.workers = 4 if gpu else 0
-    recipe = ("epochs", "crops", "minutes", "batch_size", "crop", "optimizer", "lr", "dice", "ema", "seed")
-    return {name: getattr(args, name) for name in ("model", "pretrained", "width", "depth", *recipe)}
+    recipe = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "optimizer", "lr", "dice", "ema")
+    decisive = ("model", "pretrained", "width", "depth", *recipe, "seed")
+    return {name: getattr(args, name) for name in decisive}
 
 
 def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
@@ -291,7 +299,7 @@ def fit_to_minutes(
     time their steps together, and rank 0 chooses.
     """
     model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
-    crops = Crops(training, settings["crop"], settings["seed"], 34 * batch_size)
+    crops = Crops(training, settings["crop"], settings["seed"], 34 * batch_size, settings["choroid"])
     batches = iter(load(crops, batch_size))
     optimizer = make_optimizer(model, settings)
     network = distributed.wrap(model)
@@ -457,7 +465,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     epoch_steps = math.ceil(settings["crops"] / batch_size)
     total = settings["epochs"] * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
-    crops = Crops(training, settings["crop"], settings["seed"], total * batch_size)
+    crops = Crops(training, settings["crop"], settings["seed"], total * batch_size, settings["choroid"])
     pin = next(state.model.parameters()).is_cuda
     batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
     network = distributed.wrap(state.model)

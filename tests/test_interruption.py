@@ -468,7 +468,7 @@ def test_a_new_training_sets_an_earlier_one_aside(eyes: Path, tmp_path: Path, ca
 
 def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     # so that there is no random state to keep: crops follow from their number, rates from the step
-    crops = Crops(read_eyes(eyes / "train", labels=True), 32, 0, 8)
+    crops = Crops(read_eyes(eyes / "train", labels=True), 32, 0, 8, choroid=1.0)
     batches = iter(torch.utils.data.DataLoader(crops, batch_size=2))
     model = UNet(width=4, depth=1)
     optimizer = Muon(model, 0.01)
