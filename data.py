@@ -400,7 +400,7 @@ class Crops:
         crop: pixels each way.
         seed: of everything random.
         length: number of crops.
-        choroid: share of the crops beneath whose vessels a choroid is drawn, 0 to 1, see `draw_choroid`.
+        choroid: share of the crops into which choroidal vessels are drawn, 0 to 1, see `draw_choroid`.
     """
 
     def __init__(self, eyes: Sequence[Eye], crop: int, seed: int, length: int, choroid: float = 0.0) -> None:
@@ -457,15 +457,16 @@ def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.nd
 
 
 def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequence[Eye]) -> np.ndarray:
-    """Let vessels of the choroid shine through a photograph, which are not to be found.
+    """Draw choroidal vessels into a photograph, as they shine through in a tessellated fundus.
 
-    Few eyes show theirs, so a network sees too few to learn that they are not the retina's. They are redder
-    than those, less sharp, and wider: here the vessel masks of one or two random eyes, enlarged and blurred.
+    They are not to be found, but too few of DRIVE's eyes show theirs for a network to learn that. They are
+    redder than the retina's, less sharp, and wider: here the vessel masks of one or two random eyes, mostly
+    enlarged, blurred, and subtracted from green, at most half as much from blue, and hardly from red.
 
     Args:
         rng: source of everything random.
         photograph: uint8 (S, S, 3) RGB, a square crop.
-        eyes: those whose vessel masks are used.
+        eyes: those whose vessel masks are drawn.
 
     Returns:
         uint8 (S, S, 3) RGB.

@@ -79,7 +79,7 @@ def parse_args() -> argparse.Namespace:
         "--choroid",
         type=float,
         default=0.3,
-        help="share of crops through which vessels of a choroid are drawn to shine, which are no target",
+        help="share of crops into which choroidal vessels are drawn, lest they be taken for the retina's",
     )
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
     recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")

@@ -81,13 +81,11 @@ def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: 
     assert seen > 1000
 
 
-def test_a_choroid_shines_through_the_share_of_photographs_and_is_no_target(
+def test_choroidal_vessels_are_drawn_into_the_share_of_crops_and_are_no_target(
     new_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eyes = read_eyes(new_data / "train", labels=True)
-    monkeypatch.setattr(
-        data, "jitter_colour", lambda rng: np.arange(256)[:, None]
-    )  # drawn last
+    monkeypatch.setattr(data, "jitter_colour", lambda rng: np.arange(256)[:, None])  # drawn last
     never, often = (Crops(eyes, 64, 3, 200, choroid) for choroid in (0.0, 0.4))
     drawn = 0
     for i in range(200):
@@ -99,7 +97,7 @@ def test_a_choroid_shines_through_the_share_of_photographs_and_is_no_target(
     assert 60 <= drawn <= 100  # of 200 at 0.4, but where few vessels are drawn some crops stay as they are
 
 
-def test_vessels_of_the_choroid_are_redder_and_less_sharp_than_those_of_the_retina(new_data: Path) -> None:
+def test_choroidal_vessels_are_redder_and_less_sharp_than_those_of_the_retina(new_data: Path) -> None:
     eyes = read_eyes(new_data / "train", labels=True)
     grey, darker, steps = np.full((96, 96, 3), 128, np.uint8), [], []
     for seed in range(30):
@@ -120,7 +118,7 @@ def test_vessels_of_the_choroid_are_redder_and_less_sharp_than_those_of_the_reti
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_a_choroid_fits_the_smallest_crops(new_data: Path, size: int) -> None:
+def test_choroidal_vessels_fit_the_smallest_crops(new_data: Path, size: int) -> None:
     crops = Crops(read_eyes(new_data / "train", labels=True), size, 0, 20, choroid=1.0)
     assert all(crops[i][0].shape == (3, size, size) for i in range(20))
 
