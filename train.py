@@ -19,7 +19,8 @@ import numpy as np
 import distributed
 import metrics
 from checkpoint import Training, set_aside
-from data import Crops, Eye, eye_of, first_copies, read_eyes, split_by_eye, write_png
+from crops import Crops
+from data import Eye, eye_of, first_copies, read_eyes, split_by_eye, write_png
 from folds import cross_validate
 from predict import binarize, segment
 from report import picture, write_history

@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import demo  # noqa: E402
-from data import Crops, Eye, read_eyes  # noqa: E402
+from crops import Crops  # noqa: E402
+from data import Eye, read_eyes  # noqa: E402
 from metrics import count_levels, quantize, scores  # noqa: E402
 from model import UNet, fold_batch_norm, predict  # noqa: E402
 from predict import segment  # noqa: E402

@@ -22,7 +22,8 @@ import distributed
 import train
 import utils
 from checkpoint import load_checkpoint
-from data import Crops, read_eyes
+from crops import Crops
+from data import read_eyes
 from model import UNet
 from muon import Muon
 from utils import UserError

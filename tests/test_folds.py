@@ -25,7 +25,8 @@ import test as scoring
 import train
 import utils
 from checkpoint import save_checkpoint
-from data import Crops, Eye, eye_of, read_eyes
+from crops import Crops
+from data import Eye, eye_of, read_eyes
 from demo import draw_eye
 from model import Ensemble, UNet
 from muon import Muon

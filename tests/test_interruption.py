@@ -22,11 +22,11 @@ import torch
 from conftest import run_script, small_data
 
 import augment
-import data
 import train
 import utils
 from checkpoint import load_checkpoint
-from data import Crops, read_eyes, write_png
+from crops import Crops, random_affine
+from data import read_eyes, write_png
 from model import UNet
 from muon import Muon
 from utils import UserError, atomic, claim
@@ -498,9 +498,9 @@ def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
 
 def test_the_crops_name_the_image_they_are_cut_from(eyes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crops, cut_from = Crops(read_eyes(eyes / "train", labels=True), 16, 5, 50), []
-    affine = data.random_affine
     monkeypatch.setattr(
-        data, "random_affine", lambda r, fov, crop: (cut_from.append(fov), affine(r, fov, crop))[1]
+        "crops.random_affine",
+        lambda r, fov, crop: (cut_from.append(fov), random_affine(r, fov, crop))[1],
     )
     fields = {eye.name: eye.fov for eye in crops.eyes}
     for i in range(50):

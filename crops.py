@@ -1,0 +1,119 @@
+"""Random training crops: cut out, turned, changed in colour, and some with choroidal vessels drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from data import Eye, normalize, statistics
+
+
+class Crops:
+    """An endless row of random training crops, a map-style torch data set.
+
+    Crop i depends on the seed and on i alone: the same for any number of workers, and a training that is
+    resumed at crop i sees what it would have seen without the interruption.
+
+    Item i: image float32 (3, crop, crop), vessel mask float32 (1, crop, crop) of 0 and 1, field of view
+    float32 (1, crop, crop) of 0 and 1.
+
+    Args:
+        eyes: all of them with vessel masks.
+        crop: pixels each way.
+        seed: of everything random.
+        length: number of crops.
+        choroid: share of the crops into which choroidal vessels are drawn, 0 to 1, see `draw_choroid`.
+    """
+
+    def __init__(self, eyes: Sequence[Eye], crop: int, seed: int, length: int, choroid: float = 0.0) -> None:
+        self.eyes, self.crop, self.seed, self.length, self.choroid = list(eyes), crop, seed, length, choroid
+        self.statistics = [statistics(eye.image, eye.fov) for eye in self.eyes]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def choose(self, i: int) -> tuple[np.random.Generator, int]:
+        """The random numbers of crop i, and which eye it is cut from."""
+        rng = np.random.default_rng([self.seed, i])
+        return rng, int(rng.integers(len(self.eyes)))
+
+    def name_of(self, i: int) -> str:
+        """The name of the image that crop i is cut from."""
+        return self.eyes[self.choose(i)[1]].name
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng, which = self.choose(i)
+        eye = self.eyes[which]
+        # one draw moves all three; masks by nearest neighbour, so that they stay 0 or 255, the photograph by
+        # cubic interpolation, which leaves it about as sharp as those that will be segmented
+        matrix, crop = random_affine(rng, eye.fov, self.crop), (self.crop, self.crop)
+        nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        image = cv2.warpAffine(eye.image, matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+        mask = cv2.warpAffine(eye.mask, matrix, crop, flags=nearest)
+        fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
+        if rng.random() < self.choroid:
+            image = draw_choroid(rng, image, self.eyes)
+        # the photograph's own statistics, not the jittered crop's, which would undo the jitter
+        image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
+        return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
+
+
+def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.ndarray:
+    """A random flip, rotation and scale (0.8 to 1.25) around a random point of the field of view.
+
+    Returns:
+        float64 (2, 3), the matrix from pixels of the crop to pixels of the photograph.
+    """
+    height, width = fov.shape
+    centre = np.array([width / 2, height / 2])
+    for _ in range(100):  # a field of view is most of the photograph; an almost empty one must not hang
+        point = rng.uniform(0, [width, height])
+        if fov[int(point[1]), int(point[0])]:
+            centre = point
+            break
+    angle = rng.uniform(0, 2 * np.pi)
+    scale = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    turn = np.array([[cos, -sin], [sin, cos]]) * [rng.choice([-1, 1]), 1]
+    return np.column_stack([turn, centre - turn @ [crop / 2, crop / 2]])
+
+
+def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequence[Eye]) -> np.ndarray:
+    """Draw choroidal vessels into a photograph, as they shine through in a tessellated fundus.
+
+    They are not to be found, but too few of DRIVE's eyes show theirs for a network to learn that. They are
+    redder than the retina's, less sharp, and wider: here the vessel masks of one or two random eyes, mostly
+    enlarged, blurred, and subtracted from green, at most half as much from blue, and hardly from red.
+
+    Args:
+        rng: source of everything random.
+        photograph: uint8 (S, S, 3) RGB, a square crop.
+        eyes: those whose vessel masks are drawn.
+
+    Returns:
+        uint8 (S, S, 3) RGB.
+    """
+    crop, levels = len(photograph), photograph.astype(np.float32)
+    for _ in range(rng.integers(1, 3)):
+        eye = eyes[rng.integers(len(eyes))]
+        size = max(round(crop * rng.uniform(0.5, 1.1)), 1)
+        matrix, flags = random_affine(rng, eye.fov, size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        vessels = cv2.resize(cv2.warpAffine(eye.mask, matrix, (size, size), flags=flags), (crop, crop))
+        vessels = cv2.GaussianBlur(vessels, (0, 0), rng.uniform(1, 3)).astype(np.float32) / 255
+        colour = np.array([rng.uniform(-0.3, 0.4), 1, rng.uniform(0.1, 0.5)], np.float32)
+        levels -= vessels[..., None] * colour * rng.uniform(5, 25)
+    return levels.clip(0, 255).astype(np.uint8)
+
+
+def jitter_colour(rng: np.random.Generator) -> np.ndarray:
+    """Random gamma, brightness, and contrast of each colour channel.
+
+    Returns:
+        float64 (256, 3): what becomes of each level 0..255 of each channel, in 0..255.
+    """
+    ramp = np.linspace(0, 1, 256)[:, None]
+    gamma = np.exp(rng.uniform(-0.25, 0.25))
+    contrast = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 3))
+    return 255 * (ramp**gamma * contrast + rng.uniform(-0.06, 0.06)).clip(0, 1)
