@@ -157,7 +157,7 @@ def run_fold(
     predicted, scores = [], []
     try:
         for eye in held_out:
-            levels = metrics.quantize(segment(network, eye.image, eye.fov))
+            levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True))
             counts = metrics.count_levels(levels, eye.mask, eye.fov)
             predicted.append(Predicted(eye, k, minutes, levels, counts))
             # the other folds, which will choose the threshold, may not be there yet

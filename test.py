@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         description="Segment new_data/test with a trained U-Net. Writes RESULTS: masks/, probability/, "
         "a picture for each image, index.html to look through them, and metrics.csv where new_data has "
         "test labels.",
-        epilog="example: python test.py --weights files/checkpoint.pth --tta",
+        epilog="example: python test.py --weights files/checkpoint.pth --no-tta",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")

@@ -93,9 +93,9 @@ def test_each_eye_is_in_one_fold_and_no_network_is_scored_on_an_eye_that_it_saw(
     seen: list[set[str]] = []
     start = Crops.__init__
 
-    def watched(self: Crops, cut_from: list[Eye], *rest: object) -> None:
+    def watched(self: Crops, cut_from: list[Eye], **named: object) -> None:
         seen.append({eye.name for eye in cut_from})
-        start(self, cut_from, *rest)
+        start(self, cut_from, **named)
 
     monkeypatch.setattr(Crops, "__init__", watched)
     for k in range(K):
@@ -114,7 +114,7 @@ def predict_anew(new_data: Path, crossed: Path) -> dict[str, tuple[np.ndarray, E
     found = {}
     for i, eye in enumerate(e for e in read_eyes(new_data / "train", labels=True) if e.name.endswith("_0")):
         model, _ = predict.load_networks([crossed / f"fold{i % K}" / "checkpoint.pth"], None, CPU)
-        found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov)), eye
+        found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov, tta=True)), eye
     return found
 
 
@@ -204,10 +204,10 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
             signal.raise_signal(signal.SIGINT)
         update(self, *rest)
 
-    def interrupted_segment(*rest: object) -> object:
+    def interrupted_segment(*rest: object, **named: object) -> object:
         if next(predictions) == 7:  # in the second run, which predicts the first fold's three eyes anew
             signal.raise_signal(signal.SIGINT)
-        return segment(*rest)
+        return segment(*rest, **named)
 
     monkeypatch.setattr(Muon, "step", interrupted_update)
     monkeypatch.setattr(folds, "segment", interrupted_segment)
@@ -358,7 +358,7 @@ def read_levels(results: Path) -> np.ndarray:
     return iio.imread(results / "probability" / "01_test.png").astype(np.int64)
 
 
-@pytest.mark.parametrize("tta", [[], ["--tta"]])
+@pytest.mark.parametrize("tta", [["--no-tta"], ["--tta"]])
 def test_several_checkpoints_give_the_mean_of_their_probabilities_and_thresholds(
     new_data: Path, networks: list[Path], tmp_path: Path, tta: list[str]
 ) -> None:

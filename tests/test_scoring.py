@@ -190,9 +190,11 @@ def test_the_threshold_is_the_checkpoints_unless_given(
 def test_tta_changes_the_probabilities_a_little(
     new_data: Path, files: Path, results: Path, tmp_path: Path
 ) -> None:
-    score(new_data, files, tmp_path, "--tta")
-    a, b = (iio.imread(f / "probability" / "01_test.png") / 65535 for f in (results, tmp_path))
+    score(new_data, files, tmp_path / "one", "--no-tta")
+    score(new_data, files, tmp_path / "eight", "--tta")
+    a, b = (iio.imread(tmp_path / f / "probability" / "01_test.png") / 65535 for f in ("one", "eight"))
     assert 0 < np.abs(a - b).mean() < 0.1
+    assert (b == iio.imread(results / "probability" / "01_test.png") / 65535).all(), "eight are the default"
 
 
 def test_nothing_is_found_outside_the_field_of_view(results: Path, new_data: Path) -> None:

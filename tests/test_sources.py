@@ -452,7 +452,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
         assert found.shape == eye.image.shape  # truth is not resized to be scored
         levels = cv2.imread(str(results / "probability" / f"{eye.result_name}.png"), cv2.IMREAD_UNCHANGED)
         scale = 1 if "_test_" in eye.name else drive_scale(eye.fov)
-        assert (levels == quantize(segment(model, eye.image, eye.fov, scale=scale))).all()
+        assert (levels == quantize(segment(model, eye.image, eye.fov, tta=True, scale=scale))).all()
 
 
 @pytest.mark.parametrize("seed", range(10))
