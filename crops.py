@@ -1,4 +1,4 @@
-"""Random training crops: cut out, turned, changed in colour, and some with choroidal vessels drawn in."""
+"""Random training crops: cut out, turned, recoloured; some as by another camera, some with a choroid."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 
 from data import Eye, normalize, statistics
+
+OWN_SCALE = (0.8, 1.25)  # times as large as the photograph
+OTHER_SCALE = (0.7, 1.8)  # cameras that see 30 degrees instead of 45 show vessels 1.5 times as wide
 
 
 class Crops:
@@ -25,10 +28,20 @@ class Crops:
         seed: of everything random.
         length: number of crops.
         choroid: share of the crops into which choroidal vessels are drawn, 0 to 1, see `draw_choroid`.
+        camera: share of the crops that look as if by another camera, 0 to 1, see `change_camera`.
     """
 
-    def __init__(self, eyes: Sequence[Eye], crop: int, seed: int, length: int, choroid: float = 0.0) -> None:
-        self.eyes, self.crop, self.seed, self.length, self.choroid = list(eyes), crop, seed, length, choroid
+    def __init__(
+        self,
+        eyes: Sequence[Eye],
+        crop: int,
+        seed: int,
+        length: int,
+        choroid: float = 0.0,
+        camera: float = 0.0,
+    ) -> None:
+        self.eyes, self.crop, self.seed, self.length = list(eyes), crop, seed, length
+        self.choroid, self.camera = choroid, camera
         self.statistics = [statistics(eye.image, eye.fov) for eye in self.eyes]
 
     def __len__(self) -> int:
@@ -48,20 +61,26 @@ class Crops:
         eye = self.eyes[which]
         # one draw moves all three; masks by nearest neighbour, so that they stay 0 or 255, the photograph by
         # cubic interpolation, which leaves it about as sharp as those that will be segmented
-        matrix, crop = random_affine(rng, eye.fov, self.crop), (self.crop, self.crop)
+        other = rng.random() < self.camera
+        matrix = random_affine(rng, eye.fov, self.crop, OTHER_SCALE if other else OWN_SCALE)
+        crop = (self.crop, self.crop)
         nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         image = cv2.warpAffine(eye.image, matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
         mask = cv2.warpAffine(eye.mask, matrix, crop, flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
         if rng.random() < self.choroid:
             image = draw_choroid(rng, image, self.eyes)
+        if other:
+            image = change_camera(rng, image)
         # the photograph's own statistics, not the jittered crop's, which would undo the jitter
         image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
 
 
-def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.ndarray:
-    """A random flip, rotation and scale (0.8 to 1.25) around a random point of the field of view.
+def random_affine(
+    rng: np.random.Generator, fov: np.ndarray, crop: int, scales: tuple[float, float] = OWN_SCALE
+) -> np.ndarray:
+    """A random flip, rotation and scale (between these two) around a random point of the field of view.
 
     Returns:
         float64 (2, 3), the matrix from pixels of the crop to pixels of the photograph.
@@ -74,7 +93,7 @@ def random_affine(rng: np.random.Generator, fov: np.ndarray, crop: int) -> np.nd
             centre = point
             break
     angle = rng.uniform(0, 2 * np.pi)
-    scale = np.exp(rng.uniform(np.log(0.8), np.log(1.25)))
+    scale = np.exp(rng.uniform(*np.log(scales)))
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
     turn = np.array([[cos, -sin], [sin, cos]]) * [rng.choice([-1, 1]), 1]
     return np.column_stack([turn, centre - turn @ [crop / 2, crop / 2]])
@@ -105,6 +124,40 @@ def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequenc
         colour = np.array([rng.uniform(-0.3, 0.4), 1, rng.uniform(0.1, 0.5)], np.float32)
         levels -= vessels[..., None] * colour * rng.uniform(5, 25)
     return levels.clip(0, 255).astype(np.uint8)
+
+
+def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
+    """Change a photograph as another camera might have: uneven light, mostly less sharp, mostly noisy.
+
+    DRIVE's eyes were all taken by one camera, and a network that has seen nothing else takes uneven light and
+    noise for vessels, and misses vessels that are less sharp.
+
+    Args:
+        rng: source of everything random.
+        photograph: uint8 (S, S, 3) RGB, a square crop.
+
+    Returns:
+        uint8 (S, S, 3) RGB.
+    """
+    side = len(photograph)
+    # light that rises and falls smoothly over the crop, and from red to blue; factors of about 0.6 to 1.6
+    light = np.exp(smooth_field(rng, side) * rng.uniform(0, 0.25))[..., None]
+    tint = np.exp(smooth_field(rng, side)[..., None] * np.array([0.05, 0, -0.05], np.float32))
+    image = (photograph * light * tint).clip(0, 255).astype(np.uint8)
+    if rng.random() < 0.7:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
+    if rng.random() < 0.7:
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 8))
+        image = (image + noise).clip(0, 255).astype(np.uint8)
+    return image
+
+
+def smooth_field(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Random numbers, about -2 to 2, that change smoothly over a square: float32 (side, side)."""
+    knots = int(rng.integers(2, 5))
+    return cv2.resize(
+        rng.standard_normal((knots, knots), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+    )
 
 
 def jitter_colour(rng: np.random.Generator) -> np.ndarray:

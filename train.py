@@ -82,6 +82,12 @@ def parse_args() -> argparse.Namespace:
         default=0.3,
         help="share of crops into which choroidal vessels are drawn, lest they be taken for the retina's",
     )
+    recipe.add_argument(
+        "--camera",
+        type=float,
+        default=0.15,
+        help="share of crops with the light, sharpness, noise and scale of other cameras",
+    )
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
     recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
@@ -119,6 +125,7 @@ def parse_args() -> argparse.Namespace:
         "fold": args.fold is None or 0 <= min(args.fold) <= max(args.fold) < args.folds,
         "lr": 0 < args.lr <= 1,
         "choroid": 0 <= args.choroid <= 1,
+        "camera": 0 <= args.camera <= 1,
         "dice": 0 <= args.dice <= 100,
         "ema": 0 <= args.ema < 1,
         "minutes": args.minutes is None or 0.05 <= args.minutes <= 100_000,
@@ -274,8 +281,8 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         print(f"network: width {args.width}, depth {args.depth} ({why})")
     if args.workers is None:
         args.workers = 4 if gpu else 0
-    recipe = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "optimizer", "lr", "dice", "ema")
-    decisive = ("model", "pretrained", "width", "depth", *recipe, "seed")
+    shown = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera")
+    decisive = ("model", "pretrained", "width", "depth", *shown, "optimizer", "lr", "dice", "ema", "seed")
     return {name: getattr(args, name) for name in decisive}
 
 
@@ -300,7 +307,7 @@ def fit_to_minutes(
     time their steps together, and rank 0 chooses.
     """
     model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
-    crops = Crops(training, settings["crop"], settings["seed"], 34 * batch_size, settings["choroid"])
+    crops = make_crops(training, settings, 34 * batch_size)
     batches = iter(load(crops, batch_size))
     optimizer = make_optimizer(model, settings)
     network = distributed.wrap(model)
@@ -444,6 +451,12 @@ def begin(
     return state
 
 
+def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Crops:
+    """So many training crops of these eyes."""
+    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera")}
+    return Crops(eyes, length=length, **chosen)
+
+
 def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:
     """This process's share of all batches, with `batch_size` crops over all processes, after `done` crops."""
     import torch
@@ -466,7 +479,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     epoch_steps = math.ceil(settings["crops"] / batch_size)
     total = settings["epochs"] * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
-    crops = Crops(training, settings["crop"], settings["seed"], total * batch_size, settings["choroid"])
+    crops = make_crops(training, settings, total * batch_size)
     pin = next(state.model.parameters()).is_cuda
     batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
     network = distributed.wrap(state.model)

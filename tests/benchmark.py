@@ -312,9 +312,9 @@ def scripts(folder: Path, device: torch.device, repeats: int) -> None:
 def input_pipeline(data: Path, device: torch.device) -> None:
     """Crops a second of the input pipeline alone, and the share of a training step spent waiting for it."""
     eyes = read_eyes(data / "train", labels=True)
-    crops = Crops(eyes, 128, 0, 4000, choroid=0.3)
+    crops = Crops(eyes, 128, 0, 4000, choroid=0.3, camera=0.15)
     step = our_step(16, 3, 128, 4, "muon", device)
-    # 40 of them, since those with a choroid take longer
+    # 40 of them, since those with a choroid or of another camera take longer
     times = in_turn({"crops": lambda: [crops[i] for i in range(40)], "step": step}, device, 9)
     batch = times["crops"] / 10
     share = batch / (batch + times["step"])
@@ -339,7 +339,7 @@ def train_for(
     torch.manual_seed(42)
     model = UNet(width=16, depth=3).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, {"optimizer": "muon", "lr": 0.02})
-    crops = Crops(training, 128, 42, total * 4, choroid=0.3)
+    crops = Crops(training, 128, 42, total * 4, choroid=0.3, camera=0.15)
     batches = iter(torch.utils.data.DataLoader(crops, batch_size=4))
     rates = [one_cycle(step / total, 0.02) for step in range(total)]
 

@@ -1,4 +1,4 @@
-"""Crops are reproducible, move photograph and masks together, and show choroidal vessels in their share."""
+"""Crops are reproducible, move photograph and masks alike, and show choroids and other cameras in a share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from crops import Crops, draw_choroid
+from crops import Crops, change_camera, draw_choroid
 from data import Eye, read_eyes
 from demo import draw_eye
 
 
 def test_crops_depend_on_seed_and_index_alone(new_data: Path) -> None:
     eyes = read_eyes(new_data / "train", labels=True)
-    one, two, other = (Crops(eyes, 48, seed, 100, choroid=0.5) for seed in (1, 1, 2))
+    one, two, other = (Crops(eyes, 48, seed, 100, choroid=0.5, camera=0.5) for seed in (1, 1, 2))
     for i in (0, 7, 99):
         first = one[i]
         _ = two[3]
@@ -26,7 +26,7 @@ def test_crops_depend_on_seed_and_index_alone(new_data: Path) -> None:
 
 
 def test_crops_are_what_the_network_takes(new_data: Path) -> None:
-    crops = Crops(read_eyes(new_data / "train", labels=True), 48, 0, 100, choroid=0.5)
+    crops = Crops(read_eyes(new_data / "train", labels=True), 48, 0, 100, choroid=0.5, camera=0.5)
     for i in range(20):
         image, mask, fov = crops[i]
         assert image.shape == (3, 48, 48)
@@ -92,6 +92,61 @@ def test_choroidal_vessels_are_redder_and_less_sharp_than_those_of_the_retina(ne
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_choroidal_vessels_fit_the_smallest_crops(new_data: Path, size: int) -> None:
-    crops = Crops(read_eyes(new_data / "train", labels=True), size, 0, 20, choroid=1.0)
+def test_choroids_and_other_cameras_fit_the_smallest_crops(new_data: Path, size: int) -> None:
+    crops = Crops(read_eyes(new_data / "train", labels=True), size, 0, 20, choroid=1.0, camera=1.0)
     assert all(crops[i][0].shape == (3, size, size) for i in range(20))
+
+
+def test_other_cameras_come_in_their_share_and_leave_the_other_crops_as_they_are(new_data: Path) -> None:
+    eyes = read_eyes(new_data / "train", labels=True)
+    never, often = (Crops(eyes, 64, 3, 200, camera=camera) for camera in (0.0, 0.4))
+    same = [all((a == b).all() for a, b in zip(never[i], often[i], strict=True)) for i in range(200)]
+    assert 100 <= sum(same) <= 140
+
+
+def test_other_cameras_show_vessels_smaller_and_larger(new_data: Path) -> None:
+    eyes = read_eyes(new_data / "train", labels=True)
+    for eye in eyes:
+        eye.fov[:] = 255
+
+    def pixels(camera: float) -> np.ndarray:
+        # of the photograph in each crop, where the frame does not cut it off
+        crops = Crops(eyes, 16, 5, 300, camera=camera)
+        matrices = []
+        with pytest.MonkeyPatch.context() as patch:
+            warp = cv2.warpAffine
+            patch.setattr(cv2, "warpAffine", lambda *a, **k: (matrices.append(a[1]), warp(*a, **k))[1])
+            for i in range(300):
+                crops[i]
+        return 1 / np.sqrt([abs(np.linalg.det(matrix[:, :2])) for matrix in matrices])
+
+    own, other = pixels(0.0), pixels(1.0)
+    assert 0.8 <= own.min() < 0.83 and 1.2 < own.max() <= 1.25
+    assert 0.7 <= other.min() < 0.75 and 1.7 < other.max() <= 1.8
+
+
+def test_another_camera_changes_light_sharpness_and_noise_but_no_place() -> None:
+    photograph, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
+    photograph = photograph[40:104, 40:104]
+    before, noisy, uneven, likeness = photograph.copy(), 0, 0, []
+
+    def detail(image: np.ndarray) -> np.ndarray:
+        green = image[..., 1].astype(np.float32)
+        return cv2.GaussianBlur(green, (0, 0), 1.5) - cv2.GaussianBlur(green, (0, 0), 6)
+
+    for seed in range(40):
+        image = change_camera(np.random.default_rng(seed), photograph)
+        assert image.shape == photograph.shape and image.dtype == np.uint8
+        # what light and noise leave of the vessels lies where it lay
+        here, moved = detail(photograph), np.roll(detail(photograph), 8, axis=1)
+        likeness.append([np.corrcoef(d.ravel(), detail(image).ravel())[0, 1] for d in (here, moved)])
+        assert likeness[-1][0] > likeness[-1][1]
+        grey = change_camera(np.random.default_rng(seed), np.full((64, 64, 3), 128, np.uint8))
+        rough = np.abs(np.diff(grey[..., 1].astype(int), axis=1)).mean()
+        noisy += rough > 0.5
+        light = cv2.GaussianBlur(grey[..., 1], (0, 0), 8)
+        uneven += light.max() - light.min() > 8.0
+    assert np.mean(likeness, axis=0)[0] > 0.7
+    assert 15 <= noisy <= 36
+    assert uneven >= 15
+    assert (photograph == before).all()
