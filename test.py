@@ -91,7 +91,8 @@ def score(
     def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
         return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
 
-    counts = [count(*pair, threshold) for pair in zip(levels, eyes, strict=True)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # centre lines take a fifth of a second an eye
+        counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
     each = [scores(*c, threshold) for c in counts]
     rows = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
     pooled, tree = (sum(part) for part in zip(*counts, strict=True))
