@@ -29,6 +29,7 @@ from predict import segment  # noqa: E402
 from utils import pick_device  # noqa: E402
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large
+COLUMNS = {"F1": "f1", "Jaccard": "jaccard", "AUC": "auc", "AP": "average_precision"}
 CAMERAS = {"as it is": None, "another camera": (0.5, 1.0), "a bad camera": (1.0, 2.5)}  # blur, noise
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     args = parse_args()
     device = pick_device(args.device)
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
-    print(f"{'':32}{'eyes':>6}{'F1':>9}{'AUC':>9}{'AP':>9}")
+    print(f"{'':32}{'eyes':>6}" + "".join(f"{title:>9}" for title in COLUMNS))
     for files in args.files:
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in CAMERAS}
         for folder in sorted(files.glob("fold[0-9]*")):
@@ -92,7 +93,7 @@ def main() -> None:
             if not scores:
                 sys.exit(f"{files}: no folds there; train them with: python train.py --folds 4")
             mean = metrics.mean(scores)
-            figures = f"{mean['f1']:9.4f}{mean['auc']:9.4f}{mean['average_precision']:9.4f}"
+            figures = "".join(f"{mean[column]:9.4f}" for column in COLUMNS.values())
             print(f"{files.name + ', ' + name:32}{len(scores):6}{figures}")
 
 

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+import cameras
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -116,6 +117,21 @@ def predict_anew(new_data: Path, crossed: Path) -> dict[str, tuple[np.ndarray, E
         model, _ = predict.load_networks([crossed / f"fold{i % K}" / "checkpoint.pth"], None, CPU)
         found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov, tta=True)), eye
     return found
+
+
+def test_cameras_py_scores_every_held_out_eye_as_it_is_and_retaken(
+    new_data: Path, crossed: Path, capsys
+) -> None:
+    run_script(cameras.main, "--data", new_data, "--threshold=0.5", "--device=cpu", crossed)
+    heading, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert [row[-5] for row in rows] == ["7"] * 3
+    anew = [
+        metrics.scores(metrics.count_levels(levels, eye.mask, eye.fov), 0.5)
+        for levels, eye in predict_anew(new_data, crossed).values()
+    ]
+    for title, figure in zip(heading[1:], rows[0][-4:], strict=True):
+        assert float(figure) == pytest.approx(metrics.mean(anew)[cameras.COLUMNS[title]], abs=1e-4)
+    assert rows[0][-4:] != rows[1][-4:] != rows[2][-4:]
 
 
 def best_of_all(found: dict[str, tuple[np.ndarray, Eye]]) -> float:
