@@ -26,6 +26,7 @@ from checkpoint import load_checkpoint  # noqa: E402
 from data import Eye, first_copies, read_eyes  # noqa: E402
 from model import fold_batch_norm  # noqa: E402
 from predict import segment  # noqa: E402
+from train import USUAL_THRESHOLD  # noqa: E402
 from utils import pick_device  # noqa: E402
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large
@@ -39,7 +40,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("files", type=Path, nargs="*", default=[Path("files")], help="of train.py --folds")
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="that they were trained on")
-    parser.add_argument("--threshold", type=float, default=0.37, help="probability that makes a vessel")
+    parser.add_argument(
+        "--threshold", type=float, default=USUAL_THRESHOLD, help="probability that makes a vessel"
+    )
     parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser.parse_args()
