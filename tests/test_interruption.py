@@ -500,7 +500,7 @@ def test_the_crops_name_the_image_they_are_cut_from(eyes: Path, monkeypatch: pyt
     crops, cut_from = Crops(read_eyes(eyes / "train", labels=True), 16, 5, 50), []
     monkeypatch.setattr(
         "crops.random_affine",
-        lambda r, fov, crop: (cut_from.append(fov), random_affine(r, fov, crop))[1],
+        lambda r, fov, *rest: (cut_from.append(fov), random_affine(r, fov, *rest))[1],
     )
     fields = {eye.name: eye.fov for eye in crops.eyes}
     for i in range(50):
