@@ -59,9 +59,9 @@ class Crops:
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng, which = self.choose(i)
         eye = self.eyes[which]
+        other = rng.random() < self.camera
         # one draw moves all three; masks by nearest neighbour, so that they stay 0 or 255, the photograph by
         # cubic interpolation, which leaves it about as sharp as those that will be segmented
-        other = rng.random() < self.camera
         matrix = random_affine(rng, eye.fov, self.crop, OTHER_SCALE if other else OWN_SCALE)
         crop = (self.crop, self.crop)
         nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP

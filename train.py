@@ -281,8 +281,9 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         print(f"network: width {args.width}, depth {args.depth} ({why})")
     if args.workers is None:
         args.workers = 4 if gpu else 0
-    shown = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera")
-    decisive = ("model", "pretrained", "width", "depth", *shown, "optimizer", "lr", "dice", "ema", "seed")
+    network = ("model", "pretrained", "width", "depth")
+    cut = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera")
+    decisive = (*network, *cut, "optimizer", "lr", "dice", "ema", "seed")
     return {name: getattr(args, name) for name in decisive}
 
 

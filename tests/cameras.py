@@ -27,7 +27,7 @@ from data import Eye, first_copies, read_eyes  # noqa: E402
 from model import fold_batch_norm  # noqa: E402
 from predict import segment  # noqa: E402
 from train import USUAL_THRESHOLD  # noqa: E402
-from utils import pick_device  # noqa: E402
+from utils import UserError, pick_device, run  # noqa: E402
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large
 COLUMNS = {"F1": "f1", "Jaccard": "jaccard", "AUC": "auc", "AP": "average_precision"}
@@ -94,11 +94,11 @@ def main() -> None:
                     rows[name].append(metrics.scores(counts, args.threshold))
         for name, scores in rows.items():
             if not scores:
-                sys.exit(f"{files}: no folds there; train them with: python train.py --folds 4")
+                raise UserError(f"{files}: no folds there; train them with: python train.py --folds 4")
             mean = metrics.mean(scores)
             figures = "".join(f"{mean[column]:9.4f}" for column in COLUMNS.values())
             print(f"{files.name + ', ' + name:32}{len(scores):6}{figures}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
