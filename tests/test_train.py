@@ -76,6 +76,23 @@ def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
     assert not model.training
 
 
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ([], "network: width 16, depth 3 (no GPU: a small network is as accurate on DRIVE and far faster)"),
+        (["--width=24"], "network: width 24, depth 3"),
+        (["--depth=2"], "network: width 16, depth 2 (no GPU: "),
+    ],
+)
+def test_why_a_network_is_so_wide_is_said_where_nobody_asked_for_it(
+    flags: list[str], line: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    train.settle(train.parse_args(), torch.device("cpu"))
+    said = capsys.readouterr().out
+    assert said.startswith(line) and ("(" in said) == ("(" in line)
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data: Path, tmp_path: Path) -> None:
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         run_script(train.main, "--data", new_data, "--files", tmp_path / folder, *SHORT, "--seed", seed)
