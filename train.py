@@ -275,12 +275,11 @@ def write_preview(path: Path, model: nn.Module, validation: Sequence[Eye], thres
 def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Fill in what follows from the device, say why, and return the settings that decide the weights."""
     gpu = device.type != "cpu"
-    why = ""
-    if args.width is None:
-        why = "a GPU is there" if gpu else "no GPU: a small network is as accurate on DRIVE and far faster"
-        why = f" ({why})"
-    args.width, args.depth = args.width or (64 if gpu else 16), args.depth or (4 if gpu else 3)
-    print(f"network: width {args.width}, depth {args.depth}{why}")
+    if args.width is None or args.depth is None:
+        reason = "a GPU is there" if gpu else "no GPU: a small network is as accurate on DRIVE and far faster"
+        why = f" ({reason})" if args.width is None else ""
+        args.width, args.depth = args.width or (64 if gpu else 16), args.depth or (4 if gpu else 3)
+        print(f"network: width {args.width}, depth {args.depth}{why}")
     if args.workers is None:
         args.workers = 4 if gpu else 0
     network = ("model", "pretrained", "width", "depth")
