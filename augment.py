@@ -15,9 +15,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import Eye, drive_scale, estimate_fov, read_fov, read_image, read_mask, rescale, size, write_png
-from sources import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
-from utils import HelpFormatter, UserError, claim, run
+from data import Eye, rescale
+from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.images import read_fov, read_image, read_mask, size, write_png
+from datasets.published import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
+from system.files import claim
+from utils import HelpFormatter, UserError, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,7 +84,7 @@ def read_source(source: Source, square: int | None) -> Eye:
             continue
         if image is not None and masks[target].shape != image.shape[:2]:
             problems.append(f"{path}: {size(masks[target])} pixels, but {source.image.name} has {size(image)}")
-    if problems:
+    if problems or image is None:
         raise UserError("\n".join(problems))
     if "fov" not in masks:
         masks["fov"] = estimate_fov(image)

@@ -1,4 +1,4 @@
-"""Photographs, vessel masks and fields of view: finding, pairing, reading, and splitting.
+"""The images of new_data: reading them and splitting them by eye.
 
 Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
@@ -11,11 +11,9 @@ Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,197 +21,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from utils import UserError, atomic, did_you_mean
-
-SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
-FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")  # Pillow knows more, and starts other programs for some
-MAX_PIXELS = 120_000_000  # larger files are refused before they are decoded: they could exhaust the memory
-MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to, for the same reason
-DIAMETER = 548  # pixels of the circle around DRIVE's field of view: the scale that the network is trained at
-
-
-def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """The image files of a folder in natural order; hidden files and other files are passed over."""
-    files = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
-    return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file, gzipped or not.
-
-    Returns:
-        uint8 (H, W, 3) RGB. Grey becomes RGB, 12 and 16 bit are scaled to 8, transparency is dropped, and the
-        orientation that a camera noted is applied.
-
-    Raises:
-        UserError: missing, not an image, truncated, of floating-point numbers, or too large.
-    """
-    from PIL import Image, ImageOps
-
-    if not path.name.isprintable():
-        raise UserError(f"{str(path)!r}: a line break or another control character in its name; rename it")
-    if not path.is_file():
-        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-    too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
-    try:
-        with Image.open(unpack(path) if path.suffix.lower() == ".gz" else path, formats=FORMATS) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise too_large
-            if file.mode == "F":
-                raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
-            upright = ImageOps.exif_transpose(file)
-            if not file.mode.startswith("I"):
-                return np.array(upright.convert("RGB"))
-            levels = np.asarray(upright)
-    except (UserError, MemoryError):
-        raise
-    except Image.DecompressionBombError:
-        raise too_large from None
-    except Image.UnidentifiedImageError:
-        what = "not a TIFF, PNG, GIF, JPEG, BMP or PPM image" if path.stat().st_size else "empty"
-        raise UserError(f"{path}: {what}") from None
-    except Exception as error:
-        # whatever is wrong with a file, Pillow's readers have no common class for it
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason})") from None
-    if levels.min() < 0 or levels.max() > 65535:
-        raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
-    # 8 and 12 bits are often kept in files of 16
-    top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
-    return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def unpack(path: Path) -> io.BytesIO:
-    """The content of a gzipped file; UserError if it is more than MAX_UNPACKED bytes."""
-    with gzip.open(path) as file:
-        content = file.read(MAX_UNPACKED + 1)
-    if len(content) > MAX_UNPACKED:
-        raise UserError(f"{path}: unpacks to more than {MAX_UNPACKED:,} bytes; that is no photograph of an eye")
-    return io.BytesIO(content)
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Read a vessel mask or a field of view.
-
-    Returns:
-        uint8 (H, W), exactly 0 or 255. A nearly binary file (compressed as JPEG, say) is split at 127.
-
-    Raises:
-        UserError: unreadable, or not a mask.
-    """
-    mask = read_image(path).max(axis=2)
-    if mask.max() == 1:
-        mask = mask * 255
-    between = np.count_nonzero((mask > 32) & (mask < 223)) / mask.size
-    if between > 0.02:
-        raise UserError(f"{path}: not a mask of 0 and 255 ({between:.0%} of its pixels are grey)")
-    if 0 < mask.max() <= 127:
-        raise UserError(f"{path}: not a mask of 0 and 255 (its brightest pixel is {mask.max()})")
-    return np.where(mask > 127, 255, 0).astype(np.uint8)
-
-
-def read_fov(path: Path) -> np.ndarray:
-    """Read a field of view as `read_mask` does; UserError if it is empty."""
-    fov = read_mask(path)
-    if not fov.any():
-        raise UserError(f"{path}: an empty field of view")
-    return fov
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write RGB or grey, uint8 or uint16, atomically as PNG.
-
-    OpenCV encodes and Python writes, because OpenCV cannot open names with umlauts on Windows.
-    """
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
-    with atomic(path) as temporary:
-        temporary.write_bytes(png.tobytes())
-
-
-def estimate_fov(photograph: np.ndarray) -> np.ndarray:
-    """Find the field of view of a fundus photograph: the lit disc in dark or white surroundings.
-
-    The disc may be cut off by the frame or by black bars, and there may be text beside it.
-
-    Args:
-        photograph: uint8 (H, W, 3) RGB, grey too.
-
-    Returns:
-        uint8 (H, W), exactly 0 or 255; all 255 where the retina fills the frame.
-    """
-    height, width = photograph.shape[:2]
-    shrink = min(1.0, 512 / max(height, width))  # the outline is smooth: a small copy shows it well enough
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-    # a disc that holds all four corners holds the whole frame, so surroundings always show in a corner
-    patch = max(2, round(0.02 * min(size)))
-    ends = (slice(patch), slice(-patch, None))
-    corners = [(rows, columns) for rows in ends for columns in ends]
-    for corner in corners:
-        colour = np.median(small[corner].reshape(-1, 3), axis=0)  # the median passes over thin text
-        if colour.min() > 200:
-            # white surroundings, but not the optic disc, reach the corner: make them as dark as any others
-            _, areas = cv2.connectedComponents(cv2.inRange(small, colour - 30, colour + 30))
-            reached = np.unique(areas[corner])
-            small[np.isin(areas, reached[reached > 0])] = 0
-    light = cv2.medianBlur(small.max(axis=2), 5)
-    dark, bright = min(np.median(light[corner]) for corner in corners), np.percentile(light, 90)
-    fov = np.full((height, width), 255, np.uint8)
-    if dark > 0.3 * bright or bright - dark < 10:
-        return fov
-    lit = (light > dark + 0.15 * (bright - dark)).astype(np.uint8)
-    # opening wipes out text, and what else is thinner than a thirtieth of the frame
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.015 * max(size)) + 1,) * 2)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(lit, cv2.MORPH_OPEN, brush))
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else 0
-    if not largest or stats[largest, cv2.CC_STAT_AREA] < 0.1 * lit.size:
-        return fov
-    # a disc, also one cut off by the frame, is convex: the hull closes dark vessels and shadows at its border
-    outline = cv2.convexHull(cv2.findNonZero((labels == largest).astype(np.uint8)))
-    disc = cv2.fillConvexPoly(np.zeros_like(lit), outline, 255)
-    return np.where(cv2.resize(disc, (width, height)) > 127, 255, 0).astype(np.uint8)
-
-
-def drive_scale(fov: np.ndarray) -> float:
-    """How many times as large a photograph must be for its field of view to be as large as DRIVE's.
-
-    Args:
-        fov: uint8 (H, W), 0 or 255.
-
-    Returns:
-        1 for a diameter like DRIVE's, and one n-th for n times as large ones: whole pixels are averaged then.
-    """
-    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it; its hull,
-    # since older OpenCV takes minutes for all the pixels
-    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(cv2.findNonZero(fov)))[1]
-    if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
-        diameter = max(diameter, DIAMETER)
-    times = max(1, round(diameter / DIAMETER))
-    return 1 / times if 510 <= diameter / times <= 570 else DIAMETER / diameter
-
-
-def normalize(
-    photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray, levels: np.ndarray | None = None
-) -> np.ndarray:
-    """Photograph uint8 (H, W, 3) to the network's input, float32 (3, H, W).
-
-    Every channel is brought to mean 0 and standard deviation 1 of its own photograph (`statistics`), so that
-    cameras and exposures look alike; outside the field of view it is 0. With `levels`, (256, 3) from
-    `jitter_colour`, the photograph's levels are changed before.
-    """
-    if levels is None:
-        levels = np.arange(256)[:, None]
-    table = ((levels - mean) / std).astype(np.float32)
-    # one table look-up does all of it
-    image = cv2.LUT(photograph, table[None]).transpose(2, 0, 1)
-    return np.multiply(image, fov > 0, dtype=np.float32, order="C")
-
-
-def statistics(photograph: np.ndarray, fov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel inside the field of view, float32 (3,) each."""
-    mean, std = cv2.meanStdDev(photograph, mask=fov)
-    return mean[:, 0].astype(np.float32), np.maximum(std[:, 0], 1).astype(np.float32)
+from datasets.field_of_view import estimate_fov
+from datasets.images import list_images, read_fov, read_image, read_mask, size
+from utils import UserError, did_you_mean
 
 
 @dataclass
@@ -228,6 +38,17 @@ class Eye:
     scale: float = 1.0  # how many times as large the network must see it, see `drive_scale`
 
     @property
+    def truth(self) -> np.ndarray:
+        """The vessel mask of an eye that must have one, uint8 (H, W), 0 or 255.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self.mask is None:
+            raise ValueError(f"{self.name}: no vessel mask")
+        return self.mask
+
+    @property
     def result_name(self) -> str:
         """The name of what is made from it: 01_test_0 -> 01_test."""
         return re.sub(r"_0$", "", self.name)
@@ -239,14 +60,18 @@ def rescale(eye: Eye, scale: float) -> Eye:
     A photograph that shrinks is averaged, and the shrunk mask is vessel where vessels cover half a pixel or
     more: nearest neighbours would break thin vessels to pieces. Masks stay 0 or 255.
     """
-    wanted = tuple(max(1, round(side * scale)) for side in eye.fov.shape[::-1])
+    height, width = eye.fov.shape
+    wanted = max(1, round(width * scale)), max(1, round(height * scale))
     how, how_mask = (cv2.INTER_AREA,) * 2 if scale < 1 else (cv2.INTER_CUBIC, cv2.INTER_NEAREST)
-    masks = [eye.mask, eye.second]
-    for i, mask in enumerate(masks):
-        if mask is not None:
-            masks[i] = np.where(cv2.resize(mask, wanted, interpolation=how_mask) > 127, 255, 0).astype(np.uint8)
+
+    def resize(mask: np.ndarray | None) -> np.ndarray | None:
+        if mask is None:
+            return None
+        return np.where(cv2.resize(mask, wanted, interpolation=how_mask) > 127, 255, 0).astype(np.uint8)
+
     image = cv2.resize(eye.image, wanted, interpolation=how)
-    return Eye(eye.name, image, cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST), *masks)
+    fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)
+    return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second))
 
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
@@ -329,11 +154,6 @@ def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     if not eye.fov.size:
         eye.fov = estimate_fov(image)
     return eye
-
-
-def size(image: np.ndarray) -> str:
-    """Width x height in words."""
-    return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def eye_of(name: str) -> str:

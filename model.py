@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -50,13 +51,13 @@ class UpConv(nn.ConvTranspose2d):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 2, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or x.device.type != "cpu":
-            return super().forward(x)
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not self.training or input.device.type != "cpu" or self.bias is None:
+            return super().forward(input, output_size)
         # the same as a matrix product, whose gradient a CPU computes three times as fast: each pixel (C_in)
         # becomes four (2, 2, C_out), which are put side by side
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
-        x = F.linear(x.permute(0, 2, 3, 1), weight, self.bias.repeat(4))  # (N, H, W, 4 C_out)
+        x = F.linear(input.permute(0, 2, 3, 1), weight, self.bias.repeat(4))  # (N, H, W, 4 C_out)
         x = x.unflatten(3, (2, 2, -1)).transpose(2, 3)  # (N, H, 2, W, 2, C_out)
         return x.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
@@ -82,7 +83,15 @@ def pad(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-class UNet(nn.Module):
+class Network(nn.Module):
+    """What segments: images (N, 3, H, W) -> logits (N, 1, H, W), any H and W from 1 up."""
+
+    config: dict[str, Any]  # with which `NETWORKS` builds it again
+    grid: int  # pixels: H and W are padded to multiples of it, and pooled in squares of it
+    margin: int  # pixels, a multiple of `grid`: what is farther away does not matter
+
+
+class UNet(Network):
     """Image (N, in_channels, H, W) -> logits (N, out_channels, H, W), any H and W from 1 up.
 
     Args:
@@ -103,8 +112,8 @@ class UNet(nn.Module):
             "width": width,
             "depth": depth,
         }
-        self.grid = 2**depth  # pixels: H and W are padded to multiples of it, and pooled in squares of it
-        self.margin = 8 * self.grid  # pixels: what is farther away, at most 7 squares, does not matter
+        self.grid = 2**depth
+        self.margin = 8 * self.grid  # a pixel sees at most 7 squares each way
         widths = [width * 2**level for level in range(depth + 1)]
         ins = [in_channels, *widths[:-2]]
         self.encoder = nn.ModuleList(EncoderBlock(i, o) for i, o in zip(ins, widths[:-1], strict=True))
@@ -125,7 +134,7 @@ class UNet(nn.Module):
         return self.classifier(x)[..., :height, :width]
 
 
-class ResUNet(nn.Module):
+class ResUNet(Network):
     """A U-Net whose encoder is a ResNet-34: image (N, 3, H, W) -> logits (N, 1, H, W), any H and W from 1 up.
 
     The encoder is torchvision's (He et al. 2015, https://arxiv.org/abs/1512.03385). It halves the image at
@@ -154,7 +163,7 @@ class ResUNet(nn.Module):
             "width": width,
             "depth": depth,
         }
-        self.grid = 2**depth  # see `UNet`
+        self.grid = 2**depth
         self.margin = 20 * self.grid  # depth 4 needs the most: a pixel sees 305 pixels each way
         skips = [width, 64, 64, 128, 256, 512][: depth + 1]
         widths = [width * 2**level for level in range(depth)]
@@ -218,16 +227,16 @@ def resnet_stages(depth: int, weights: dict[str, Tensor] | None = None) -> nn.Mo
     return nn.ModuleList([stem, first, resnet.layer2, resnet.layer3, resnet.layer4][:depth])
 
 
-NETWORKS = {"unet": UNet, "resunet": ResUNet}
+NETWORKS: dict[str, type[UNet | ResUNet]] = {"unet": UNet, "resunet": ResUNet}
 
 
-class Ensemble(nn.Module):
+class Ensemble(Network):
     """Several networks as one, which may differ in kind, width and depth: the mean of their probabilities.
 
     As each of them does, it maps images (N, C, H, W) to logits (N, 1, H, W), those of the mean probability.
     """
 
-    def __init__(self, networks: Sequence[UNet | ResUNet]) -> None:
+    def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others
@@ -238,7 +247,10 @@ class Ensemble(nn.Module):
         return torch.stack([network(x).float().sigmoid() for network in self.networks]).mean(dim=0).logit()
 
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
+N = TypeVar("N", bound=nn.Module)
+
+
+def fold_batch_norm(model: N) -> N:
     """A copy for prediction alone: each batch normalisation is part of the convolution before it.
 
     It predicts the same, up to rounding, and faster. It is in evaluation mode, and no longer to be trained:

@@ -9,19 +9,25 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import metrics
-from checkpoint import find_weights
-from data import Eye, read_eyes, read_info, write_png
-from predict import binarize, load_networks, parse_prediction_args, segment
-from report import compare, picture, write_layers, write_report
-from utils import HelpFormatter, claim, describe, pick_device, run, write_csv
+from data import Eye, read_eyes, read_info
+from datasets.images import write_png
+from prediction.checkpoints import find_weights
+from prediction.networks import load_networks, parse_prediction_args
+from prediction.segmentation import binarize, segment
+from scoring import metrics
+from scoring.report import compare, picture, write_layers, write_report
+from system.devices import describe, pick_device
+from system.files import claim, write_csv
+from utils import HelpFormatter, run
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from model import Network
 
 
 def parse_args() -> argparse.Namespace:
@@ -76,7 +82,7 @@ def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float)
 
 def score(
     eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
-) -> tuple[list[dict[str, object]], np.ndarray]:
+) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Score every image; then their mean, all pixels pooled, and the second observer's mean where known.
 
     Returns:
@@ -85,8 +91,8 @@ def score(
 
     def count(levels: np.ndarray, eye: Eye, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         valid = np.full_like(eye.fov, 255) if whole else eye.fov
-        tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.mask, valid)
-        return metrics.count_levels(levels, eye.mask, valid), tree
+        tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.truth, valid)
+        return metrics.count_levels(levels, eye.truth, valid), tree
 
     def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
         return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
@@ -94,12 +100,12 @@ def score(
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # centre lines take a fifth of a second an eye
         counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
     each = [scores(*c, threshold) for c in counts]
-    rows = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
-    pooled, tree = (sum(part) for part in zip(*counts, strict=True))
+    rows: list[dict[str, Any]] = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
+    pooled, tree = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
     rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
-    observed = [eye for eye in eyes if eye.second is not None]
+    observed = [(eye, metrics.quantize(eye.second / np.float32(255))) for eye in eyes if eye.second is not None]
     if observed:
-        human = [scores(*count(metrics.quantize(eye.second / 255), eye, 0.5), 0.5) for eye in observed]
+        human = [scores(*count(levels, eye, 0.5), 0.5) for eye, levels in observed]
         # a human draws one mask, not a probability: a working point, no curve to measure the area of
         rows.append(
             {
@@ -112,7 +118,7 @@ def score(
     return rows, pooled
 
 
-def sentence(row: dict[str, float]) -> str:
+def sentence(row: dict[str, Any]) -> str:
     """The scores of one row in one line."""
     names = {
         "Jaccard": "jaccard",
@@ -141,9 +147,7 @@ def main() -> int:
     return 2 if refused else 0
 
 
-def segment_and_score(
-    args: argparse.Namespace, model: nn.Module, threshold: float, eyes: Sequence[Eye]
-) -> None:
+def segment_and_score(args: argparse.Namespace, model: Network, threshold: float, eyes: Sequence[Eye]) -> None:
     """Write all results, and say the scores."""
     from tqdm import tqdm
 
@@ -158,7 +162,8 @@ def segment_and_score(
             job.result()
 
     print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
-    rows, counts = [], None
+    rows: list[dict[str, Any]] = []
+    counts = None
     if all(eye.mask is None for eye in eyes):
         # one of an earlier run would not belong to these masks
         (args.results / "metrics.csv").unlink(missing_ok=True)

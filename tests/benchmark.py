@@ -29,13 +29,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import demo  # noqa: E402
-from crops import Crops  # noqa: E402
 from data import Eye, read_eyes  # noqa: E402
-from metrics import count_levels, quantize, scores  # noqa: E402
 from model import UNet, fold_batch_norm, predict  # noqa: E402
-from predict import segment  # noqa: E402
-from train import USUAL_THRESHOLD, make_optimizer, one_cycle, train_one_epoch, vessel_loss  # noqa: E402
-from utils import Stop, autocast, describe, has_bfloat16, keep_memory, pick_device, versions  # noqa: E402
+from prediction.segmentation import segment  # noqa: E402
+from scoring.metrics import count_levels, quantize, scores  # noqa: E402
+from system.devices import autocast, describe, has_bfloat16, keep_memory, pick_device  # noqa: E402
+from system.signals import Stop  # noqa: E402
+from training.crops import Crops  # noqa: E402
+from training.loop import USUAL_THRESHOLD, train_one_epoch  # noqa: E402
+from training.losses import vessel_loss  # noqa: E402
+from training.optimizers import make_optimizer, one_cycle  # noqa: E402
+from utils import versions  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -192,7 +196,7 @@ def serve(pipe: Connection, make: Callable, arguments: tuple, device: torch.devi
     The MiB are the most that the work held beyond what it began with: network, gradients, optimizer.
     """
     if make is our_prediction:
-        keep_memory()  # as predict.load_networks does
+        keep_memory()  # as networks_of.load_networks does
     work = make(*arguments, device)
     before, operations = memory(device)[0], 0.0
     while pipe.recv():
@@ -288,7 +292,7 @@ def scripts(folder: Path, device: torch.device, repeats: int) -> None:
     """augment.py, test.py on 20 eyes, and --help of each script, as whole processes."""
     drive, data, weights = folder / "DRIVE", folder / "new_data", folder / "w.pth"
     demo.write_drive(drive, train=20, test=20)
-    from checkpoint import save_checkpoint
+    from prediction.checkpoints import save_checkpoint
 
     small = UNet(width=16, depth=3)
     save_checkpoint(

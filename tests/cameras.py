@@ -21,13 +21,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import metrics  # noqa: E402
-from checkpoint import load_checkpoint  # noqa: E402
 from data import Eye, first_copies, read_eyes  # noqa: E402
 from model import fold_batch_norm  # noqa: E402
-from predict import segment  # noqa: E402
-from train import USUAL_THRESHOLD  # noqa: E402
-from utils import UserError, pick_device, run  # noqa: E402
+from prediction.checkpoints import load_checkpoint  # noqa: E402
+from prediction.segmentation import segment  # noqa: E402
+from scoring import metrics  # noqa: E402
+from system.devices import pick_device  # noqa: E402
+from training.loop import USUAL_THRESHOLD  # noqa: E402
+from utils import UserError, run  # noqa: E402
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large
 COLUMNS = {"F1": "f1", "Jaccard": "jaccard", "AUC": "auc", "AP": "average_precision"}

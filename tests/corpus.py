@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from demo import draw_eye
+from datasets.synthetic import draw_eye
 
 PHOTOGRAPH, VESSELS, FIELD = draw_eye(np.random.default_rng(3), 96, 92)
 GREY = cv2.cvtColor(PHOTOGRAPH, cv2.COLOR_RGB2GRAY)

@@ -16,7 +16,7 @@ import pytest
 from conftest import HEIGHT, WIDTH, run_script
 
 import augment
-from data import read_image, read_mask
+from datasets.images import read_image, read_mask
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

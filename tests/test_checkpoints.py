@@ -18,9 +18,10 @@ import torch
 from conftest import TINY, run_script
 
 import train
-from checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from model import ResUNet, UNet
-from muon import Muon
+from prediction.checkpoints import FORMAT, load_checkpoint, save_checkpoint
+from training.muon import Muon
+from training.state import Training
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,10 +203,11 @@ def test_code_would_have_run_without_the_guard(here: Path) -> None:
 def test_a_bad_checkpoint_takes_no_memory(name: str, here: Path) -> None:
     BAD[name][0](here / "bad.pth")
     code = (
-        "import resource, sys, torch, checkpoint, utils, model; from pathlib import Path\n"
+        "import resource, sys, torch, utils, model; from pathlib import Path\n"
+        "from prediction import checkpoints\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = used()\n"
-        "try: checkpoint.load_checkpoint(Path('bad.pth'), torch.device('cpu'))\n"
+        "try: checkpoints.load_checkpoint(Path('bad.pth'), torch.device('cpu'))\n"
         "except utils.UserError: print((used() - before) // (1 if sys.platform != 'darwin' else 1024))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -282,7 +284,7 @@ def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(
     torch.save(last, tmp_path / "last.pth")
     model = UNet(width=4, depth=2)
     optimizer = Muon(model, 0.02)
-    train.Training(last["settings"], last["split"], model, None, optimizer).restore(tmp_path / "last.pth")
+    Training(last["settings"], last["split"], model, None, optimizer).restore(tmp_path / "last.pth")
     stepped = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     assert sorted(stepped) == sorted(map(id, model.parameters()))
 

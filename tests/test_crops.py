@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from crops import Crops, change_camera, draw_choroid
 from data import Eye, read_eyes
-from demo import draw_eye
+from datasets.synthetic import draw_eye
+from training.crops import Crops, change_camera, draw_choroid
 
 
 def test_crops_depend_on_seed_and_index_alone(new_data: Path) -> None:
@@ -40,7 +40,7 @@ def test_crops_are_what_the_network_takes(new_data: Path) -> None:
 
 def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: pytest.MonkeyPatch) -> None:
     # an eye whose red channel is its mask and whose green channel is its field of view
-    monkeypatch.setattr("crops.jitter_colour", lambda rng: np.arange(256)[:, None])
+    monkeypatch.setattr("training.crops.jitter_colour", lambda rng: np.arange(256)[:, None])
     _, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
     mask = cv2.dilate(mask, np.ones((5, 5)))  # cubic interpolation overshoots at vessels of a pixel's width
     crops = Crops([Eye("x", np.dstack([mask, fov, mask]), np.full_like(fov, 255), mask)], 64, 0, 50)
@@ -59,7 +59,7 @@ def test_choroidal_vessels_are_drawn_into_the_share_of_crops_and_are_no_target(
     new_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eyes = read_eyes(new_data / "train", labels=True)
-    monkeypatch.setattr("crops.jitter_colour", lambda rng: np.arange(256)[:, None])  # drawn last
+    monkeypatch.setattr("training.crops.jitter_colour", lambda rng: np.arange(256)[:, None])  # drawn last
     never, often = (Crops(eyes, 64, 3, 200, choroid) for choroid in (0.0, 0.4))
     drawn = 0
     for i in range(200):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data
-from data import check_split, estimate_fov, eye_of, read_eyes, split_by_eye
-from demo import draw_eye
+from data import check_split, eye_of, read_eyes, split_by_eye
+from datasets import images
+from datasets.field_of_view import estimate_fov
+from datasets.synthetic import draw_eye
 from utils import UserError
 
 NAMES = [f"{n}_training_{k}" for n in range(21, 41) for k in range(4)]
@@ -41,7 +42,7 @@ def test_one_eye_cannot_be_split() -> None:
 def test_a_mask_that_is_missing_or_of_another_size_is_named(new_data: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(new_data / "train", tmp_path / "train")
     (folder / "mask" / "21_training_0.png").unlink()
-    data.write_png(folder / "fov" / "22_training_0.png", np.full((10, 10), 255, np.uint8))
+    images.write_png(folder / "fov" / "22_training_0.png", np.full((10, 10), 255, np.uint8))
     with pytest.raises(UserError) as error:
         read_eyes(folder, labels=True)
     assert "21_training_0.png" in str(error.value)
@@ -64,7 +65,7 @@ def test_estimated_fields_of_view_agree_with_drawn_ones_at_full_size() -> None:
 
 def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data: Path) -> None:
     for eye in read_eyes(new_data / "test", labels=True):
-        image = data.normalize(eye.image, eye.fov, *data.statistics(eye.image, eye.fov))
+        image = images.normalize(eye.image, eye.fov, *images.statistics(eye.image, eye.fov))
         inside = image[:, eye.fov > 0]
         assert inside.mean(axis=1) == pytest.approx([0, 0, 0], abs=1e-3)
         assert inside.std(axis=1) == pytest.approx([1, 1, 1], abs=1e-3)

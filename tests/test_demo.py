@@ -13,8 +13,9 @@ from conftest import run_script
 
 import augment
 import demo
-import test as scoring
+import test as tester
 import train
+from datasets.synthetic import draw_eye
 from utils import UserError
 
 
@@ -34,7 +35,7 @@ def test_drawn_eyes_are_in_drives_layout_and_formats(drive: Path) -> None:
 
 
 def test_vessels_of_a_drawn_eye_are_plausible_and_inside_the_field_of_view() -> None:
-    photograph, mask, fov = demo.draw_eye(np.random.default_rng(3))
+    photograph, mask, fov = draw_eye(np.random.default_rng(3))
     assert photograph.shape == (584, 565, 3)
     assert (mask[fov == 0] == 0).all()
     assert 0.08 < (mask > 0).sum() / (fov > 0).sum() < 0.16
@@ -87,7 +88,7 @@ def test_half_a_minute_of_training_finds_vessels_of_eyes_it_has_not_seen(tmp_pat
     ]
     run_script(train.main, "--data", tmp_path / "data", "--files", tmp_path / "files", *settings)
     run_script(
-        scoring.main,
+        tester.main,
         *("--data", tmp_path / "data", "--weights", tmp_path / "files" / "checkpoint.pth"),
         *("--results", tmp_path / "results", "--device", "cpu"),
     )

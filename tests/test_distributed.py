@@ -18,14 +18,14 @@ import pytest
 import torch
 from conftest import run_script, small_data
 
-import distributed
 import train
 import utils
-from checkpoint import load_checkpoint
-from crops import Crops
 from data import read_eyes
 from model import UNet
-from muon import Muon
+from prediction.checkpoints import load_checkpoint
+from training import crops, distributed, loop, optimizers
+from training.crops import Crops
+from training.muon import Muon
 from utils import UserError
 
 dist = torch.distributed
@@ -130,8 +130,8 @@ def gradients(eyes: Path, dice: float) -> tuple[dict[str, torch.Tensor], float]:
     """Gradients of the first batch's loss with batch normalisation in evaluation mode, and the loss."""
     model = new_network()
     network = distributed.wrap(model)
-    images, masks, fovs = next(iter(train.load(first_batch(eyes), 8)))
-    loss = train.vessel_loss(network(images), masks, fovs, dice)
+    images, masks, fovs = next(iter(crops.load(first_batch(eyes), 8)))
+    loss = loop.vessel_loss(network(images), masks, fovs, dice)
     loss.backward()
     return {name: weight.grad for name, weight in model.named_parameters()}, loss.item()
 
@@ -140,13 +140,13 @@ def compute(eyes: Path, out: Path) -> None:
     """Write what this process finds in several computations that the processes share."""
     rank, found = distributed.rank(), {}
     with distributed.group(out, ""):
-        _, _, fovs = next(iter(train.load(first_batch(eyes), 8)))
+        _, _, fovs = next(iter(crops.load(first_batch(eyes), 8)))
         found["pixels"] = int(fovs.sum())
         for dice in (0.0, 0.5):
             found[f"gradients {dice}"], found[f"loss {dice}"] = gradients(eyes, dice)
         labelled = read_eyes(eyes / "train", labels=True)
-        found["scores"] = train.evaluate(new_network(), labelled[:3])
-        found["one eye"] = train.evaluate(new_network(), labelled[:1])
+        found["scores"] = loop.evaluate(new_network(), labelled[:3])
+        found["one eye"] = loop.evaluate(new_network(), labelled[:1])
         found["any"] = [distributed.any_of(rank == 1), distributed.any_of(False)]
         model = UNet(width=2, depth=1).train()
         network = distributed.wrap(model)
@@ -191,8 +191,8 @@ def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
 def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes: Path, computed: list[dict]) -> None:
     labelled = read_eyes(eyes / "train", labels=True)
     for found in computed:
-        assert found["scores"] == train.evaluate(new_network(), labelled[:3])
-        assert found["one eye"] == train.evaluate(new_network(), labelled[:1])
+        assert found["scores"] == loop.evaluate(new_network(), labelled[:3])
+        assert found["one eye"] == loop.evaluate(new_network(), labelled[:1])
 
 
 def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> None:
@@ -379,5 +379,5 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(
     assert not (tmp_path / "earlier").exists()
     rates = [row["learning_rate"] for row in last["history"]]
     total = 3 * EPOCHS
-    assert rates == [train.one_cycle((3 * epoch - 1) / total, 0.02) for epoch in range(1, EPOCHS + 1)]
+    assert rates == [optimizers.one_cycle((3 * epoch - 1) / total, 0.02) for epoch in range(1, EPOCHS + 1)]
     load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))

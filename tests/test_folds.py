@@ -19,18 +19,20 @@ import pytest
 import torch
 from conftest import run_script
 
-import folds
-import metrics
 import predict
-import test as scoring
+import test as tester
 import train
-import utils
-from checkpoint import save_checkpoint
-from crops import Crops
 from data import Eye, eye_of, read_eyes
-from demo import draw_eye
+from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
-from muon import Muon
+from prediction import segmentation
+from prediction.checkpoints import save_checkpoint
+from prediction.networks import load_networks
+from scoring import metrics
+from system import devices
+from training import cross_validation
+from training.crops import Crops
+from training.muon import Muon
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -114,7 +116,7 @@ def predict_anew(new_data: Path, crossed: Path) -> dict[str, tuple[np.ndarray, E
     """Levels of each eye as it is, from the folds' checkpoints alone."""
     found = {}
     for i, eye in enumerate(e for e in read_eyes(new_data / "train", labels=True) if e.name.endswith("_0")):
-        model, _ = predict.load_networks([crossed / f"fold{i % K}" / "checkpoint.pth"], None, CPU)
+        model, _ = load_networks([crossed / f"fold{i % K}" / "checkpoint.pth"], None, CPU)
         found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov, tta=True)), eye
     return found
 
@@ -144,7 +146,7 @@ def best_of_all(found: dict[str, tuple[np.ndarray, Eye]]) -> float:
 def score_at(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float]:
     """What a row of the table has to hold."""
     pixels = metrics.scores(metrics.count_levels(levels, eye.mask, eye.fov), threshold)
-    tree = metrics.count_tree(predict.binarize(levels, eye.fov, threshold), eye.mask, eye.fov)
+    tree = metrics.count_tree(segmentation.binarize(levels, eye.fov, threshold), eye.mask, eye.fov)
     return {"threshold": threshold} | pixels | metrics.tree_scores(tree)
 
 
@@ -175,16 +177,16 @@ def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: P
     # both eyes of a person are in one fold, so that eyes do not take turns
     names = [f"Image_{n:02d}{side}_0" for n in (1, 2, 3) for side in "LR"]
     predicted, rng = [], np.random.default_rng(0)
-    for k, split in enumerate(folds.split_into_folds(names, 2)):
+    for k, split in enumerate(cross_validation.split_into_folds(names, 2)):
         for name in split["held_out"]:
             photograph, mask, fov = draw_eye(rng, 96, 92)
             eye = Eye(name, photograph, fov, mask)
             noise = rng.normal(0.5 + 0.2 * (mask > 0), 0.1 + 0.1 * k)
             levels = metrics.quantize(noise)
             counts = metrics.count_levels(levels, mask, fov)
-            predicted.append(folds.Predicted(eye, k, 1.0, levels, counts))
+            predicted.append(cross_validation.Predicted(eye, k, 1.0, levels, counts))
     predicted.sort(key=lambda one: one.eye.name)
-    folds.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), predicted)
+    cross_validation.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), predicted)
     table = read_table(tmp_path)
     assert [row["fold"] for row in table.values()] == ["0", "0", "1", "1", "0", "0", "", "", ""]
     for column in ("f1", "auc", "cldice"):
@@ -211,7 +213,7 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
     new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     steps, predictions = iter(range(1000)), iter(range(1000))
-    update, segment = Muon.step, folds.segment
+    update, segment = Muon.step, cross_validation.segment
     training = 2 * EPOCH
 
     def interrupted_update(self: Muon, *rest: object) -> None:
@@ -226,7 +228,7 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
         return segment(*rest, **named)
 
     monkeypatch.setattr(Muon, "step", interrupted_update)
-    monkeypatch.setattr(folds, "segment", interrupted_segment)
+    monkeypatch.setattr(cross_validation, "segment", interrupted_segment)
     assert cross_validate(new_data, tmp_path) == 130
     again = r"--resume"
     assert again in capsys.readouterr().err
@@ -366,7 +368,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def score(new_data: Path, results: Path, *more: object) -> int | None:
     """Run test.py."""
-    return run_script(scoring.main, "--data", new_data, "--results", results, "--device", "cpu", *more)
+    return run_script(tester.main, "--data", new_data, "--results", results, "--device", "cpu", *more)
 
 
 def read_levels(results: Path) -> np.ndarray:
@@ -407,9 +409,9 @@ def test_predict_py_averages_too_and_leaves_the_photographs_after_the_flag_alone
 
 
 def test_one_checkpoint_is_no_average(networks: list[Path]) -> None:
-    model, threshold = predict.load_networks(networks[:1], None, CPU)
+    model, threshold = load_networks(networks[:1], None, CPU)
     assert isinstance(model, UNet) and threshold == 0.3
-    model, threshold = predict.load_networks(networks, None, CPU)
+    model, threshold = load_networks(networks, None, CPU)
     assert isinstance(model, Ensemble) and not model.training and threshold == pytest.approx(0.425)
 
 
@@ -418,17 +420,17 @@ def test_a_checkpoint_without_a_threshold_is_named_among_several(networks: list[
     del content["threshold"]
     save_checkpoint(tmp_path / "last.pth", content)
     with pytest.raises(UserError, match=r"last\.pth: holds no threshold"):
-        predict.load_networks([*networks, tmp_path / "last.pth"], None, CPU)
-    assert predict.load_networks([*networks, tmp_path / "last.pth"], 0.5, CPU)[1] == 0.5
+        load_networks([*networks, tmp_path / "last.pth"], None, CPU)
+    assert load_networks([*networks, tmp_path / "last.pth"], 0.5, CPU)[1] == 0.5
 
 
 def test_networks_of_different_depth_see_the_same_tiles(
     networks: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photograph, _, fov = draw_eye(np.random.default_rng(4), 150, 140)
-    model, _ = predict.load_networks(networks, None, CPU)
-    monkeypatch.setattr(utils, "has_bfloat16", lambda device: False)  # its rounding would hide seams
+    model, _ = load_networks(networks, None, CPU)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # its rounding would hide seams
     whole = predict.segment(model, photograph, fov)
-    monkeypatch.setattr(predict, "TILE", 110)
-    assert len(list(predict.tiles(fov.shape, model.grid, model.margin))) > 4
+    monkeypatch.setattr(segmentation, "TILE", 110)
+    assert len(list(segmentation.tiles(fov.shape, model.grid, model.margin))) > 4
     assert np.abs(predict.segment(model, photograph, fov) - whole).max() < 1e-4

@@ -24,7 +24,8 @@ import data
 import test
 import train
 import utils
-from data import read_eyes, read_fov, read_image, read_mask, write_png
+from data import read_eyes
+from datasets.images import read_fov, read_image, read_mask, write_png
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -281,7 +282,7 @@ def test_a_real_lack_of_memory_names_the_flags(new_data: Path, tmp_path: Path) -
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no such choice")
 def test_memory_that_a_prediction_frees_is_used_again() -> None:
     code = (
-        "import resource, sys, numpy, utils\n"
+        "import resource, sys, numpy; from system.devices import keep_memory\n"
         "def main():\n"
         "    numpy.ones(2**27, numpy.uint8)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
@@ -290,7 +291,7 @@ def test_memory_that_a_prediction_frees_is_used_again() -> None:
     )
     faults = []  # pages that the system had to clear
     environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
-    for start in ("utils.keep_memory(); main()", "main()"):
+    for start in ("keep_memory(); main()", "main()"):
         command = [sys.executable, "-c", code + start]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         faults.append(int(done.stdout))

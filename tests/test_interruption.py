@@ -24,12 +24,16 @@ from conftest import run_script, small_data
 import augment
 import train
 import utils
-from checkpoint import load_checkpoint
-from crops import Crops, random_affine
-from data import read_eyes, write_png
+from data import read_eyes
+from datasets.images import write_png
 from model import UNet
-from muon import Muon
-from utils import UserError, atomic, claim
+from prediction.checkpoints import load_checkpoint
+from system.files import UNFINISHED, atomic, claim
+from system.signals import Stop
+from training import loop, optimizers
+from training.crops import Crops, random_affine
+from training.muon import Muon
+from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = 30
@@ -175,7 +179,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
         said, _ = training.communicate()
         assert training.poll() == -signal.SIGKILL, f"it ended before the kill: {said}"
         kills += 1
-        landed_in_a_save += bool(list(files.glob(f"{utils.UNFINISHED}*")))
+        landed_in_a_save += bool(list(files.glob(f"{UNFINISHED}*")))
         check_whole(files)
         if (files / "last.pth").exists():  # a machine may be busier now, or idler, than at first
             last = load(files / "last.pth")
@@ -190,7 +194,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
         assert same(without_times(load(files / name)), without_times(load(whole / name))), name
     assert read_history(files) == read_history(whole)
     assert [int(row["epoch"]) for row in read_history(files)] == list(range(1, EPOCHS + 1))
-    assert not list(files.glob(f"{utils.UNFINISHED}*")), "what the kills left was not cleaned up"
+    assert not list(files.glob(f"{UNFINISHED}*")), "what the kills left was not cleaned up"
     print(f"{kills} kills until epoch {epochs}, {landed_in_a_save} of them within a save")
 
 
@@ -355,8 +359,9 @@ def test_a_folder_that_cannot_be_written_is_named_at_the_start(
 def hold(folder: Path) -> subprocess.Popen[str]:
     """A process that claims a folder until it is killed."""
     code = """
-import pathlib, sys, time, utils
-with utils.claim(pathlib.Path(sys.argv[1])):
+import pathlib, sys, time
+from system.files import claim
+with claim(pathlib.Path(sys.argv[1])):
     print(flush=True)
     time.sleep(99)
 """
@@ -474,7 +479,7 @@ def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     optimizer = Muon(model, 0.01)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     arguments = model, None, batches, optimizer, [0.01] * 4, [], 0.5
-    train.train_one_epoch(*arguments, utils.Stop(), lambda loss: None)
+    loop.train_one_epoch(*arguments, Stop(), lambda loss: None)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert (np.random.get_state()[1] == before[2]).all()
@@ -485,21 +490,21 @@ def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
 ) -> None:
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=2", "--crops=6"]
     seen, losses = [], iter(range(100))
-    draw, loss = Crops.__getitem__, train.vessel_loss
+    draw, loss = Crops.__getitem__, loop.vessel_loss
     monkeypatch.setattr(Crops, "__getitem__", lambda self, i: (seen.append(self.name_of(i)), draw(self, i))[1])
-    monkeypatch.setattr(train, "vessel_loss", lambda *a: loss(*a) * (float("inf") if next(losses) == 4 else 1))
+    monkeypatch.setattr(loop, "vessel_loss", lambda *a: loss(*a) * (float("inf") if next(losses) == 4 else 1))
     with pytest.raises(UserError) as error:
         run_script(train.main, *arguments)
     message = str(error.value)
     assert "the loss became inf in step 2 of the epoch (5 of 6) at learning rate" in message
-    assert f"{train.one_cycle(4 / 6, 0.02):.2e}" in message
+    assert f"{optimizers.one_cycle(4 / 6, 0.02):.2e}" in message
     assert set(re.findall(r"\d+_training_\d", message)) == set(seen[8:10])
 
 
 def test_the_crops_name_the_image_they_are_cut_from(eyes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     crops, cut_from = Crops(read_eyes(eyes / "train", labels=True), 16, 5, 50), []
     monkeypatch.setattr(
-        "crops.random_affine",
+        "training.crops.random_affine",
         lambda r, fov, *rest: (cut_from.append(fov), random_affine(r, fov, *rest))[1],
     )
     fields = {eye.name: eye.fov for eye in crops.eyes}

@@ -8,7 +8,7 @@ import pytest
 from skimage.morphology import skeletonize
 from sklearn import metrics as reference
 
-import metrics
+from scoring import metrics
 
 
 def random_case(seed: int, ties: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,14 +14,15 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet34
 
-import metrics
-import utils
-from checkpoint import load_checkpoint
-from demo import draw_eye
+from datasets.synthetic import draw_eye
 from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm, predict
-from predict import segment
-from train import vessel_loss
-from utils import UserError, has_bfloat16
+from prediction.checkpoints import load_checkpoint
+from prediction.segmentation import segment
+from scoring import metrics
+from system import devices
+from system.devices import has_bfloat16
+from training.losses import vessel_loss
+from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -200,7 +201,7 @@ def test_bfloat16_finds_what_float32_finds(monkeypatch: pytest.MonkeyPatch) -> N
     model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth", torch.device("cpu"))
     photograph, mask, fov = draw_eye(np.random.default_rng(5))
     found = [segment(model, photograph, fov)]
-    monkeypatch.setattr(utils, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     found.append(segment(model, photograph, fov))
     assert 0 < np.abs(found[0] - found[1])[fov > 0].mean() < 0.01
     counts = [metrics.count_levels(metrics.quantize(p), mask, fov) for p in found]

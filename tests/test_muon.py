@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import UNet
-from muon import Muon, orthogonalize
+from training.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (32, 32), (1, 9)])

@@ -16,15 +16,16 @@ import torch
 from conftest import run_script
 from PIL import Image
 
-import checkpoint as checkpoints
-import metrics
 import predict
-import test as scoring
-import utils
-from checkpoint import load_checkpoint
-from data import estimate_fov, list_images, read_image, read_mask, write_png
-from demo import draw_eye
+import test as tester
+from datasets.field_of_view import estimate_fov
+from datasets.images import list_images, read_image, read_mask, write_png
+from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
+from prediction import checkpoints, segmentation
+from prediction.checkpoints import load_checkpoint
+from scoring import metrics
+from system import devices
 from utils import UserError
 
 ROOT = Path(predict.__file__).parent
@@ -188,17 +189,17 @@ def test_tiles_give_what_the_whole_gives(
     photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     fov = np.full(shape, 255, np.uint8)
     # bfloat16 would hide seams in its rounding
-    monkeypatch.setattr(utils, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     whole = predict.segment(model, photograph, fov, tta)
     assert whole.std() > 0.05
-    monkeypatch.setattr(predict, "TILE", 160)
-    assert len(list(predict.tiles(shape, model.grid, model.margin))) > 4
+    monkeypatch.setattr(segmentation, "TILE", 160)
+    assert len(list(segmentation.tiles(shape, model.grid, model.margin))) > 4
     assert np.abs(predict.segment(model, photograph, fov, tta) - whole).max() < 1e-4
 
 
 def test_tiles_are_small_and_cover_every_pixel_once() -> None:
     seen = np.zeros((2336, 3504), int)
-    for tile, around, inner in predict.tiles(seen.shape, grid=16, margin=128):
+    for tile, around, inner in segmentation.tiles(seen.shape, grid=16, margin=128):
         seen[tile] += 1
         piece = seen[around]
         assert piece.size <= 1.1 * predict.TILE**2
@@ -339,7 +340,7 @@ def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, t
     image = tmp_path / "new_data" / "test" / "image" / "eye.png"
     write_png(image, eye[0])
     shared = ["--weights", weights, "--device", "cpu"]
-    assert run_script(scoring.main, "--data", tmp_path / "new_data", "--results", tmp_path / "a", *shared) == 0
+    assert run_script(tester.main, "--data", tmp_path / "new_data", "--results", tmp_path / "a", *shared) == 0
     assert run_script(predict.main, image, "--out", tmp_path / "b", *shared) == 0
     for part in ("masks", "probability"):
         files = [tmp_path / where / part / "eye.png" for where in "ab"]
@@ -350,7 +351,7 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "elsewhere" / "checkpoint.py"))
+    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "elsewhere" / "prediction" / "checkpoints.py"))
     with pytest.raises(UserError, match=r"no drive_unet.pth and no checkpoint.pth in files"):
         checkpoints.find_weights(("drive_unet.pth", "checkpoint.pth"))
     (tmp_path / "files").mkdir()

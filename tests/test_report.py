@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from conftest import run_script
 
-import metrics
 import predict
-import test as scoring
-from data import write_png
-from demo import draw_eye
-from report import thin_curves, write_layers, write_report
+import test as tester
+from datasets.images import write_png
+from datasets.synthetic import draw_eye
+from scoring import metrics
+from scoring.report import thin_curves, write_layers, write_report
 
 POSIX = os.name != "nt"
 ODD = (
@@ -169,7 +169,7 @@ def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
     new_data: Path, files: Path, tmp_path: Path
 ) -> None:
     arguments = ("--data", new_data, "--weights", files / "checkpoint.pth", "--results", tmp_path)
-    assert run_script(scoring.main, *arguments) in (0, None)
+    assert run_script(tester.main, *arguments) in (0, None)
     data = embedded(tmp_path / "index.html")
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -14,11 +14,10 @@ import torch
 from conftest import HEIGHT, WIDTH, run_script
 from sklearn import metrics as reference
 
-import metrics
-import report
-import test as scoring
-from checkpoint import load_checkpoint
-from data import read_mask
+import test as tester
+from datasets.images import read_mask
+from prediction.checkpoints import load_checkpoint
+from scoring import metrics, report
 from utils import UserError
 
 NAMES = ["01_test", "02_test", "03_test"]
@@ -36,7 +35,16 @@ def score(new_data: Path, files: Path, results: Path, *more: object) -> int | No
     """Run test.py."""
     weights = files / "checkpoint.pth"
     return run_script(
-        scoring.main, "--data", new_data, "--weights", weights, "--results", results, "--device", "cpu", *more
+        tester.main,
+        "--data",
+        new_data,
+        "--weights",
+        weights,
+        "--results",
+        results,
+        "--device",
+        "cpu",
+        *more,
     )
 
 
@@ -139,7 +147,7 @@ def test_the_stopwatch_counts_the_network_alone() -> None:
             return super().forward(x)
 
     model = Slow(2, 2)
-    watch = scoring.Stopwatch(model)
+    watch = tester.Stopwatch(model)
     for _ in range(3):
         model(torch.zeros(1, 2))
         time.sleep(0.2)

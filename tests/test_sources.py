@@ -20,12 +20,16 @@ import augment
 import data
 import test
 import train
-from data import Eye, check_split, drive_scale, estimate_fov, eye_of, read_eyes, read_image, read_mask
-from demo import draw_eye, write_drive
-from folds import split_into_folds
-from metrics import quantize
-from predict import load_networks, segment
-from sources import LAYOUTS, STARE, find_data_set
+from data import Eye, check_split, eye_of, read_eyes
+from datasets import images
+from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.images import read_image, read_mask
+from datasets.published import LAYOUTS, STARE, find_data_set
+from datasets.synthetic import draw_eye, write_drive
+from prediction.networks import load_networks
+from prediction.segmentation import segment
+from scoring.metrics import quantize
+from training.cross_validation import split_into_folds
 from utils import UserError
 
 CHASE_EYES = ("Image_01L", "Image_01R", "Image_02L", "Image_02R", "Image_11L", "Image_11R")
@@ -448,7 +452,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
 
     model, _ = load_networks([checkpoint], None, torch.device("cpu"))
     for eye in read_eyes(mixed / "test", labels=True):
-        found = data.read_image(results / "masks" / f"{eye.result_name}.png")
+        found = images.read_image(results / "masks" / f"{eye.result_name}.png")
         assert found.shape == eye.image.shape  # truth is not resized to be scored
         levels = cv2.imread(str(results / "probability" / f"{eye.result_name}.png"), cv2.IMREAD_UNCHANGED)
         scale = 1 if "_test_" in eye.name else drive_scale(eye.fov)

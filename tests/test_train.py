@@ -14,12 +14,13 @@ import pytest
 import torch
 from conftest import HEIGHT, TINY, WIDTH, run_script
 
-import test as scoring
+import test as tester
 import train
-from checkpoint import load_checkpoint
 from data import eye_of
 from model import ResUNet
-from muon import Muon
+from prediction.checkpoints import load_checkpoint
+from training import loop, optimizers
+from training.muon import Muon
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,8 +151,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_best(
 ) -> None:
     settings = ["--data", new_data, "--files", tmp_path, *SHORT]
     calls = iter(range(1000))
-    loss = train.vessel_loss
-    monkeypatch.setattr(train, "vessel_loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 8 else 1))
+    loss = loop.vessel_loss
+    monkeypatch.setattr(loop, "vessel_loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 8 else 1))
     with pytest.raises(UserError, match="the loss became nan in step 3 of the epoch"):
         run_script(train.main, *settings)
     model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
@@ -190,7 +191,7 @@ def test_without_validation_the_threshold_is_the_usual_one(new_data: Path, tmp_p
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
     assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(train.USUAL_THRESHOLD)
     scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
-    assert run_script(scoring.main, *scored, "--device", "cpu") == 0
+    assert run_script(tester.main, *scored, "--device", "cpu") == 0
 
 
 @pytest.mark.parametrize(("eyes", "kept"), [(0, 0.39), (3, (0.5 + 2 * 0.39) / 3), (600, 0.4989)])
@@ -223,7 +224,7 @@ def test_a_network_that_there_is_not_is_refused(flags: list[str], reason: str, c
 
 
 def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
-    rates = [train.one_cycle(p / 100, 0.01) for p in range(101)]
+    rates = [optimizers.one_cycle(p / 100, 0.01) for p in range(101)]
     assert max(rates) == rates[30] == pytest.approx(0.01)
     assert rates[:31] == sorted(rates[:31])
     assert rates[30:] == sorted(rates[30:], reverse=True)

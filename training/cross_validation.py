@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-import metrics
-from checkpoint import Training, load_checkpoint, set_aside
 from data import Eye, eye_of, first_copies, person_of, read_info
-from predict import segment
-from utils import UserError, claim, pick_device, write_csv
+from prediction.checkpoints import load_checkpoint
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from system.files import claim, write_csv
+from training.state import Training, set_aside
+from utils import UserError
 
 Split = dict[str, list[str]]
 # trains on the eyes of a split, all else as in the arguments; None if it was asked to stop before the end
@@ -158,7 +161,7 @@ def run_fold(
     try:
         for eye in held_out:
             levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True))
-            counts = metrics.count_levels(levels, eye.mask, eye.fov)
+            counts = metrics.count_levels(levels, eye.truth, eye.fov)
             predicted.append(Predicted(eye, k, minutes, levels, counts))
             # the other folds, which will choose the threshold, may not be there yet
             scores.append(metrics.scores(counts, metrics.expected_f1_threshold(levels, eye.fov)))
@@ -179,13 +182,13 @@ def score_eye(one: Predicted, threshold: float) -> dict[str, float]:
         one: an eye that has a vessel mask.
         threshold: in [0, 1]; pixels of at least this probability are vessels.
     """
-    tree = metrics.count_tree(one.levels >= metrics.level_of(threshold), one.eye.mask, one.eye.fov)
+    tree = metrics.count_tree(one.levels >= metrics.level_of(threshold), one.eye.truth, one.eye.fov)
     return {"threshold": threshold, **metrics.scores(one.counts, threshold), **metrics.tree_scores(tree)}
 
 
 def best_threshold(predicted: Iterable[Predicted]) -> float:
     """The threshold of the highest F1 of all pixels of these eyes together."""
-    return metrics.best_threshold(sum(one.counts for one in predicted))[0]
+    return metrics.best_threshold(np.sum([one.counts for one in predicted], axis=0))[0]
 
 
 def summarize(args: argparse.Namespace, predicted: Sequence[Predicted]) -> dict[str, Any]:

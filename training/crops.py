@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 
-from data import Eye, normalize, statistics
+from data import Eye
+from datasets.images import normalize, statistics
+from system.signals import ignore_signals
+from training import distributed
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader, Dataset
+
 
 OWN_SCALE = (0.8, 1.25)  # times as large as the photograph
 OTHER_SCALE = (0.7, 1.8)  # cameras that see 30 degrees instead of 45 show vessels 1.5 times as wide
@@ -66,7 +74,7 @@ class Crops:
         crop = (self.crop, self.crop)
         nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         image = cv2.warpAffine(eye.image, matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
-        mask = cv2.warpAffine(eye.mask, matrix, crop, flags=nearest)
+        mask = cv2.warpAffine(eye.truth, matrix, crop, flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
         if rng.random() < self.choroid:
             image = draw_choroid(rng, image, self.eyes)
@@ -116,10 +124,10 @@ def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequenc
     """
     crop, levels = len(photograph), photograph.astype(np.float32)
     for _ in range(rng.integers(1, 3)):
-        eye = eyes[rng.integers(len(eyes))]
+        eye = eyes[int(rng.integers(len(eyes)))]
         size = max(round(crop * rng.uniform(0.5, 1.1)), 1)
         matrix, flags = random_affine(rng, eye.fov, size), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        vessels = cv2.resize(cv2.warpAffine(eye.mask, matrix, (size, size), flags=flags), (crop, crop))
+        vessels = cv2.resize(cv2.warpAffine(eye.truth, matrix, (size, size), flags=flags), (crop, crop))
         vessels = cv2.GaussianBlur(vessels, (0, 0), rng.uniform(1, 3)).astype(np.float32) / 255
         colour = np.array([rng.uniform(-0.3, 0.4), 1, rng.uniform(0.1, 0.5)], np.float32)
         levels -= vessels[..., None] * colour * rng.uniform(5, 25)
@@ -170,3 +178,23 @@ def jitter_colour(rng: np.random.Generator) -> np.ndarray:
     gamma = np.exp(rng.uniform(-0.25, 0.25))
     contrast = np.exp(rng.uniform(-0.2, 0.2) + rng.uniform(-0.1, 0.1, 3))
     return 255 * (ramp**gamma * contrast + rng.uniform(-0.06, 0.06)).clip(0, 1)
+
+
+def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Crops:
+    """So many training crops of these eyes."""
+    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera")}
+    return Crops(eyes, length=length, **chosen)
+
+
+def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:
+    """This process's share of all batches, with `batch_size` crops over all processes, after `done` crops."""
+    import torch
+
+    return torch.utils.data.DataLoader(
+        cast("Dataset[Any]", crops),  # torch needs no base class, only its type says so
+        batch_size=batch_size // distributed.world_size(),
+        sampler=distributed.share(range(done, len(crops))),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=ignore_signals,
+    )

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from data import SUFFIXES, list_images
+from datasets.images import SUFFIXES, list_images
 from utils import UserError, did_you_mean
 
 WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
@@ -182,8 +183,8 @@ def find_data_set(folder: Path, fold: int = 0) -> DataSet:
         raise UserError(f"{folder}: no data set that is known; {KNOWN}")
     if len(found) > 1:
         raise UserError(f"{folder}: more than one data set ({', '.join(found)}); give the folder of each")
-    ((where, layout),) = found.values()
-    return layout.read(where, fold) if layout else read_drive(where)
+    ((where, kind),) = found.values()
+    return kind.read(where, fold) if kind else read_drive(where)
 
 
 def find_drive(folder: Path) -> Path:
@@ -206,7 +207,8 @@ def has_drive(folder: Path) -> bool:
 
 def read_drive(drive: Path) -> DataSet:
     """Pair DRIVE's photographs with masks and fields of view by the number that their names begin with."""
-    sources, problems = [], []
+    sources: list[Source] = []
+    problems: list[str] = []
     for part, folder in (("train", drive / "training"), ("test", drive / "test")):
         images = by_number(folder / "images", problems)
         if not images:
@@ -240,9 +242,12 @@ def by_number(folder: Path, problems: list[str]) -> dict[int, Path]:
     return found
 
 
+Key = TypeVar("Key", int, str)  # what tells the eyes apart: a number or a name
+
+
 def pair(
-    eyes: dict[int, Source] | dict[str, Source],
-    files: dict[int, Path] | dict[str, Path],
+    eyes: dict[Key, Source],
+    files: dict[Key, Path],
     target: str,
     photograph: tuple[str, Path],
     file: tuple[str, Path],

@@ -220,9 +220,9 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000
     if len(values) == 0:
         raise ValueError("no values to draw from")
     rng = np.random.default_rng(seed)
-    values = np.asarray(values, np.float64)
+    population = np.asarray(values, np.float64)
     # one draw after the other: all at once would need much memory for many images
-    means = [rng.choice(values, len(values)).mean() for _ in range(draws)]
+    means = [rng.choice(population, len(population)).mean() for _ in range(draws)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

@@ -7,14 +7,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import cv2
 import numpy as np
 
-import metrics
-from data import Eye, write_png
-from utils import atomic
+from data import Eye
+from datasets.images import write_png
+from scoring import metrics
+from system.files import atomic
 
 # colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
 FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
@@ -181,7 +183,7 @@ def write_report(
     names: Sequence[str],
     threshold: float,
     notes: Sequence[str],
-    rows: Sequence[Mapping[str, object]] = (),
+    rows: Sequence[Mapping[str, Any]] = (),
     counts: np.ndarray | None = None,
 ) -> None:
     """Write the page beside the folders `page` and `masks` that hold its pictures.
@@ -198,7 +200,7 @@ def write_report(
         counts: of all pixels pooled, int64 (2, 65536); None: no curves.
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
-    data = {
+    data: dict[str, Any] = {
         "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
         "layers": layers(labelled=bool(rows)),
@@ -242,6 +244,6 @@ def layers(labelled: bool) -> list[list[str]]:
     return [photograph, truth, prediction, compared]
 
 
-def values(row: Mapping[str, object]) -> list[float | None]:
+def values(row: Mapping[str, Any]) -> list[float | None]:
     """The scores of a row in the order of LABELS; None where one is not defined."""
     return [None if math.isnan(row[column]) else round(row[column], 6) for column in LABELS]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -40,36 +43,38 @@ class Muon(torch.optim.Optimizer):
             group["lr"] *= group["factor"]
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Take one step along the gradients."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step along the gradients; `closure` is not needed, and refused as torch's own Muon does."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure: compute the gradients before the step")
         for group in self.param_groups:
             update = self.adamw if group["momentum"] is None else self.muon
             for weight in group["params"]:
                 if weight.grad is not None:
-                    update(weight, self.state[weight], group)
+                    update(weight, weight.grad, self.state[weight], group)
 
     @staticmethod
-    def muon(weight: Tensor, state: dict[str, Tensor], group: dict) -> None:
+    def muon(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         """One step of a matrix."""
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
-        direction = weight.grad.add(momentum, alpha=group["momentum"])  # Nesterov's
+        momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
+        direction = gradient.add(momentum, alpha=group["momentum"])  # Nesterov's
         direction = orthogonalize(direction.flatten(1)).view_as(weight)
         # tall matrices would move less than wide ones
         length = max(1, weight.shape[0] / weight[0].numel()) ** 0.5
         weight.add_(direction, alpha=-group["lr"] * length)
 
     @staticmethod
-    def adamw(weight: Tensor, state: dict[str, Tensor], group: dict) -> None:
+    def adamw(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
         """One step of another parameter, with the betas 0.9 and 0.999."""
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
         state["step"] += 1
         steps = state["step"].item()
-        state["exp_avg"].lerp_(weight.grad, 1 - 0.9)
-        state["exp_avg_sq"].lerp_(weight.grad.square(), 1 - 0.999)
+        state["exp_avg"].lerp_(gradient, 1 - 0.9)
+        state["exp_avg_sq"].lerp_(gradient.square(), 1 - 0.999)
         spread = (state["exp_avg_sq"] / (1 - 0.999**steps)).sqrt_().add_(1e-8)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.addcdiv_(state["exp_avg"], spread, value=-group["lr"] / (1 - 0.9**steps))

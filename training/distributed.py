@@ -15,9 +15,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from utils import UserError, pick_device
+from system.devices import pick_device
+from utils import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -228,9 +229,10 @@ def wrap(model: nn.Module) -> nn.Module:
         return model
     import torch
 
-    processes = None
+    processes: torch.distributed.ProcessGroup | None = None
     if next(model.parameters()).is_cuda:
-        processes = torch.distributed.new_group(backend="nccl", timeout=PATIENCE_OF_GPUS)
+        group = torch.distributed.new_group(backend="nccl", timeout=PATIENCE_OF_GPUS)
+        processes = cast("torch.distributed.ProcessGroup", group)  # a number only where this rank is no member
         model = synchronize(model, processes)
     wrapped = torch.nn.parallel.DistributedDataParallel(model, process_group=processes)
     # training does not read the running statistics, so `average_buffers` is in time; the argument of this name

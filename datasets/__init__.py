@@ -1,0 +1,1 @@
+"""Photographs as they come: published data sets, image files, the field of view, synthetic eyes."""

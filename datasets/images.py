@@ -1,0 +1,147 @@
+"""Image files: finding, reading and writing them, and the network's input made from a photograph."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from system.files import atomic
+from utils import UserError
+
+SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
+FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")  # Pillow knows more, and starts other programs for some
+MAX_PIXELS = 120_000_000  # larger files are refused before they are decoded: they could exhaust the memory
+MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to, for the same reason
+
+
+def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """The image files of a folder in natural order; hidden files and other files are passed over."""
+    files = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
+    return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file, gzipped or not.
+
+    Returns:
+        uint8 (H, W, 3) RGB. Grey becomes RGB, 12 and 16 bit are scaled to 8, transparency is dropped, and the
+        orientation that a camera noted is applied.
+
+    Raises:
+        UserError: missing, not an image, truncated, of floating-point numbers, or too large.
+    """
+    from PIL import Image, ImageOps
+
+    if not path.name.isprintable():
+        raise UserError(f"{str(path)!r}: a line break or another control character in its name; rename it")
+    if not path.is_file():
+        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
+    try:
+        with Image.open(unpack(path) if path.suffix.lower() == ".gz" else path, formats=FORMATS) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise too_large
+            if file.mode == "F":
+                raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
+            upright = ImageOps.exif_transpose(file)
+            if not file.mode.startswith("I"):
+                return np.array(upright.convert("RGB"))
+            levels = np.asarray(upright)
+    except (UserError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise too_large from None
+    except Image.UnidentifiedImageError:
+        what = "not a TIFF, PNG, GIF, JPEG, BMP or PPM image" if path.stat().st_size else "empty"
+        raise UserError(f"{path}: {what}") from None
+    except Exception as error:
+        # whatever is wrong with a file, Pillow's readers have no common class for it
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+    if levels.min() < 0 or levels.max() > 65535:
+        raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
+    # 8 and 12 bits are often kept in files of 16
+    top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
+    return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def unpack(path: Path) -> io.BytesIO:
+    """The content of a gzipped file; UserError if it is more than MAX_UNPACKED bytes."""
+    with gzip.open(path) as file:
+        content = file.read(MAX_UNPACKED + 1)
+    if len(content) > MAX_UNPACKED:
+        raise UserError(f"{path}: unpacks to more than {MAX_UNPACKED:,} bytes; that is no photograph of an eye")
+    return io.BytesIO(content)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a vessel mask or a field of view.
+
+    Returns:
+        uint8 (H, W), exactly 0 or 255. A nearly binary file (compressed as JPEG, say) is split at 127.
+
+    Raises:
+        UserError: unreadable, or not a mask.
+    """
+    mask = read_image(path).max(axis=2)
+    if mask.max() == 1:
+        mask = mask * 255
+    between = np.count_nonzero((mask > 32) & (mask < 223)) / mask.size
+    if between > 0.02:
+        raise UserError(f"{path}: not a mask of 0 and 255 ({between:.0%} of its pixels are grey)")
+    if 0 < mask.max() <= 127:
+        raise UserError(f"{path}: not a mask of 0 and 255 (its brightest pixel is {mask.max()})")
+    return np.where(mask > 127, 255, 0).astype(np.uint8)
+
+
+def read_fov(path: Path) -> np.ndarray:
+    """Read a field of view as `read_mask` does; UserError if it is empty."""
+    fov = read_mask(path)
+    if not fov.any():
+        raise UserError(f"{path}: an empty field of view")
+    return fov
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write RGB or grey, uint8 or uint16, atomically as PNG.
+
+    OpenCV encodes and Python writes, because OpenCV cannot open names with umlauts on Windows.
+    """
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    with atomic(path) as temporary:
+        temporary.write_bytes(png.tobytes())
+
+
+def size(image: np.ndarray) -> str:
+    """Width x height in words."""
+    return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def normalize(
+    photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray, levels: np.ndarray | None = None
+) -> np.ndarray:
+    """Photograph uint8 (H, W, 3) to the network's input, float32 (3, H, W).
+
+    Every channel is brought to mean 0 and standard deviation 1 of its own photograph (`statistics`), so that
+    cameras and exposures look alike; outside the field of view it is 0. With `levels`, (256, 3) from
+    `jitter_colour`, the photograph's levels are changed before.
+    """
+    if levels is None:
+        levels = np.arange(256)[:, None]
+    table = ((levels - mean) / std).astype(np.float32)
+    # one table look-up does all of it
+    image = cv2.LUT(photograph, table[None]).transpose(2, 0, 1)
+    return np.multiply(image, fov > 0, dtype=np.float32, order="C")
+
+
+def statistics(photograph: np.ndarray, fov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel inside the field of view, float32 (3,) each."""
+    mean, std = cv2.meanStdDev(photograph, mask=fov)
+    return mean[:, 0].astype(np.float32), np.maximum(std[:, 0], 1).astype(np.float32)

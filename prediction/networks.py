@@ -1,0 +1,69 @@
+"""The network, or several, that a script predicts with, and the flags that choose them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prediction.checkpoints import load_checkpoint
+from system.devices import keep_memory
+from utils import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from model import Network
+
+
+def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the flags of every script that predicts, parse and check them."""
+    parser.add_argument(
+        "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--tta",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="average eight flips and turns; --no-tta: a little worse, an eighth of the network's time",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    args = parser.parse_args()
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold {args.threshold}: give a probability from 0 to 1")
+    return args
+
+
+def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:
+    """The probability in [0, 1] that makes a vessel: the one asked for, or else the checkpoint's.
+
+    Raises:
+        UserError: none was asked for and the checkpoint holds none.
+    """
+    threshold = checkpoint.get("threshold") if asked is None else asked
+    if threshold is None:
+        raise UserError(f"{weights}: holds no threshold (a last.pth?); use checkpoint.pth or give --threshold")
+    return threshold
+
+
+def load_networks(weights: Sequence[Path], asked: float | None, device: torch.device) -> tuple[Network, float]:
+    """What to predict with: the network of one checkpoint, or the average of those of several.
+
+    Returns:
+        The network in evaluation mode on `device`, and the threshold in [0, 1]: the one asked for, or else
+        the mean of the checkpoints'.
+
+    Raises:
+        UserError: as `load_checkpoint` and `choose_threshold` do.
+    """
+    from model import Ensemble, fold_batch_norm
+
+    keep_memory()
+    loaded = [load_checkpoint(path, device) for path in weights]
+    thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
+    networks: list[Network] = [fold_batch_norm(network) for network, _ in loaded]
+    model = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
+    return model, float(np.mean(thresholds))

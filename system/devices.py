@@ -1,0 +1,82 @@
+"""The device to compute on, its number format, and the memory of the process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from typing import TYPE_CHECKING
+
+from utils import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Turn auto, cpu, cuda, cuda:1 or mps into a device that is there; auto prefers cuda, then mps.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    import torch
+
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: no such device; use auto, cpu, cuda or mps") from None
+    there = {"cpu": True, "cuda": has_cuda, "mps": has_mps}.get(device.type, False)
+    if there and device.type == "cuda" and device.index is not None:
+        there = device.index < torch.cuda.device_count()
+    if not there:
+        raise UserError(f"--device {name}: this device is not available here; use --device cpu")
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware itself computes in bfloat16; emulated it is slower than float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # no public name for this question yet; without an answer float32 is right, only slower
+        return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+    return False
+
+
+def autocast(device: torch.device) -> torch.autocast | contextlib.nullcontext:
+    """The context to run the network in: bfloat16 where the hardware has it, else float32."""
+    import torch
+
+    if not has_bfloat16(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, e.g. 'cpu (2 threads, bfloat16)'."""
+    import torch
+
+    number = "bfloat16" if has_bfloat16(device) else "float32"
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)}, {number})"
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads, {number})"
+    return f"{device} ({number})"
+
+
+def keep_memory() -> None:
+    """Let this process keep the memory that it frees, to use it again.
+
+    Large arrays otherwise go back to the system at once, which must clear every page when the next layer of the
+    network asks for them anew: up to a tenth of the time of a prediction on a CPU. Not for training, which
+    would hold a third more. Only the C library of most Linux systems has this choice.
+    """
+    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)

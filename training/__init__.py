@@ -1,0 +1,1 @@
+"""Everything that happens between train.py and a checkpoint."""

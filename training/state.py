@@ -1,0 +1,124 @@
+"""A network in training: saving it, going on with it, and moving an earlier one away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prediction.checkpoints import load_checkpoint, save_checkpoint
+from system.devices import pick_device
+from utils import UserError, versions
+
+if TYPE_CHECKING:
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+
+    from model import Network
+
+
+@dataclass
+class Training:
+    """A network in training, and all that it takes to go on with it.
+
+    Nothing else is random: crops follow from the seed and their number, the learning rate from the step, and
+    the network draws nothing.
+    """
+
+    settings: dict[str, Any]
+    split: dict[str, list[str]]
+    model: Network
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    losses: list[float] = field(default_factory=list)  # of the running epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before
+    seconds: float = 0.0  # trained before this start
+    start: float = field(default_factory=time.time)
+
+    @property
+    def averaged(self) -> Network:
+        """The network that is validated and kept: the average of the weights, where there is one."""
+        return cast("Network", self.average.module) if self.average else self.model
+
+    @property
+    def best(self) -> float:
+        """The best validation F1 so far, or -1."""
+        return max((row["f1"] for row in self.history if "f1" in row), default=-1.0)
+
+    def elapsed(self) -> float:
+        """Seconds trained so far."""
+        return self.seconds + time.time() - self.start
+
+    def save(self, path: Path, model: Network, **more: Any) -> None:
+        """Write a checkpoint with the weights of `model` and everything that belongs to all checkpoints."""
+        common = {"model": model.config, "weights": model.state_dict()}
+        own = {"settings": self.settings, "split": self.split, "versions": versions()}
+        save_checkpoint(path, {**common, **own, **more})
+
+    def save_last(self, path: Path) -> None:
+        """Write last.pth, from which `restore` goes on."""
+        average = self.average.state_dict() if self.average else None
+        states = {"optimizer": self.optimizer.state_dict(), "average": average}
+        self.save(path, self.model, **states, losses=self.losses, history=self.history, seconds=self.elapsed())
+
+    def restore(self, path: Path) -> None:
+        """Go on from last.pth.
+
+        Raises:
+            UserError: there is no such file, it was trained with other settings or eyes, or it is damaged.
+        """
+        _, last = load_checkpoint(path, pick_device("cpu"))
+        try:
+            before = last["settings"]
+            if self.settings["minutes"] and before.get("minutes") == self.settings["minutes"]:
+                # they were measured when it began
+                self.settings |= {name: before[name] for name in ("epochs", "crops")}
+            differences = [
+                f"--{name.replace('_', '-')} {before.get(name)}, not {value}"
+                for name, value in self.settings.items()
+                if before.get(name) != value
+            ]
+            if last["split"] != self.split:
+                differences.append("other eyes or another split")
+            if differences:
+                raise UserError(
+                    f"{path}: trained with {'; '.join(differences)}; give --resume with the same settings"
+                )
+            self.model.load_state_dict(dict(last["weights"]))
+            self.optimizer.load_state_dict(last["optimizer"])
+            if self.average:
+                self.average.load_state_dict(dict(last["average"]))
+            for weight in self.model.parameters():
+                state = self.optimizer.state[weight]
+                names = ("momentum",) if "momentum" in state else ("exp_avg", "exp_avg_sq")  # Muon, AdamW
+                if state and any(state[name].shape != weight.shape for name in names):
+                    raise ValueError("the optimizer's state does not fit")
+            self.history = [{name: value + 0 for name, value in row.items()} for row in last["history"]]
+            columns = {"epoch", "learning_rate", "train_loss", "seconds"}
+            columns |= {"val_loss", "f1"} if self.split["validation"] else set()
+            if not all(columns <= row.keys() for row in self.history):
+                raise ValueError("its history has other columns")
+            self.losses = [loss + 0.0 for loss in last["losses"]]
+            self.seconds = last["seconds"] + 0.0
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            reason = f"{type(error).__name__}: {reason}"
+            raise UserError(
+                f"{path}: holds no state to go on from ({reason}); train without --resume"
+            ) from None
+
+
+OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
+
+
+def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:
+    """Move the files of an earlier training to files/earlier, so that a new one cannot mix with it."""
+    own = [files / name for name in names]
+    if any(path.exists() for path in own[:2]):
+        (files / "earlier").mkdir(exist_ok=True)
+        for path in own:
+            if path.exists():
+                path.replace(files / "earlier" / path.name)
+        print(f"{files}: the earlier {what} there was moved to {files / 'earlier'}")
