@@ -1,0 +1,70 @@
+"""The code keeps its shape: imports go one way only, and every module fits into one head."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# what a module may import stands before it; modules of one layer may import each other, but not in a circle
+LAYERS = (
+    ("utils",),
+    ("system",),
+    ("datasets",),
+    ("data", "model"),
+    ("scoring",),
+    ("prediction",),
+    ("training",),
+    ("scripts",),
+)
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted([*ROOT.glob("*.py"), *(f for name in LAYER for f in ROOT.glob(f"{name}/*.py"))])
+    if path.name != "__init__.py"
+}
+
+
+def layer_of(module: str) -> int:
+    """The layer of a module: that of its package or, for a top-level script, the last."""
+    return LAYER.get(module.split(".")[0], LAYER["scripts"])
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules of this project that a file imports, also inside functions and for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & MODULES.keys()
+
+
+def test_all_modules_are_looked_at() -> None:
+    packages = {module.split(".")[0] for module in MODULES if "." in module}
+    assert packages == {"system", "datasets", "scoring", "prediction", "training"}
+    assert {"augment", "data", "model", "train", "test", "utils", "predict", "demo"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_runs_back_up(module: str) -> None:
+    above = {other for other in imports_of(MODULES[module]) if layer_of(other) > layer_of(module)}
+    assert not above, f"{module} imports {', '.join(sorted(above))}"
+
+
+def test_no_modules_import_each_other() -> None:
+    imports = {module: imports_of(path) for module, path in MODULES.items()}
+    while leaves := [module for module, needed in imports.items() if not needed]:
+        for leaf in leaves:
+            del imports[leaf]
+        for needed in imports.values():
+            needed.difference_update(leaves)
+    assert not imports, f"a circle of imports: {', '.join(sorted(imports))}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_at_most_300_lines(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 300
