@@ -1,4 +1,4 @@
-"""Prepare DRIVE and others for training: read them as published, write 4 copies of each training eye as PNG."""
+"""Prepare data sets for training: read them as published, write 4 copies of each training eye as PNG."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ def parse_args() -> argparse.Namespace:
 def read_source(source: Source, square: int | None) -> Eye:
     """Read and check one eye; with `square`, resize it to that many pixels each way.
 
-    Without `square`, a training eye of another camera than DRIVE's is brought to DRIVE's scale. A test eye
-    stays as it is, since truth is not resized to be scored, and `source.scale` says what the network must see.
+    Without `square`, a training eye of another camera is resized to DRIVE's scale. A test eye keeps its size,
+    since truth must not be resized for scoring; `source.scale` is set for the network instead.
 
     Raises:
-        UserError: every file of the eye that is unreadable, not binary or of another size, a line each.
+        UserError: one line for each file that is unreadable, not binary or of another size.
     """
     problems: list[str] = []
     masks: dict[str, np.ndarray] = {}
@@ -88,7 +88,7 @@ def read_source(source: Source, square: int | None) -> Eye:
         raise UserError("\n".join(problems))
     if "fov" not in masks:
         masks["fov"] = estimate_fov(image)
-    elif source.scaled and (share := (masks["fov"] > 0).mean()) < 0.1:  # the scale would follow from it
+    elif source.scaled and (share := (masks["fov"] > 0).mean()) < 0.1:  # the scale depends on it
         raise UserError(f"{source.files['fov']}: {share:.0%} of it is field of view; is it the vessel mask?")
     if source.part == "train" and "mask" in masks:
         share = (masks["mask"] > 0)[masks["fov"] > 0].mean()  # 8 to 15 % in DRIVE
@@ -103,7 +103,7 @@ def read_source(source: Source, square: int | None) -> Eye:
             masks[target] = cv2.resize(mask, (square, square), interpolation=cv2.INTER_NEAREST)
     eye = Eye(source.name, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
     scale = 1.0 if square else drive_scale(eye.fov)
-    # in DRIVE's own layout small eyes stay small, but photographs of a larger camera may lie there too
+    # small eyes in DRIVE's layout stay small; larger photographs may lie there too
     if scale != 1 and (source.scaled or scale < 0.9):
         source.scale = scale
         if source.part == "train":
@@ -112,8 +112,8 @@ def read_source(source: Source, square: int | None) -> Eye:
 
 
 def copies(eye: Eye, seed: int) -> Iterator[Eye]:
-    """The eye as it is, flipped left-right, flipped upside down, and rotated by up to 45 degrees either way."""
-    # albumentations asks a server for its newest version when it is imported
+    """Yield the eye unchanged, flipped left-right, flipped upside down, and rotated by up to 45 degrees."""
+    # albumentations looks for its newest version online when imported
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations as A
 
@@ -123,20 +123,20 @@ def copies(eye: Eye, seed: int) -> Iterator[Eye]:
         A.VerticalFlip(p=1),
         A.Rotate(limit=45, border_mode=cv2.BORDER_CONSTANT, mask_interpolation=cv2.INTER_NEAREST, p=1),
     ):
-        # one call moves all three alike; albumentations draws from a random state of its own
+        # one call moves all three together; albumentations has its own random state
         moved = A.Compose([transform], seed=seed)(image=eye.image, masks=[eye.mask, eye.fov])
         mask, fov = moved["masks"]
         yield Eye(eye.name, moved["image"], fov, mask)
 
 
 def write_eye(source: Source, out: Path, square: int | None, seed: int) -> list[str]:
-    """Read one eye and write its copies; returns in words what is wrong with its files."""
+    """Read one eye and write its copies; return a message for each bad file."""
     try:
         eye = read_source(source, square)
     except UserError as error:
         return str(error).splitlines()
     if source.part == "train" and eye.mask is None:
-        return []  # reported as missing when the files were paired
+        return []  # pairing has already reported it
     own_seed = int(np.random.SeedSequence([seed, source.number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):
         parts = {"image": copy.image, "mask": copy.mask, "fov": copy.fov, "second_observer": copy.second}
@@ -150,7 +150,7 @@ def write_all(sources: list[Source], problems: list[str], out: Path, square: int
     """Write every eye below `out`, on all cores.
 
     Raises:
-        UserError: names every file that cannot be used.
+        UserError: names every unusable file.
     """
     from tqdm import tqdm
 
@@ -163,12 +163,12 @@ def write_all(sources: list[Source], problems: list[str], out: Path, square: int
 
 
 def replace(staged: Path, out: Path) -> None:
-    """Move what is in `staged` to `out` in the place of an earlier run's files; undone if a move fails."""
+    """Move `staged` into `out`, replacing an earlier run; undo it if a move fails."""
     old = Path(tempfile.mkdtemp(prefix=".old-", dir=out))
     undo: list[tuple[Path, Path]] = []
     try:
-        # everything old leaves before anything new comes: a kill in between leaves no mixture; dataset.json
-        # leaves last and comes first, since without it the next run would take the rest for somebody else's
+        # move all old files out before new ones in, so that a kill leaves no mixture; dataset.json goes last
+        # and comes first, because without it the next run would not recognise the rest as its own
         for source, target in [
             *((out / name, old / name) for name in reversed(OWN) if (out / name).exists()),
             *((staged / name, out / name) for name in OWN),
@@ -183,14 +183,14 @@ def replace(staged: Path, out: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-OWN = ("dataset.json", "train", "test")  # what this script writes in its folder; all else there is left alone
+OWN = ("dataset.json", "train", "test")  # what this script writes; everything else in the folder is left alone
 
 
 def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
-    """The data sets in the folders given, each once; DRIVE in ./DRIVE if none is given.
+    """Find the data sets in the given folders, each once; by default DRIVE in ./DRIVE.
 
     Raises:
-        UserError: a folder is not there, or holds no data set that is known.
+        UserError: a folder is missing or holds no known data set.
     """
     found = [find_data_set(folder.expanduser(), args.stare_fold) for folder in args.folders]
     if args.drive or not found:
@@ -216,7 +216,7 @@ def main() -> None:
     problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
 
     with claim(out):
-        for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # of a run that was killed
+        for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run
             shutil.rmtree(leftover, ignore_errors=True)
         staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out))
         try:
@@ -227,7 +227,7 @@ def main() -> None:
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets
             ]
-            # whose training eyes were brought to DRIVE's scale
+            # data sets whose training eyes were resized to DRIVE's scale
             info["rescaled"] = [
                 d.name for d in data_sets if any(s.part == "train" and s.scale != 1 for s in d.eyes)
             ]

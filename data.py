@@ -1,4 +1,4 @@
-"""The images of new_data: reading them and splitting them by eye.
+"""The eyes of new_data: read them and split them by eye.
 
 Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
@@ -28,21 +28,21 @@ from utils import UserError, did_you_mean
 
 @dataclass
 class Eye:
-    """One photograph and what is known of it, all of the same height and width."""
+    """One photograph with its masks, all of the same height and width."""
 
     name: str  # such as 21_training_0
     image: np.ndarray  # uint8 (H, W, 3) RGB
     fov: np.ndarray  # uint8 (H, W), 0 or 255
     mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
     second: np.ndarray | None = None  # a second observer's mask
-    scale: float = 1.0  # how many times as large the network must see it, see `drive_scale`
+    scale: float = 1.0  # factor at which the network must see it, see `drive_scale`
 
     @property
     def truth(self) -> np.ndarray:
-        """The vessel mask of an eye that must have one, uint8 (H, W), 0 or 255.
+        """The vessel mask, uint8 (H, W), 0 or 255.
 
         Raises:
-            ValueError: it has none.
+            ValueError: the eye has none.
         """
         if self.mask is None:
             raise ValueError(f"{self.name}: no vessel mask")
@@ -50,15 +50,15 @@ class Eye:
 
     @property
     def result_name(self) -> str:
-        """The name of what is made from it: 01_test_0 -> 01_test."""
+        """The name of its result files: 01_test_0 -> 01_test."""
         return re.sub(r"_0$", "", self.name)
 
 
 def rescale(eye: Eye, scale: float) -> Eye:
-    """The eye `scale` times as large, as the network sees it in training and in prediction alike.
+    """Resize an eye by a factor, the same way for training and prediction.
 
-    A photograph that shrinks is averaged, and the shrunk mask is vessel where vessels cover half a pixel or
-    more: nearest neighbours would break thin vessels to pieces. Masks stay 0 or 255.
+    Shrinking averages the photograph; a shrunk mask is vessel where vessels cover at least half a pixel, since
+    nearest neighbours would break thin vessels. Masks stay 0 or 255.
     """
     height, width = eye.fov.shape
     wanted = max(1, round(width * scale)), max(1, round(height * scale))
@@ -80,11 +80,12 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
     Args:
         folder: has `image/`, and where known `mask/`, `fov/`, `second_observer/` with files of the same names.
         labels: whether an image without a mask is an error.
-        refused: takes in words what is wrong with each image left out; without it a bad image is an error.
+        refused: collects a message for each bad image, which is then left out; if None, a bad image is an
+            error.
 
     Raises:
-        UserError: nothing there, or files missing, unreadable or of another size; all are named. Or augment.py
-            was at work meanwhile, so that eyes of two runs may be mixed.
+        UserError: no images, or files that are missing, unreadable or of another size (all are named); or
+            augment.py rewrote the folder meanwhile, so that eyes of two runs may be mixed.
     """
     before = version(folder)
     if not (folder / "image").is_dir() or not (images := list_images(folder / "image")):
@@ -96,7 +97,7 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
         try:
             eye = read_eye(path, folder, labels)
             eye.scale = scales.get(eye.name, 1.0)
-            # some file systems do not tell A from a
+            # some file systems ignore case
             if (name := eye.result_name.casefold()) in taken:
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
         except UserError as error:
@@ -114,7 +115,7 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
 
 
 def version(folder: Path) -> tuple[int, int] | None:
-    """A mark that changes when augment.py writes new_data anew, of which `folder` is a part."""
+    """A value that changes when augment.py rewrites the new_data that `folder` is part of."""
     try:
         info = (folder.parent / "dataset.json").stat()
     except FileNotFoundError:
@@ -123,7 +124,7 @@ def version(folder: Path) -> tuple[int, int] | None:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """What augment.py noted in new_data/dataset.json; empty if there is none, as in a folder made by hand."""
+    """Read new_data/dataset.json; empty if there is none, as in a folder made by hand."""
     try:
         info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -132,7 +133,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def read_scales(folder: Path) -> dict[str, float]:
-    """`Eye.scale` by name where it is not 1, from new_data/dataset.json; UserError if they are no scales."""
+    """Read the scales other than 1 from new_data/dataset.json, by name; UserError if they are invalid."""
     scales = read_info(folder).get("scale", {})
     if not isinstance(scales, dict) or not all(isinstance(s, float) and 0 < s < 100 for s in scales.values()):
         raise UserError(f"{folder / 'dataset.json'}: what it says of scale is damaged; run augment.py again")
@@ -140,11 +141,11 @@ def read_scales(folder: Path) -> dict[str, float]:
 
 
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
-    """Read one image of `folder/image` with the files that belong to it; see `read_eyes`."""
+    """Read one image of `folder/image` with its masks; see `read_eyes`."""
     eye = Eye(path.stem, image := read_image(path), np.empty(0))
     for part, needed in (("fov", False), ("mask", labels), ("second_observer", False)):
         file = folder / part / path.name
-        # a second observer may have drawn some of the eyes only
+        # a second observer may have drawn only some of the eyes
         if not needed and not (file if part == "second_observer" else file.parent).exists():
             continue
         mask = read_fov(file) if part == "fov" else read_mask(file)
@@ -157,12 +158,12 @@ def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
 
 
 def eye_of(name: str) -> str:
-    """The eye that a copy shows: 21_training_3 -> 21_training."""
+    """The eye of a copy: 21_training_3 -> 21_training."""
     return re.sub(r"_\d+$", "", name)
 
 
 def first_copies(eyes: Iterable[Eye]) -> list[Eye]:
-    """The first copy of each eye, in their order: as `read_eyes` has them, the photograph as it is."""
+    """The first copy of each eye, in order: the unchanged photograph."""
     first: dict[str, Eye] = {}
     for eye in eyes:
         first.setdefault(eye_of(eye.name), eye)
@@ -170,18 +171,18 @@ def first_copies(eyes: Iterable[Eye]) -> list[Eye]:
 
 
 def person_of(name: str) -> str:
-    """The person whose eye a copy shows: Image_01L_3 and Image_01R_0 -> Image_01; else the eye itself.
+    """The person of a copy: Image_01L_3 and Image_01R_0 -> Image_01; else the eye itself.
 
-    Names whose number ends in L or R (CHASE_DB1's) are the left and the right eye of one person.
+    A number that ends in L or R (CHASE_DB1) marks the left and the right eye of one person.
     """
     return re.sub(r"(?<=\d)[LR]$", "", eye_of(name))
 
 
 def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:
-    """Split copies into `train` and `validation` so that all copies of an eye are on the same side.
+    """Split copies into `train` and `validation`, keeping all copies of an eye on one side.
 
-    Both eyes of a person are, too: they are alike. A random split of the copies instead would leave copies of
-    nearly every validation eye in training, and its validation scores would be worthless.
+    Both eyes of a person stay together too, since they are alike. A random split of the copies would put copies
+    of nearly every validation eye into training and make validation scores worthless.
 
     Raises:
         UserError: the eyes of fewer than two people.

@@ -1,6 +1,6 @@
-"""Try the whole project without DRIVE: draw a small synthetic data set, then augment, train and test on it.
+"""Try the whole pipeline without DRIVE: draw a small synthetic data set, then augment, train and test on it.
 
-Nothing in the drawn set comes from a real eye, so a score reached on it says nothing about DRIVE.
+No real eye is involved, so the score says nothing about DRIVE.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
         status = subprocess.run(command, check=False).returncode
         if status != 0:
             sys.stderr.write(f"demo.py: {script} failed with exit status {status}\n")
-            return status if status > 0 else 128 - status  # below 0: ended by a signal
+            return status if status > 0 else 128 - status  # negative: ended by a signal
 
     with (results / "metrics.csv").open(newline="") as file:
         f1 = {row["image"]: float(row["f1"]) for row in csv.DictReader(file)}

@@ -1,4 +1,4 @@
-"""The U-Net of Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), plain or with a ResNet inside."""
+"""U-Net of Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), plain or with a ResNet-34 encoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ConvBlock(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
-            # no bias: batch normalisation subtracts it again
+            # batch normalisation would subtract a bias again
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
@@ -54,8 +54,8 @@ class UpConv(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if not self.training or input.device.type != "cpu" or self.bias is None:
             return super().forward(input, output_size)
-        # the same as a matrix product, whose gradient a CPU computes three times as fast: each pixel (C_in)
-        # becomes four (2, 2, C_out), which are put side by side
+        # as a matrix product, whose gradient a CPU computes three times as fast: each pixel (C_in) becomes
+        # four, (2, 2, C_out)
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
         x = F.linear(input.permute(0, 2, 3, 1), weight, self.bias.repeat(4))  # (N, H, W, 4 C_out)
         x = x.unflatten(3, (2, 2, -1)).transpose(2, 3)  # (N, H, 2, W, 2, C_out)
@@ -75,20 +75,20 @@ class DecoderBlock(nn.Module):
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:
-    """(N, C, H, W) -> H and W rounded up to multiples by repeating the right and the lower border."""
+    """Pad (N, C, H, W) to multiples of `multiple` by repeating the right and the lower border."""
     height, width = images.shape[-2:]
     if not (height % multiple or width % multiple):
         return images
-    # the borders' own values, so that even one pixel can be padded
+    # replicate, since reflection cannot pad a single pixel
     return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 class Network(nn.Module):
-    """What segments: images (N, 3, H, W) -> logits (N, 1, H, W), any H and W from 1 up."""
+    """Base of all networks: images (N, 3, H, W) -> logits (N, 1, H, W), any H and W from 1 up."""
 
-    config: dict[str, Any]  # with which `NETWORKS` builds it again
-    grid: int  # pixels: H and W are padded to multiples of it, and pooled in squares of it
-    margin: int  # pixels, a multiple of `grid`: what is farther away does not matter
+    config: dict[str, Any]  # arguments that rebuild it, see `NETWORKS`
+    grid: int  # pixels: H and W are padded to multiples of it
+    margin: int  # pixels, a multiple of `grid`: the receptive field reaches at most this far
 
 
 class UNet(Network):
@@ -96,11 +96,11 @@ class UNet(Network):
 
     Args:
         in_channels: 3 for RGB.
-        out_channels: 1 for vessel or not.
+        out_channels: 1 for vessel probability.
         width: filters of the first level; every level below has twice as many.
-        depth: how often the resolution is halved.
+        depth: number of times the resolution is halved.
 
-    The defaults are the network of the tutorials: 64 to 1024 filters, 31.0 million parameters.
+    The defaults give the common U-Net: 64 to 1024 filters, 31.0 million parameters.
     """
 
     def __init__(self, in_channels: int = 3, out_channels: int = 1, width: int = 64, depth: int = 4) -> None:
@@ -137,14 +137,14 @@ class UNet(Network):
 class ResUNet(Network):
     """A U-Net whose encoder is a ResNet-34: image (N, 3, H, W) -> logits (N, 1, H, W), any H and W from 1 up.
 
-    The encoder is torchvision's (He et al. 2015, https://arxiv.org/abs/1512.03385). It halves the image at
-    once, but vessels are one to three pixels wide: a block of convolutions beside it keeps the full resolution.
+    The encoder is torchvision's (He et al. 2015, https://arxiv.org/abs/1512.03385). Its first layer halves the
+    image, but vessels are one to three pixels wide, so a block of convolutions keeps the full resolution.
 
     Args:
         in_channels: 3, for RGB.
-        out_channels: 1 for vessel or not.
+        out_channels: 1 for vessel probability.
         width: filters at the full resolution; the decoder has twice as many at each level below.
-        depth: how often the resolution is halved, 1 to 5: the first stages of the ResNet, or all.
+        depth: number of times the resolution is halved, 1 to 5: so many stages of the ResNet.
 
     With width 16 and depth 3 it has 1.5 million parameters, and 1.7 times the operations of such a `UNet`.
 
@@ -188,13 +188,13 @@ class ResUNet(Network):
         return self.classifier(x)[..., :height, :width]
 
     def load_imagenet(self) -> None:
-        """Give the encoder the weights of torchvision's classifier of ImageNet.
+        """Load torchvision's ImageNet weights into the encoder.
 
-        That saw images of mean 0 and standard deviation 1 over all of ImageNet; here each image has these in
-        its field of view (`data.normalize`), which is near enough to start from.
+        They expect mean 0 and standard deviation 1 over all of ImageNet; here each image has these inside its
+        field of view (`datasets.images.normalize`), which is close enough to start from.
 
         Raises:
-            UserError: they are neither here nor can be downloaded.
+            UserError: the weights are neither cached nor can they be downloaded.
         """
         from torchvision.models import ResNet34_Weights
 
@@ -212,12 +212,12 @@ class ResUNet(Network):
 
 
 def resnet_stages(depth: int, weights: dict[str, Tensor] | None = None) -> nn.ModuleList:
-    """The first parts of a ResNet-34, each of which halves the resolution, with these weights or random ones.
+    """The first `depth` stages of a ResNet-34, each of which halves the resolution.
 
     Returns:
         (N, 3, H, W) -> (N, 64, H/2, W/2) -> (N, 64, H/4, W/4) -> (N, 128, H/8, W/8) and so on.
     """
-    from torchvision.models import resnet34  # takes a while, and a UNet does without
+    from torchvision.models import resnet34  # slow to import, and a UNet does not need it
 
     resnet = resnet34()
     if weights:
@@ -231,9 +231,9 @@ NETWORKS: dict[str, type[UNet | ResUNet]] = {"unet": UNet, "resunet": ResUNet}
 
 
 class Ensemble(Network):
-    """Several networks as one, which may differ in kind, width and depth: the mean of their probabilities.
+    """The mean probability of several networks, which may differ in kind, width and depth.
 
-    As each of them does, it maps images (N, C, H, W) to logits (N, 1, H, W), those of the mean probability.
+    Like each of them it maps images (N, C, H, W) to logits (N, 1, H, W): those of the mean probability.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -251,14 +251,13 @@ N = TypeVar("N", bound=nn.Module)
 
 
 def fold_batch_norm(model: N) -> N:
-    """A copy for prediction alone: each batch normalisation is part of the convolution before it.
+    """Copy a network for prediction, with each batch normalisation folded into the convolution before it.
 
-    It predicts the same, up to rounding, and faster. It is in evaluation mode, and no longer to be trained:
-    its weights are others, and its normalisations are gone.
+    It predicts the same up to rounding, and faster. The copy is in evaluation mode and cannot be trained.
     """
     model = copy.deepcopy(model).eval()
     for parent in list(model.modules()):
-        # in all blocks here the modules are defined in the order in which they are applied
+        # all blocks here define their modules in the order of use
         for (name, module), (next_name, next_module) in pairwise(list(parent.named_children())):
             if isinstance(module, nn.Conv2d) and isinstance(next_module, nn.BatchNorm2d):
                 setattr(parent, name, fuse_conv_bn_eval(module, next_module))
@@ -266,15 +265,14 @@ def fold_batch_norm(model: N) -> N:
     return model
 
 
-FLIPS = ((), (-1,), (-2,), (-2, -1))  # as it is, left-right, upside down, both
+FLIPS = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
 
 
 def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W).
 
-    With `tta` (test-time augmentation) the probabilities of eight views are averaged: the four flips, and those
-    of the transposed image, which are the quarter turns. The caller sets evaluation mode, inference mode and
-    autocast.
+    `tta` (test-time augmentation) averages eight views: the four flips of the image and of its transpose, which
+    include the quarter turns. The caller sets evaluation mode, inference mode and autocast.
     """
 
     def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:

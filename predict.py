@@ -1,4 +1,4 @@
-"""Segment photographs that have no labels and no field-of-view files, of any size and from any camera."""
+"""Segment photographs of any size, without labels or field-of-view files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from system.devices import describe, pick_device
 from system.files import claim
 from utils import HelpFormatter, UserError, did_you_mean, run
 
-PARTS = ("", "masks", "probability")  # folders of the results: overlays, vessel masks, probabilities
+PARTS = ("", "masks", "probability")  # result folders: overlays, vessel masks, probabilities
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         type=Path,
-        action="append",  # not several after one --weights: they would swallow the photographs
+        action="append",  # nargs='+' would take the photographs as weights
         help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: "
         "files/drive_unet.pth, else files/checkpoint.pth)",
     )
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The files named and the images of the folders named, each once; and in words what is not there."""
+    """Find the named files and the images of the named folders, each once; also return what is missing."""
     photographs, problems = [], []
     for path in paths:
         try:
@@ -59,17 +59,17 @@ def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
-    """Give each photograph a name of its own for its results: its stem, or stem_2 where that is taken.
+    """Give each photograph a unique name for its results: its stem, or stem_2 if that is taken.
 
     Raises:
-        UserError: the results would lie among the photographs, and could overwrite them.
+        UserError: the results would lie among the photographs and could overwrite them.
     """
     folders = {path.parent.resolve() for path in photographs}
     results = out.resolve()
     if folders & {results / part for part in PARTS} or results / "page" in {f.parent for f in folders}:
         raise UserError(f"--out {out}: photographs to segment lie there; choose another folder for the results")
     names: dict[str, Path] = {}
-    taken: set[str] = set()  # without case: Eye.png and eye.png are the same file on Windows and macOS
+    taken: set[str] = set()  # Windows and macOS ignore case
     for path in photographs:
         name, number = path.stem, 1
         while name.casefold() in taken:
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
-    """Segment the photographs one by one and write their results; returns in words which are unusable."""
+    """Segment the photographs and write their results; return a message for each unusable one."""
     from tqdm import tqdm
 
     weights = args.weights or [find_weights(("drive_unet.pth", "checkpoint.pth"))]

@@ -1,4 +1,4 @@
-"""Segment the test images of new_data, write masks and pictures, and score them where there are labels."""
+"""Segment the test images of new_data, write masks and pictures, and score them if there are labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 class Stopwatch:
-    """Adds up the seconds that a network takes, wherever it is called; a GPU is waited for."""
+    """Adds up the seconds spent in a network; waits for a GPU."""
 
     def __init__(self, model: nn.Module) -> None:
         self.seconds = 0.0
@@ -83,7 +83,7 @@ def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float)
 def score(
     eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Score every image; then their mean, all pixels pooled, and the second observer's mean where known.
+    """Score every image, their mean, all pixels pooled, and the second observer if there is one.
 
     Returns:
         A row each: `image` and the columns of `metrics.COLUMNS`; and the pooled counts, int64 (2, 65536).
@@ -97,7 +97,7 @@ def score(
     def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
         return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # centre lines take a fifth of a second an eye
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # centre lines take 0.2 s an eye
         counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
     each = [scores(*c, threshold) for c in counts]
     rows: list[dict[str, Any]] = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
@@ -106,7 +106,7 @@ def score(
     observed = [(eye, metrics.quantize(eye.second / np.float32(255))) for eye in eyes if eye.second is not None]
     if observed:
         human = [scores(*count(levels, eye, 0.5), 0.5) for eye, levels in observed]
-        # a human draws one mask, not a probability: a working point, no curve to measure the area of
+        # a human draws a mask, not probabilities: there is no curve and no area under it
         rows.append(
             {
                 "image": "second_observer",
@@ -148,7 +148,7 @@ def main() -> int:
 
 
 def segment_and_score(args: argparse.Namespace, model: Network, threshold: float, eyes: Sequence[Eye]) -> None:
-    """Write all results, and say the scores."""
+    """Write all results and print the scores."""
     from tqdm import tqdm
 
     levels, network = [], Stopwatch(model)
@@ -156,7 +156,7 @@ def segment_and_score(args: argparse.Namespace, model: Network, threshold: float
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
             levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, eye.scale)))
-            # encoding a picture takes about as long as predicting it
+            # encoding a picture takes about as long as predicting it, so it runs beside
             jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold))
         for job in jobs:
             job.result()
@@ -165,7 +165,7 @@ def segment_and_score(args: argparse.Namespace, model: Network, threshold: float
     rows: list[dict[str, Any]] = []
     counts = None
     if all(eye.mask is None for eye in eyes):
-        # one of an earlier run would not belong to these masks
+        # an earlier run's scores do not belong to these masks
         (args.results / "metrics.csv").unlink(missing_ok=True)
         print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
         notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]

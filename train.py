@@ -1,4 +1,4 @@
-"""Train the U-Net on new_data; keep the best checkpoint, the last one, and the history in files."""
+"""Train a U-Net on new_data; write the best checkpoint, the last one, and the history to files."""
 
 from __future__ import annotations
 
@@ -40,19 +40,21 @@ def parse_args() -> argparse.Namespace:
     )
     network.add_argument("--pretrained", action="store_true", help="resunet: start with ImageNet's weights")
     network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 64, CPU 16)")
-    network.add_argument("--depth", type=positive, help="how often it halves (default: GPU 4, CPU 3)")
+    network.add_argument(
+        "--depth", type=positive, help="number of times the resolution is halved (default: GPU 4, CPU 3)"
+    )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive, default=30, help="epochs to train")
     recipe.add_argument("--crops", type=positive, default=2240, help="random crops an epoch")
-    recipe.add_argument("--minutes", type=float, help="choose EPOCHS and CROPS so that it takes this long")
+    recipe.add_argument("--minutes", type=float, help="choose EPOCHS and CROPS to take this long")
     recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
     recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step, over all processes")
-    recipe.add_argument("--crop", type=positive, default=128, help="pixels of a crop each way")
+    recipe.add_argument("--crop", type=positive, default=128, help="side of a crop in pixels")
     recipe.add_argument(
         "--choroid",
         type=float,
         default=0.3,
-        help="share of crops into which choroidal vessels are drawn, lest they be taken for the retina's",
+        help="share of crops with drawn choroidal vessels, which the network must not segment",
     )
     recipe.add_argument(
         "--camera",
@@ -60,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         default=0.15,
         help="share of crops with the light, sharpness, noise and scale of other cameras",
     )
-    recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see muon.py")
+    recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see training/muon.py")
     recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
     recipe.add_argument("--ema", type=float, default=0.0, help="decay of the average of the weights; 0: none")
@@ -110,7 +112,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 up, for argparse."""
+    """argparse type: a whole number of at least 1."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
@@ -131,7 +133,7 @@ def main() -> int:
 
 
 def run_training(args: argparse.Namespace) -> bool:
-    """Read the eyes and train on them, in folds or once; False if it was asked to stop before the end."""
+    """Read the eyes and train on them, in folds or once; False if it was stopped before the end."""
     processes = distributed.world_size()
     if args.batch_size % processes:
         raise UserError(
@@ -173,7 +175,7 @@ def train(
     split: dict[str, list[str]],
     eyes: dict[str, Eye],
 ) -> Training | None:
-    """Train on one split, as far as that is not done already; None if it was asked to stop before the end."""
+    """Train on one split, as far as that is not done yet; None if it was stopped before the end."""
     training, validation = ([eyes[name] for name in split[side]] for side in ("train", "validation"))
     state = begin(args, device, settings, split, training, validation)
     if len(state.history) == state.settings["epochs"]:
@@ -183,7 +185,7 @@ def train(
 
 
 def conclude(args: argparse.Namespace, state: Training) -> None:
-    """Say what was reached, and what to do next."""
+    """Print the result and what to do next."""
     checkpoint, minutes = args.files / "checkpoint.pth", state.history[-1]["seconds"] / 60
     validated = bool(state.split["validation"])
     reached = f"best validation F1 {state.best:.4f}" if validated else "trained on every eye, not validated,"

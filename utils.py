@@ -1,4 +1,4 @@
-"""What every script needs: errors for users, the way to run and to seed it."""
+"""What every script needs: errors for users, a common way to run, seeds, versions."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ import numpy as np
 
 
 class UserError(Exception):
-    """Something the user can put right; the message names the file, what is wrong and what to do."""
+    """An error that the user can fix. The message names the file, what is wrong and what to do."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds to each flag's help its default, unless that says nothing."""
+    """Adds the default to the help of each flag, unless it is None or False."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def run(main: Callable[[], int | None], lower: str = "") -> None:
-    """Run a script: errors for the user become one line on stderr and exit status 2, without a traceback.
+    """Run a script: a UserError becomes one line on stderr and exit status 2, without a traceback.
 
-    `lower` names the flags that save memory, for the line to print when there is not enough.
+    `lower` names the flags that save memory. They are printed when memory runs out.
     """
     script = Path(sys.argv[0]).name
-    # line by line, so that a log file can be followed; a name that the console cannot show is no error
+    # flush every line, so that a log can be followed; escape names that the console cannot show
     if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has a stream of its own
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    warnings.filterwarnings("ignore", module="PIL")  # what matters about an image is said in a UserError
+    warnings.filterwarnings("ignore", module="PIL")  # a bad image raises a UserError instead
     status = 2
     try:
         sys.exit(main())
@@ -52,21 +52,21 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
             message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         else:
             raise
-    # a name could hold codes that command the terminal
+    # a file name could hold control codes of the terminal
     message = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     print(f"{script}: {message}", file=sys.stderr)
     sys.exit(status)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out: Python, torch on each of its devices, and OpenCV all say it in another way."""
+    """Whether memory ran out. Python, OpenCV and each device of torch word it differently."""
     signs: tuple[str, ...] = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
     signs += ("out of shared memory", "killed by signal: killed")  # of a DataLoader's worker
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
 def did_you_mean(path: Path) -> str:
-    """A hint at the existing name that is nearest to the first missing part of a path, or nothing."""
+    """Suggest the existing name closest to the first missing part of a path; empty if there is none."""
     for part in (path, *path.parents):
         if part.parent.is_dir():
             there = {file.name.casefold(): file for file in part.parent.iterdir()}
@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
 
     return {
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a class of its own, which weights_only refuses
+        "torch": str(torch.__version__),  # a str subclass, which weights_only refuses
         "numpy": np.__version__,
         "opencv": cv2.__version__,
     }

@@ -1,1 +1,1 @@
-"""Photographs as they come: published data sets, image files, the field of view, synthetic eyes."""
+"""Input data: published data sets, image files, the field of view, synthetic eyes."""

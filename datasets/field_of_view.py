@@ -1,17 +1,17 @@
-"""The field of view: finding it in a photograph, and the scale that follows from its size."""
+"""Find the field of view of a photograph, and the scale that follows from its diameter."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-DIAMETER = 548  # pixels of the circle around DRIVE's field of view: the scale that the network is trained at
+DIAMETER = 548  # of DRIVE's field of view, in pixels: the scale at which the network is trained
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
-    """Find the field of view of a fundus photograph: the lit disc in dark or white surroundings.
+    """Find the field of view of a fundus photograph: the lit disc on dark or white surroundings.
 
-    The disc may be cut off by the frame or by black bars, and there may be text beside it.
+    The frame or black bars may cut the disc off, and there may be text beside it.
 
     Args:
         photograph: uint8 (H, W, 3) RGB, grey too.
@@ -20,17 +20,17 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
         uint8 (H, W), exactly 0 or 255; all 255 where the retina fills the frame.
     """
     height, width = photograph.shape[:2]
-    shrink = min(1.0, 512 / max(height, width))  # the outline is smooth: a small copy shows it well enough
+    shrink = min(1.0, 512 / max(height, width))  # the outline is smooth, so a small copy is enough
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-    # a disc that holds all four corners holds the whole frame, so surroundings always show in a corner
+    # a disc that covers all four corners covers the frame, so any surroundings show in a corner
     patch = max(2, round(0.02 * min(size)))
     ends = (slice(patch), slice(-patch, None))
     corners = [(rows, columns) for rows in ends for columns in ends]
     for corner in corners:
-        colour = np.median(small[corner].reshape(-1, 3), axis=0)  # the median passes over thin text
+        colour = np.median(small[corner].reshape(-1, 3), axis=0)  # the median ignores thin text
         if colour.min() > 200:
-            # white surroundings, but not the optic disc, reach the corner: make them as dark as any others
+            # only white surroundings reach the corner, the optic disc does not: paint them black
             _, areas = cv2.connectedComponents(cv2.inRange(small, colour - 30, colour + 30))
             reached = np.unique(areas[corner])
             small[np.isin(areas, reached[reached > 0])] = 0
@@ -40,31 +40,32 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     if dark > 0.3 * bright or bright - dark < 10:
         return fov
     lit = (light > dark + 0.15 * (bright - dark)).astype(np.uint8)
-    # opening wipes out text, and what else is thinner than a thirtieth of the frame
+    # opening removes text and whatever else is thinner than a thirtieth of the frame
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.015 * max(size)) + 1,) * 2)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(lit, cv2.MORPH_OPEN, brush))
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else 0
     if not largest or stats[largest, cv2.CC_STAT_AREA] < 0.1 * lit.size:
         return fov
-    # a disc, also one cut off by the frame, is convex: the hull closes dark vessels and shadows at its border
+    # a disc is convex, even if the frame cuts it: the hull closes dark vessels and shadows at its border
     outline = cv2.convexHull(cv2.findNonZero((labels == largest).astype(np.uint8)))
     disc = cv2.fillConvexPoly(np.zeros_like(lit), outline, 255)
     return np.where(cv2.resize(disc, (width, height)) > 127, 255, 0).astype(np.uint8)
 
 
 def drive_scale(fov: np.ndarray) -> float:
-    """How many times as large a photograph must be for its field of view to be as large as DRIVE's.
+    """The factor that brings a photograph's field of view to the diameter of DRIVE's.
 
     Args:
         fov: uint8 (H, W), 0 or 255.
 
     Returns:
-        1 for a diameter like DRIVE's, and one n-th for n times as large ones: whole pixels are averaged then.
+        1 for a diameter close to DRIVE's, 1/n close to n times that (so that whole pixels are averaged), else
+        DIAMETER divided by the diameter.
     """
-    # the enclosing circle is the disc itself, also where the frame cuts off up to half of it; its hull,
-    # since older OpenCV takes minutes for all the pixels
+    # the enclosing circle is the disc, even if the frame cuts off up to half of it; older OpenCV takes minutes
+    # for all pixels, so take their hull
     diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(cv2.findNonZero(fov)))[1]
-    if fov.all():  # no border to be seen: the disc is as large as the frame's diagonal, or larger
+    if fov.all():  # no border is visible: the disc is at least as large as the frame's diagonal
         diameter = max(diameter, DIAMETER)
     times = max(1, round(diameter / DIAMETER))
     return 1 / times if 510 <= diameter / times <= 570 else DIAMETER / diameter

@@ -1,4 +1,4 @@
-"""Image files: finding, reading and writing them, and the network's input made from a photograph."""
+"""Image files: list, read and write them, and normalise a photograph for the network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from system.files import atomic
 from utils import UserError
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".bmp", ".ppm"}
-FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")  # Pillow knows more, and starts other programs for some
-MAX_PIXELS = 120_000_000  # larger files are refused before they are decoded: they could exhaust the memory
-MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to, for the same reason
+# Pillow reads more formats, but starts other programs for some
+FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "BMP", "PPM")
+MAX_PIXELS = 120_000_000  # larger images are refused before decoding: they could exhaust the memory
+MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to
 
 
 def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """The image files of a folder in natural order; hidden files and other files are passed over."""
+    """List the image files of a folder in natural order, without hidden files."""
     files = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
     return sorted(files, key=lambda f: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", f.name)])
 
@@ -30,11 +31,11 @@ def read_image(path: Path) -> np.ndarray:
     """Read the first frame of a TIFF (LZW too), GIF, PNG, JPEG, BMP or PPM file, gzipped or not.
 
     Returns:
-        uint8 (H, W, 3) RGB. Grey becomes RGB, 12 and 16 bit are scaled to 8, transparency is dropped, and the
-        orientation that a camera noted is applied.
+        uint8 (H, W, 3) RGB. Grey becomes RGB, 12 and 16 bits are scaled to 8, transparency is dropped, and the
+        EXIF orientation is applied.
 
     Raises:
-        UserError: missing, not an image, truncated, of floating-point numbers, or too large.
+        UserError: the file is missing, not an image, truncated, floating-point, or too large.
     """
     from PIL import Image, ImageOps
 
@@ -61,18 +62,18 @@ def read_image(path: Path) -> np.ndarray:
         what = "not a TIFF, PNG, GIF, JPEG, BMP or PPM image" if path.stat().st_size else "empty"
         raise UserError(f"{path}: {what}") from None
     except Exception as error:
-        # whatever is wrong with a file, Pillow's readers have no common class for it
+        # Pillow's readers have no common exception for damaged files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
     if levels.min() < 0 or levels.max() > 65535:
         raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
-    # 8 and 12 bits are often kept in files of 16
+    # files of 16 bits often hold 8 or 12
     top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
     return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def unpack(path: Path) -> io.BytesIO:
-    """The content of a gzipped file; UserError if it is more than MAX_UNPACKED bytes."""
+    """Unpack a gzipped file; UserError if it holds more than MAX_UNPACKED bytes."""
     with gzip.open(path) as file:
         content = file.read(MAX_UNPACKED + 1)
     if len(content) > MAX_UNPACKED:
@@ -84,7 +85,7 @@ def read_mask(path: Path) -> np.ndarray:
     """Read a vessel mask or a field of view.
 
     Returns:
-        uint8 (H, W), exactly 0 or 255. A nearly binary file (compressed as JPEG, say) is split at 127.
+        uint8 (H, W), exactly 0 or 255. A nearly binary file, such as a JPEG, is split at 127.
 
     Raises:
         UserError: unreadable, or not a mask.
@@ -120,23 +121,23 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def size(image: np.ndarray) -> str:
-    """Width x height in words."""
+    """Width x height as text."""
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def normalize(
     photograph: np.ndarray, fov: np.ndarray, mean: np.ndarray, std: np.ndarray, levels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Photograph uint8 (H, W, 3) to the network's input, float32 (3, H, W).
+    """Turn a photograph, uint8 (H, W, 3), into the network's input, float32 (3, H, W).
 
-    Every channel is brought to mean 0 and standard deviation 1 of its own photograph (`statistics`), so that
-    cameras and exposures look alike; outside the field of view it is 0. With `levels`, (256, 3) from
-    `jitter_colour`, the photograph's levels are changed before.
+    Each channel gets mean 0 and standard deviation 1 inside the field of view (`statistics`), which evens out
+    cameras and exposures; outside it is 0. `levels`, (256, 3), maps the photograph's levels first
+    (`training.crops.jitter_colour`).
     """
     if levels is None:
         levels = np.arange(256)[:, None]
     table = ((levels - mean) / std).astype(np.float32)
-    # one table look-up does all of it
+    # one table look-up does it all
     image = cv2.LUT(photograph, table[None]).transpose(2, 0, 1)
     return np.multiply(image, fov > 0, dtype=np.float32, order="C")
 

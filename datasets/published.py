@@ -1,7 +1,7 @@
-"""The published data sets: how each is recognised as it unpacks, which files belong together, who tests.
+"""Published data sets: recognise one as it unpacks, pair its files, split it into training and test eyes.
 
-A data set is recognised by its names, so that it does not matter what its folder is called. Which eyes train
-and which test follows from each eye's own name: an eye that is missing moves no other to the other side.
+A data set is recognised by its file names, so its folder may have any name. The split follows from each eye's
+own name, so a missing eye does not move another one to the other side.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Source:
 
     part: str  # train or test
     image: Path
-    number: int  # tells the eyes apart for the random rotation
-    files: dict[str, Path] = field(default_factory=dict)  # by the folder they go to: mask, fov, second_observer
-    scaled: bool = False  # whether it must be brought to DRIVE's scale
-    scale: float = 1.0  # how many times as large the network must see it; known once it is read
+    number: int  # seeds the random rotation of this eye
+    files: dict[str, Path] = field(default_factory=dict)  # by target folder: mask, fov, second_observer
+    scaled: bool = False  # whether training resizes it to DRIVE's scale
+    scale: float = 1.0  # factor at which the network must see it; known once the eye is read
 
     @property
     def name(self) -> str:
@@ -40,42 +40,40 @@ class Source:
 
 @dataclass
 class DataSet:
-    """The eyes of one data set, and in words every file of it that is missing, unpaired or ambiguous."""
+    """The eyes of one data set, and a message for each file that is missing, unpaired or ambiguous."""
 
     name: str
     folder: Path
     eyes: list[Source]
     problems: list[str]
-    split: str = ""  # in words; DRIVE comes split
-    published: int = 0  # how many eyes it has as published, if it does not come split
+    split: str = ""  # as text; DRIVE comes split
+    published: int = 0  # number of eyes as published, if it does not come split
 
     def describe(self) -> str:
-        """In words which split was used, and whether the data set is complete."""
+        """Describe the split, and whether the data set is complete."""
         there = "" if len(self.eyes) == self.published else f"only {len(self.eyes)} of {self.published} eyes: "
         train, test = self.count("train"), self.count("test")
         return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split})"
 
     def count(self, part: str) -> int:
-        """How many of its eyes train, or test."""
+        """The number of eyes of a part, train or test."""
         return sum(eye.part == part for eye in self.eyes)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of a data set whose eyes come undivided; {} stands for the name of an eye."""
+    """The file names of a data set that comes without a split; {} stands for the name of an eye."""
 
     name: str
-    eye: str  # the pattern of an eye's name
-    image: str  # the photograph without its suffix, after its folder where that matters
-    files: dict[
-        str, str
-    ]  # the same of what belongs to it, by the folder it goes to; only the mask must be there
-    published: int  # how many eyes there are
-    split: str  # in words
-    tests: Callable[[str, int], bool]  # whether an eye is one to test, given the fold
+    eye: str  # regular expression of an eye's name
+    image: str  # the photograph without suffix, with its folder where that matters
+    files: dict[str, str]  # the same for its other files, by target folder; only the mask is required
+    published: int  # number of eyes
+    split: str  # as text
+    tests: Callable[[str, int], bool]  # whether an eye is a test eye, given the fold
 
     def find(self, name: str, files: Iterable[Path], problems: list[str]) -> dict[str, Path]:
-        """The files of this name by eye; a second one for an eye goes to `problems`."""
+        """Find the files of this name, by eye; a second file for an eye is added to `problems`."""
         pattern = re.escape(name).replace(r"\{\}", f"({self.eye})")
         found: dict[str, Path] = {}
         for path in files:
@@ -136,7 +134,7 @@ LAYOUTS = (
         image="{}",
         files={"mask": "{}.ah", "second_observer": "{}.vk"},
         published=len(STARE),
-        # every fifth in the order of their numbers, so that no fold is made of neighbours
+        # every fifth in the order of their numbers, so that no fold consists of neighbours
         split=f"fold {{}} of 0 to {STARE_FOLDS - 1} tests",
         tests=lambda eye, fold: STARE.index(int(eye[2:])) % STARE_FOLDS == fold,
     ),
@@ -159,14 +157,14 @@ KNOWN = (
 
 
 def find_data_set(folder: Path, fold: int = 0) -> DataSet:
-    """Recognise the data set in a folder, or in one folder inside it (archives are often nested).
+    """Recognise the data set in a folder or in one of its subfolders (archives are often nested).
 
     Args:
         folder: DRIVE, CHASE_DB1, STARE or HRF, unpacked.
         fold: which of the five folds of STARE tests.
 
     Raises:
-        UserError: there is none that is known, or more than one.
+        UserError: no known data set, or more than one.
     """
     if not folder.is_dir():
         archive = "not a folder; unpack it and give the folder"
@@ -188,10 +186,10 @@ def find_data_set(folder: Path, fold: int = 0) -> DataSet:
 
 
 def find_drive(folder: Path) -> Path:
-    """The folder that has `training/`: the one given, or one folder inside it (the archive is often nested).
+    """Find the folder with `training/`: the one given or one of its subfolders (the archive is often nested).
 
     Raises:
-        UserError: there is none; says where to get DRIVE.
+        UserError: DRIVE is not there; the message says where to get it.
     """
     for candidate in (folder, *subfolders(folder)):
         if has_drive(candidate):
@@ -201,12 +199,12 @@ def find_drive(folder: Path) -> Path:
 
 
 def has_drive(folder: Path) -> bool:
-    """Whether DRIVE lies in this very folder."""
+    """Whether this folder itself holds DRIVE."""
     return (folder / "training" / "images").is_dir()
 
 
 def read_drive(drive: Path) -> DataSet:
-    """Pair DRIVE's photographs with masks and fields of view by the number that their names begin with."""
+    """Pair DRIVE's photographs, masks and fields of view by the number at the start of their names."""
     sources: list[Source] = []
     problems: list[str] = []
     for part, folder in (("train", drive / "training"), ("test", drive / "test")):
@@ -215,7 +213,7 @@ def read_drive(drive: Path) -> DataSet:
             problems.append(f"{folder / 'images'}: no images")
         eyes = {number: Source(part, path, number) for number, path in images.items()}
         for name, target in (("1st_manual", "mask"), ("mask", "fov"), ("2nd_manual", "second_observer")):
-            # test labels are withheld from today's download, fields of view can be estimated
+            # today's download has no test labels; fields of view can be estimated
             if not (folder / name).is_dir() and not (part == "train" and target == "mask"):
                 continue
             if part == "train" and target == "second_observer":
@@ -227,7 +225,7 @@ def read_drive(drive: Path) -> DataSet:
 
 
 def by_number(folder: Path, problems: list[str]) -> dict[int, Path]:
-    """Image files of a folder by the number their names begin with; what does not fit goes to `problems`."""
+    """List a folder's images by the number at the start of their names; others are added to `problems`."""
     found: dict[int, Path] = {}
     for path in list_images(folder) if folder.is_dir() else []:
         match = re.match(r"\d+", path.name)
@@ -242,7 +240,7 @@ def by_number(folder: Path, problems: list[str]) -> dict[int, Path]:
     return found
 
 
-Key = TypeVar("Key", int, str)  # what tells the eyes apart: a number or a name
+Key = TypeVar("Key", int, str)  # identifies an eye: its number or its name
 
 
 def pair(
@@ -253,9 +251,10 @@ def pair(
     file: tuple[str, Path],
     problems: list[str],
 ) -> None:
-    """Add to each eye its file; an eye or a file alone goes to `problems`.
+    """Add to each eye its file; an eye or a file without a partner is added to `problems`.
 
-    `photograph` and `file` say for those what is missing: a name, in which {} stands for the eye, and a folder.
+    `photograph` and `file` name what is missing in the message: a name, in which {} stands for the eye, and a
+    folder.
     """
     for eye in sorted(eyes.keys() | files.keys()):
         if eye not in eyes:
@@ -267,15 +266,15 @@ def pair(
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder and of the folders in it, gzipped ones too."""
+    """List the image files of a folder and its subfolders, including gzipped ones."""
     return [file for part in (folder, *subfolders(folder)) for file in list_images(part, {*SUFFIXES, ".gz"})]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted; hidden ones are passed over."""
+    """List the subfolders of a folder, sorted, without hidden ones."""
     return sorted(f for f in folder.glob("*") if f.is_dir() and not f.name.startswith("."))
 
 
 def stem(path: Path) -> str:
-    """The name of a file without its suffix and, before that, without .gz: im0001.ppm.gz -> im0001."""
+    """The file name without suffix and without .gz: im0001.ppm.gz -> im0001."""
     return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem

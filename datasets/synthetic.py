@@ -12,9 +12,9 @@ import imageio.v3 as iio
 import numpy as np
 from tqdm import tqdm
 
-# Lengths in the drawing are in radii of the field of view, with (0, 0) in its centre, so that it scales.
+# Lengths are in radii of the field of view and (0, 0) is its centre, so that the drawing scales.
 STEP = 0.014  # between two points of a vessel
-CELLS = 100  # per radius, in the map of where vessels already run
+CELLS = 100  # per radius, in the map of drawn vessels
 SUPERSAMPLE = 3
 
 Vessel = tuple[np.ndarray, np.ndarray, float]  # points (n, 2), half widths (n,), darkness in 0..1
@@ -61,7 +61,7 @@ def draw_eye(
 
 
 def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray, radius: float) -> list[Vessel]:
-    """Grow arteries and veins out of the optic disc until they cover a drawn share of the retina."""
+    """Grow arteries and veins out of the optic disc until they cover a random share of the retina."""
     wanted = rng.uniform(0.11, 0.14) * np.pi
     thinnest = max(0.0021, 0.45 / radius)
     occupied = np.zeros((2 * CELLS + 5, 2 * CELLS + 5), np.uint8)  # 1: artery, 2: vein, 3: both
@@ -69,7 +69,7 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
     vessels: list[Vessel] = []
 
     def plan(half_width: float, start: np.ndarray, heading: float, kind: int, trunk: int = 0) -> None:
-        # Widest first: the large vessels claim their room before the twigs fill what is left.
+        # Widest first: large vessels take their place before twigs fill the rest.
         heapq.heappush(waiting, (-half_width, rng.random(), start, heading, kind, trunk))
 
     def cell(point: np.ndarray) -> tuple[int, int]:
@@ -229,7 +229,7 @@ def _draw_retina(
     cup = inside * np.exp(-((from_cup / 0.5) ** 2))
     retina += cup[..., None] * np.array([25, 55, 45]) * rng.uniform(0.5, 1)
 
-    # Spots that are no vessels: pale ones like drusen, dark ones like small bleedings.
+    # Spots that are not vessels: pale ones like drusen, dark ones like small haemorrhages.
     for _ in range(rng.integers(4, 14)):
         at, spot = rng.uniform(-0.7, 0.7, 2), rng.uniform(0.005, 0.014)
         shape = np.exp(-((x - at[0]) ** 2) / spot**2) * np.exp(-((y - at[1]) ** 2) / spot**2)
@@ -268,7 +268,7 @@ def write_drive(
         part, name, number = eye
         rng = np.random.default_rng([seed, part, number])
         photograph, vessels, field = draw_eye(rng, height, width)
-        # Encoded here but written by Python, since cv2.imwrite fails on some paths under Windows.
+        # Python writes the file: cv2.imwrite fails on some Windows paths.
         lzw = [cv2.IMWRITE_TIFF_COMPRESSION, 5]
         tiff = cv2.imencode(".tif", cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR), lzw)[1]
         files = {f"images/{number:02d}_{name}.tif": tiff.tobytes()}
@@ -278,7 +278,7 @@ def write_drive(
         if name == "test" and second_observer:
             masks[f"2nd_manual/{number:02d}_manual2.gif"] = _trace_again(rng, vessels) & field
         for path, mask in masks.items():
-            # Optimized, the file would hold palette indices 0 and 1 where DRIVE's hold grey levels 0 and 255.
+            # An optimized GIF would hold palette indices 0 and 1; DRIVE's hold grey levels 0 and 255.
             files[path] = iio.imwrite("<bytes>", mask, plugin="pillow", extension=".gif", optimize=False)
         for path, content in files.items():
             (folder / name / path).parent.mkdir(parents=True, exist_ok=True)

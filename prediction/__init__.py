@@ -1,1 +1,1 @@
-"""From a photograph to vessel probabilities."""
+"""From a photograph to vessel probabilities: checkpoints, networks, segmentation."""

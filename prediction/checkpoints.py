@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, and read without running code that may be in them."""
+"""Checkpoint files: write them atomically, read them safely."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from model import ResUNet, UNet
 
 
-FORMAT = 2  # raise it when an older program could no longer read a newer file
+FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write plain tensors, numbers, strings, lists and dicts atomically, the format's version among them.
+    """Write a checkpoint of plain tensors, numbers, strings, lists and dicts atomically.
 
     Raises:
-        UserError: the file cannot be written; an earlier one is as it was.
+        UserError: the file cannot be written; an earlier one is unchanged.
     """
     import torch
 
-    # torch.save to a file reports a full disk as an error of its own, Python's writing as an OSError
+    # torch.save reports a full disk as an error of its own; writing from Python raises OSError
     content = io.BytesIO()
     torch.save({"format": FORMAT, **checkpoint}, content)
     with atomic(path) as temporary:
@@ -37,15 +37,14 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, dict[str, Any]]:
     """Rebuild the network from a checkpoint alone, in evaluation mode on `device`.
 
-    The file may come from a stranger: it cannot run code, nor make the program use more memory than the
-    file is large.
+    The file may be untrusted: it cannot run code or allocate more memory than its size.
 
     Returns:
         The network and the whole checkpoint: `model` (settings), `weights`, `threshold`, `split`,
         `versions` and what train.py adds.
 
     Raises:
-        UserError: no such file, or not a checkpoint of this program, with the reason.
+        UserError: the file is missing or not a checkpoint of this program; the message says why.
     """
     import torch
 
@@ -67,7 +66,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
 
 
 def read_archive(path: Path) -> Any:
-    """What torch.save wrote to a file, without running any code in it; for errors see `load_checkpoint`."""
+    """Read what torch.save wrote without running code in the file; errors as in `load_checkpoint`."""
     import pickle
     import zipfile
 
@@ -75,7 +74,7 @@ def read_archive(path: Path) -> Any:
 
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch stores without compressing: a file that unpacks to more than its size is meant to harm
+            # torch does not compress: a file that unpacks to more than its size is an attack
             if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
                 raise UserError(f"{path}: compressed, which no checkpoint of train.py is; train one")
             if archive.testzip() is not None:
@@ -97,7 +96,7 @@ def read_archive(path: Path) -> Any:
 
 
 def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
-    """The network of these settings with these weights, both not to be trusted; see `load_checkpoint`."""
+    """Build a network from untrusted settings and weights; errors as in `load_checkpoint`."""
     import torch
 
     from model import NETWORKS
@@ -111,7 +110,7 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
             raise ValueError
         if settings["in_channels"] != 3 or settings["out_channels"] != 1 or settings["depth"] > 10:
             raise ValueError
-        # shapes without memory: absurd settings cost nothing before the file bears them out
+        # shapes without memory: absurd settings cost nothing
         with torch.device("meta"):
             model = network(**settings)
     except (TypeError, ValueError, KeyError, RuntimeError):
@@ -122,12 +121,12 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
             isinstance(found, torch.Tensor)
             and (found.layout, found.device.type) == (torch.strided, "cpu")
             and (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
-            # not one number in the file that stands for a gigabyte
+            # not one number expanded to a gigabyte
             and found.untyped_storage().nbytes() >= found.numel() * found.element_size()
         )
 
     wanted = model.state_dict()
-    # a plain dict: torch hides instructions for loading in an attribute of its own kind of dict
+    # a plain dict: torch keeps loading instructions in an attribute of its own dict
     found = dict(weights) if isinstance(weights, dict) else {}
     misfits = {
         "missing": [n for n in wanted if n not in found],
@@ -144,10 +143,10 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
 
 
 def find_weights(names: Sequence[str]) -> Path:
-    """The weights to use where none are given: the first of these names that is in `files`.
+    """The default weights: the first of these names that exists in `files`.
 
     Raises:
-        UserError: neither is there.
+        UserError: none of them exists.
     """
     here = Path(__file__).parent.parent
     candidates = [root / "files" / name for name in names for root in (Path(), here)]

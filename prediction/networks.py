@@ -1,4 +1,4 @@
-"""The network, or several, that a script predicts with, and the flags that choose them."""
+"""The networks that a script predicts with, and the flags that choose them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Add the flags of every script that predicts, parse and check them."""
+    """Add the flags common to all scripts that predict, then parse and check."""
     parser.add_argument(
         "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
     )
@@ -38,7 +38,7 @@ def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace
 
 
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:
-    """The probability in [0, 1] that makes a vessel: the one asked for, or else the checkpoint's.
+    """The threshold in [0, 1]: the one asked for, else the checkpoint's.
 
     Raises:
         UserError: none was asked for and the checkpoint holds none.
@@ -50,11 +50,11 @@ def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: P
 
 
 def load_networks(weights: Sequence[Path], asked: float | None, device: torch.device) -> tuple[Network, float]:
-    """What to predict with: the network of one checkpoint, or the average of those of several.
+    """Load one checkpoint, or several whose probabilities are averaged.
 
     Returns:
-        The network in evaluation mode on `device`, and the threshold in [0, 1]: the one asked for, or else
-        the mean of the checkpoints'.
+        The network in evaluation mode on `device`, and the threshold in [0, 1]: the one asked for, else the
+        mean of the checkpoints'.
 
     Raises:
         UserError: as `load_checkpoint` and `choose_threshold` do.

@@ -1,4 +1,4 @@
-"""Photograph to vessel probability: whole or in tiles, at the scale the network was trained at."""
+"""Photograph to vessel probability, whole or in tiles, at the network's scale."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from model import Network
 
 
-TILE = 1024  # pixels each way of the largest piece that goes through the network at once
+TILE = 1024  # side in pixels of the largest piece that passes through the network at once
 
 
 def segment(
     model: Network, photograph: np.ndarray, fov: np.ndarray, tta: bool = False, scale: float = 1.0
 ) -> np.ndarray:
-    """Predict one photograph: whole, or in tiles without visible seams where it is large.
+    """Predict one photograph; a large one in tiles without visible seams.
 
     Args:
         model: in evaluation mode, on the device to use.
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
         tta: average eight views, see `model.predict`.
-        scale: the network sees a copy this many times as large; see `datasets.field_of_view.drive_scale`.
+        scale: factor by which the photograph is resized for the network; see
+            `datasets.field_of_view.drive_scale`.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
@@ -58,18 +59,17 @@ def segment(
 
 
 def tiles(shape: tuple[int, ...], grid: int, margin: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
-    """Cut (H, W) into tiles that a network predicts as it would predict the whole.
+    """Cut (H, W) into tiles that the network predicts exactly as it would predict the whole.
 
     Args:
         shape: H and W.
-        grid: pixels of the squares that the network pools.
-        margin: pixels that it must see around a tile, a multiple of `grid`.
+        grid: side in pixels of the squares that the network pools.
+        margin: pixels of context around a tile, a multiple of `grid`.
 
     Yields:
-        The tile's place in the whole, the place of the tile with what the network must see around it, and
-        the tile's place in that.
+        Slices of the tile in the whole, of the tile with its context in the whole, and of the tile in that.
     """
-    step = max(TILE - 2 * margin, margin)  # a tile much smaller than its margin would waste the work
+    step = max(TILE - 2 * margin, margin)  # a tile much smaller than its margin would waste time
 
     def cut(length: int) -> list[tuple[slice, slice, slice]]:
         if length <= TILE:
@@ -77,8 +77,7 @@ def tiles(shape: tuple[int, ...], grid: int, margin: int) -> Iterator[tuple[tupl
         pieces = []
         for start in range(0, length, step):
             stop = min(start + step, length)
-            # pooling must meet the pixels in the same groups as in the whole: counted from its start, and in a
-            # flipped view from its end
+            # pooling must group the pixels as in the whole: from its start, and in a flipped view from its end
             low, high = max(start - margin, 0), min(start + step + margin + length % grid, length)
             pieces.append((slice(start, stop), slice(low, high), slice(start - low, stop - low)))
         return pieces
@@ -89,5 +88,5 @@ def tiles(shape: tuple[int, ...], grid: int, margin: int) -> Iterator[tuple[tupl
 
 
 def binarize(levels: np.ndarray, fov: np.ndarray, threshold: float) -> np.ndarray:
-    """Probability levels uint16 (H, W) to vessel mask uint8 (H, W), 0 or 255; 0 outside the field of view."""
+    """Threshold probability levels, uint16 (H, W), to a vessel mask, uint8 (H, W), 0 or 255."""
     return np.where((levels >= metrics.level_of(threshold)) & (fov > 0), 255, 0).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""What the results are worth: metrics, pictures, the result page."""
+"""Scores, pictures and the result page."""

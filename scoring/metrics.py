@@ -1,10 +1,9 @@
 """Scores of a vessel segmentation as pure functions.
 
-Everything is derived from one count: how many vessel and how many background pixels, inside the mask of
-valid pixels, have each of the 65,536 probability levels that a 16-bit image can hold. From it follow the
-confusion counts at any threshold, and the ROC and precision-recall curves without sorting a pixel. Counts of
-several images add up to their pooled count. What a count of pixels cannot tell, whether the tree of the
-vessels was found with its thin branches, is counted at one threshold (`count_tree`).
+All pixel scores follow from one histogram: the number of vessel and background pixels, inside the mask of valid
+pixels, at each of the 65,536 probability levels of a 16-bit image. It gives the confusion counts at any
+threshold and the ROC and precision-recall curves without sorting. Histograms of several images add up to the
+pooled one. Scores of the vessel tree and its thin branches are counted at one threshold (`count_tree`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ COLUMNS = PIXEL_COLUMNS + TREE_COLUMNS
 
 
 def quantize(probability: np.ndarray) -> np.ndarray:
-    """Probabilities in [0, 1], any shape, to the uint16 levels 0..65535 in which they are stored and scored."""
+    """Convert probabilities in [0, 1], any shape, to the uint16 levels 0..65535 that are stored and scored."""
     return np.rint(np.clip(probability, 0, 1) * (LEVELS - 1)).astype(np.uint16)
 
 
@@ -31,7 +30,7 @@ def level_of(threshold: float) -> int:
 
 
 def count_levels(levels: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Count the levels of background and of vessel pixels.
+    """Count the background and the vessel pixels of each level.
 
     Args:
         levels: uint16 (H, W), from `quantize`.
@@ -60,12 +59,12 @@ def confusion(counts: np.ndarray, threshold: float) -> tuple[int, int, int, int]
 
 
 def ratio(part: int, whole: int, wrong: int) -> float:
-    """part / whole; where there was nothing to count, 1 if nothing went `wrong` either, else 0."""
+    """part / whole; if `whole` is 0, 1 where nothing is `wrong` either, else 0."""
     return part / whole if whole else float(wrong == 0)
 
 
 def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
-    """The scores that pixels give one by one, of one image or of a pooled count.
+    """Scores of pixels, of one image or of a pooled count.
 
     Args:
         counts: int64 (2, 65536), from `count_levels`.
@@ -92,12 +91,12 @@ def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
 
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each column over several images; one for which a score is NaN does not count in its mean."""
+    """The mean of each column over several images, ignoring NaN."""
     return {c: float(np.mean(values)) if values else float("nan") for c, values in known(rows).items()}
 
 
 def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The sample standard deviation of each column; NaN where fewer than two rows have a number there."""
+    """The sample standard deviation of each column; NaN where fewer than two rows have a number."""
     return {c: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for c, v in known(rows).items()}
 
 
@@ -130,19 +129,19 @@ def average_precision(counts: np.ndarray) -> float:
 
 
 def vessel_width(mask: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
-    """How wide, in pixels, the vessel is at each of its pixels: float32 (H, W), 0 in the background.
+    """The width in pixels of the vessel at each vessel pixel: float32 (H, W), 0 in the background.
 
-    The width is measured along the centre lines, across to the nearest background on either side, and given
-    to the vessel pixels around.
+    The width is measured on the centre lines, from the distance to the nearest background, and passed on to the
+    surrounding vessel pixels.
 
     Args:
         mask: vessel mask (H, W), non-zero is vessel.
-        centre: its `skeleton`, where it is known already.
+        centre: its `skeleton`, if already known.
     """
     mask = (mask > 0).astype(np.uint8)
     if not mask.any():
         return np.zeros(mask.shape, np.float32)
-    # at twice the size, the distance in the middle of a vessel is its width, for odd and even widths alike
+    # at twice the size, the distance in the middle of a vessel equals its width, odd or even
     double = np.pad(mask.repeat(2, axis=0).repeat(2, axis=1), 1)
     distance = cv2.distanceTransform(double, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     width = distance.reshape(mask.shape[0], 2, mask.shape[1], 2).max(axis=(1, 3))
@@ -163,7 +162,7 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
 
 
 def count_tree(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Count what tells whether the vessels' tree was found, its thin branches too.
+    """Count the pixels from which the scores of the vessel tree and its thin branches follow.
 
     Args:
         prediction: vessel mask (H, W), non-zero is vessel.
@@ -171,7 +170,7 @@ def count_tree(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> 
         valid: mask of the pixels that count (H, W); non-zero counts.
 
     Returns:
-        int64 (4, 2), how many pixels were right and how many there are: of the prediction's centre lines, of
+        int64 (4, 2), correct pixels and all pixels: of the prediction's centre lines, of
         the truth's centre lines, and of the truth's vessels at most 2 and at most 3 pixels wide. Counts of
         several images add up.
     """
@@ -204,12 +203,12 @@ def tree_scores(counts: np.ndarray) -> dict[str, float]:
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """95 % interval of the mean of some images' scores, found by drawing images with replacement.
+    """95 % bootstrap interval of the mean score, by drawing images with replacement.
 
     Args:
         values: a score of each image, at least one.
         seed: equal seeds give equal intervals.
-        draws: how many times all images are drawn anew.
+        draws: number of bootstrap samples.
 
     Returns:
         The 2.5th and the 97.5th percentile of the means of the draws.
@@ -221,7 +220,7 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000
         raise ValueError("no values to draw from")
     rng = np.random.default_rng(seed)
     population = np.asarray(values, np.float64)
-    # one draw after the other: all at once would need much memory for many images
+    # one sample at a time: all at once would need much memory
     means = [rng.choice(population, len(population)).mean() for _ in range(draws)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
@@ -230,8 +229,8 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000
 def best_threshold(counts: np.ndarray) -> tuple[float, float]:
     """The threshold with the highest F1 on these counts, and that F1.
 
-    Between two levels that occur the F1 is the same everywhere; the middle between them is taken, since it
-    is the value that other images are least likely to disagree with.
+    F1 is constant between two levels that occur. The middle of that range is taken, the value that other images
+    are least likely to contradict.
     """
     fp, tp = counts[:, ::-1].cumsum(axis=1)
     f1 = (2 * tp / np.maximum(tp + fp + counts[1].sum(), 1))[::-1]  # f1[k]: at least level k is vessel
@@ -243,7 +242,7 @@ def best_threshold(counts: np.ndarray) -> tuple[float, float]:
 
 
 def expected_f1_threshold(levels: np.ndarray, valid: np.ndarray) -> float:
-    """The threshold with the highest expected F1 of one image, read off its probabilities without a label.
+    """The threshold with the highest expected F1 of one image, from its probabilities alone.
 
     If the probabilities are calibrated, taking the k most probable pixels as vessels has the expected F1
     2 * sum(top k) / (k + sum(all)) to first order (Ye et al. 2012; Lipton et al. 2014).

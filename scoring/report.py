@@ -1,4 +1,4 @@
-"""Pictures and curves, and one page to look through the results, which a click opens, without a network."""
+"""Pictures, curves, and a result page that opens in a browser without a server or the internet."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from datasets.images import write_png
 from scoring import metrics
 from system.files import atomic
 
-# colours that colour-blind people can tell apart (Okabe and Ito 2008), RGB
+# RGB colours safe for colour blindness (Okabe and Ito 2008)
 FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
 OUTLINE, BORDER = FALSE, MISSED
-THUMBNAIL = 160  # pixels of its longer side
+THUMBNAIL = 160  # pixels of the longer side
 LABELS = {
     "f1": "F1",
     "jaccard": "Jaccard",
@@ -44,7 +44,7 @@ SUMMARY = {
 
 def write_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
     """Write uint8 (H, W, 3) RGB atomically as JPEG."""
-    # full resolution of the colours too: half of it would blur lines one pixel wide
+    # full colour resolution: half of it would blur lines one pixel wide
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling]
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
@@ -86,7 +86,7 @@ def as_rgb(grey: np.ndarray) -> np.ndarray:
 
 def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
     """Photograph with the outlines of vessels (blue) and field of view (orange), uint8 (H, W, 3) RGB."""
-    thickness = max(1, round(max(mask.shape) / 1000))  # a line of one pixel would vanish on a small screen
+    thickness = max(1, round(max(mask.shape) / 1000))  # one pixel would vanish on a small screen
     picture = photograph.copy()
     for shape, colour in ((fov, BORDER), (mask, OUTLINE)):
         lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
@@ -124,13 +124,13 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
 def write_layers(
     results: Path, name: str, photograph: np.ndarray, compared: np.ndarray, truth: np.ndarray | None = None
 ) -> None:
-    """Write the pictures of one eye between which the page flips, into `results/page`.
+    """Write the layers of one eye that the page flips between into `results/page`.
 
-    The page shows the prediction itself from `results/masks`.
+    The prediction itself comes from `results/masks`.
 
     Args:
         results: the folder of the page.
-        name: of the files, without suffix.
+        name: file name without suffix.
         photograph: uint8 (H, W, 3) RGB.
         compared: truth and prediction in the colours FOUND, MISSED and FALSE; without a truth the outlines
             of the prediction on the photograph; uint8 (H, W, 3) RGB.
@@ -151,11 +151,11 @@ def write_layers(
 
 
 def thin_curves(counts: np.ndarray, points: int = 200) -> dict[str, list[list[float]]] | None:
-    """ROC and precision-recall curve at so few thresholds that a page can hold them.
+    """ROC and precision-recall curve, thinned out for the page.
 
     Args:
         counts: int64 (2, 65536), from `metrics.count_levels`, also summed over images.
-        points: that a curve has at most.
+        points: maximum number of points of a curve.
 
     Returns:
         `roc`: pairs of false positive rate and recall; `precision_recall`: pairs of recall and precision.
@@ -165,12 +165,12 @@ def thin_curves(counts: np.ndarray, points: int = 200) -> dict[str, list[list[fl
     if not (background and vessels):
         return None
     false_rate, recall = metrics.roc_curve(counts)
-    # even steps in both rates follow a curve where it is steep and where it is flat
+    # even steps in both rates follow the curve where it is steep and where it is flat
     steps = np.linspace(0, 1, points // 2)
     keep = np.unique(np.concatenate([np.searchsorted(rate, steps) for rate in (false_rate, recall)]))
     false_rate, recall = false_rate[keep], recall[keep]
     predicted = false_rate * background + recall * vessels
-    some = predicted > 0  # where nothing is predicted there is no precision
+    some = predicted > 0  # precision is undefined where nothing is predicted
     precision = recall[some] * vessels / predicted[some]
     return {
         "roc": np.column_stack([false_rate, recall]).round(5).tolist(),
@@ -188,13 +188,13 @@ def write_report(
 ) -> None:
     """Write the page beside the folders `page` and `masks` that hold its pictures.
 
-    Where a folder up to two above the page's holds `SYNTHETIC.txt`, as demo.py writes it, the page says so.
+    If the page's folder or one of the two above holds the `SYNTHETIC.txt` of demo.py, the page says so.
 
     Args:
         path: of the page, such as results/index.html.
         names: of the images, as given to `write_layers`.
-        threshold: probability from which a pixel was taken as vessel.
-        notes: lines to stand at the top, such as why there are no scores.
+        threshold: probability from which a pixel counts as vessel.
+        notes: lines at the top, such as why there are no scores.
         rows: scores as metrics.csv has them: a row for each name in the same order, then those of `SUMMARY`.
             None: no table, no curves, and pictures without truth.
         counts: of all pixels pooled, int64 (2, 65536); None: no curves.
@@ -206,7 +206,7 @@ def write_report(
         "layers": layers(labelled=bool(rows)),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
         "images": [
-            # file names need not be text: bytes that are not go into the address as they are
+            # a file name may hold bytes that are not text: the address keeps them
             {"name": name, "url": quote(name, safe="", errors="surrogateescape")}
             for name in names
         ],
@@ -229,14 +229,14 @@ def write_report(
         for image, row in zip(data["images"], each, strict=True):
             image["scores"] = values(row)
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    # inside a script only < could end it, or begin a comment
+    # inside a script only < could end it or begin a comment
     embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     with atomic(path) as temporary:
         temporary.write_text(template.replace("{{data}}", embedded), encoding="utf-8")
 
 
 def layers(labelled: bool) -> list[list[str]]:
-    """What the page flips between: a title, the folder beside the page, and the suffix of each."""
+    """The layers of the page: title, folder beside the page, and suffix of each."""
     photograph, prediction = ["Photograph", "page/photograph", ".jpg"], ["Prediction", "masks", ".png"]
     if not labelled:
         return [photograph, prediction, ["Outline", "page/outline", ".jpg"]]
@@ -245,5 +245,5 @@ def layers(labelled: bool) -> list[list[str]]:
 
 
 def values(row: Mapping[str, Any]) -> list[float | None]:
-    """The scores of a row in the order of LABELS; None where one is not defined."""
+    """The scores of a row in the order of LABELS; None where undefined."""
     return [None if math.isnan(row[column]) else round(row[column], 6) for column in LABELS]

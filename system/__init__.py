@@ -1,1 +1,1 @@
-"""What the machine offers: files, devices, signals."""
+"""The machine: files, devices, signals."""

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Turn auto, cpu, cuda, cuda:1 or mps into a device that is there; auto prefers cuda, then mps.
+    """Return the device named auto, cpu, cuda, cuda:1 or mps; auto prefers cuda, then mps.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not available.
     """
     import torch
 
@@ -36,19 +36,19 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware itself computes in bfloat16; emulated it is slower than float32."""
+    """Whether the hardware computes in bfloat16. Emulated bfloat16 is slower than float32."""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # no public name for this question yet; without an answer float32 is right, only slower
+        # torch has no public function for this yet; without it, float32 gives the same result more slowly
         return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return False
 
 
 def autocast(device: torch.device) -> torch.autocast | contextlib.nullcontext:
-    """The context to run the network in: bfloat16 where the hardware has it, else float32."""
+    """The autocast context of the network: bfloat16 where the hardware has it, else float32."""
     import torch
 
     if not has_bfloat16(device):
@@ -69,11 +69,11 @@ def describe(device: torch.device) -> str:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that it frees, to use it again.
+    """Keep freed memory in this process for reuse.
 
-    Large arrays otherwise go back to the system at once, which must clear every page when the next layer of the
-    network asks for them anew: up to a tenth of the time of a prediction on a CPU. Not for training, which
-    would hold a third more. Only the C library of most Linux systems has this choice.
+    By default large arrays return to the system, which clears every page when the next layer allocates them
+    again. That takes up to 10 % of a prediction on a CPU. Do not use it for training: it would hold a third
+    more memory. Works with glibc only and does nothing elsewhere.
     """
     mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and folders held by one process at a time."""
+"""Atomic writing of files, and folders locked by one process at a time."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import numpy as np
 
 from utils import UserError
 
-UNFINISHED = ".unfinished-"  # begins the name of a file that is being written
+UNFINISHED = ".unfinished-"  # prefix of a file that is being written
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place at the end, or vanishes after an error.
+    """Yield a temporary path that replaces `path` at the end, or is removed after an error.
 
-    A reader of `path`, or a program killed meanwhile, finds the whole old file or the whole new one.
+    At any moment, even after a kill, `path` holds the whole old file or the whole new one.
 
     Raises:
-        UserError: the file cannot be written: a full disk, say, or a folder that is read-only.
+        UserError: the file cannot be written, for example because the disk is full or the folder read-only.
     """
     path = Path(path)
-    # the end of the name is kept: Matplotlib chooses the format by it
+    # keep the end of the name: Matplotlib chooses the format by the suffix
     temporary = path.parent / f"{UNFINISHED}{secrets.token_hex(4)}-{path.name[-40:]}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # without it a power cut could leave an empty file under the new name
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
@@ -46,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a table of scores atomically; the first row has all columns, and what is NaN is left empty.
+    """Write a table atomically. The first row must have all columns; NaN becomes an empty cell.
 
     Raises:
         UserError: the file cannot be written.
@@ -65,15 +65,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 @contextlib.contextmanager
 def claim(folder: Path, *parts: str) -> Iterator[None]:
-    """Hold `folder` for writing by this process alone; remove what a killed one left there and in `parts`.
+    """Lock `folder` for writing by this process; remove unfinished files there and in `parts`.
 
-    `parts` are patterns of folders inside it, such as page/*.
-
-    The operating system holds the lock and drops it when the process ends in whatever way, so that none is
-    ever left behind.
+    `parts` are glob patterns of folders inside it, such as page/*. The operating system releases the lock when
+    the process ends, however it ends, so no stale lock is left.
 
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        UserError: another process holds the lock, or the folder cannot be written.
     """
     path = folder / ".lock"
     try:
@@ -89,7 +87,9 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
                 f"{folder}: process {number} is writing there; wait for its end, or choose another folder"
             )
         try:
-            with contextlib.suppress(OSError):  # the number is for the message alone; a full disk may lack it
+            with contextlib.suppress(
+                OSError
+            ):  # only the error message needs the number, so a full disk does not matter
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
             for part in (".", *parts):
@@ -97,28 +97,28 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
                     leftover.unlink(missing_ok=True)
             yield
         finally:
-            # removed while it is held: whoever opened it just before sees above that it is gone
+            # remove it while locked: a process that has just opened it checks above that it still exists
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def lock(file: IO[bytes]) -> bool:
-    """Lock an open file for this process, without waiting; False if another process has it."""
+    """Lock an open file without waiting; return False if another process holds it."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
             os.lseek(
                 file.fileno(), 1 << 30, os.SEEK_SET
-            )  # a byte far off: Windows lets nobody read a locked one
+            )  # lock a byte far beyond the end: Windows lets nobody read a locked byte
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            # lockf, not flock: the latter would live on in the DataLoader's workers after a kill
+            # lockf, not flock: DataLoader workers would inherit a flock and keep it after a kill
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        pass  # a file system without locks: better to go on unprotected than not at all
+        pass  # the file system has no locks: go on without one
     return True

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: how a training is stopped without losing a step."""
+"""Ctrl-C and SIGTERM: stop a training without losing a step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 class Stop:
-    """Ctrl-C or SIGTERM: the first asks the training to stop after its step, the second stops it at once."""
+    """Handle Ctrl-C and SIGTERM: the first stops the training after its step, the second at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -26,6 +26,6 @@ class Stop:
 
 
 def ignore_signals(_: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which go to every process of a terminal, to the process that trains."""
+    """Ignore Ctrl-C and SIGTERM in a DataLoader worker; the training process handles them."""
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Everything that happens between train.py and a checkpoint."""
+"""From new_data to a checkpoint: crops, loss, optimizer, loop, cross-validation."""

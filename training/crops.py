@@ -1,4 +1,4 @@
-"""Random training crops: cut out, turned, recoloured; some as by another camera, some with a choroid."""
+"""Random training crops: cut, rotated, recoloured; some as from another camera, some with a choroid."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
 
 
-OWN_SCALE = (0.8, 1.25)  # times as large as the photograph
-OTHER_SCALE = (0.7, 1.8)  # cameras that see 30 degrees instead of 45 show vessels 1.5 times as wide
+OWN_SCALE = (0.8, 1.25)  # resize factors
+OTHER_SCALE = (0.7, 1.8)  # a camera with 30 degrees instead of 45 shows vessels 1.5 times as wide
 
 
 class Crops:
-    """An endless row of random training crops, a map-style torch data set.
+    """Random training crops as a map-style torch data set.
 
-    Crop i depends on the seed and on i alone: the same for any number of workers, and a training that is
-    resumed at crop i sees what it would have seen without the interruption.
+    Crop i depends only on the seed and on i, so it is the same for any number of workers and in a resumed
+    training.
 
     Item i: image float32 (3, crop, crop), vessel mask float32 (1, crop, crop) of 0 and 1, field of view
     float32 (1, crop, crop) of 0 and 1.
 
     Args:
-        eyes: all of them with vessel masks.
-        crop: pixels each way.
+        eyes: with vessel masks.
+        crop: side in pixels.
         seed: of everything random.
         length: number of crops.
-        choroid: share of the crops into which choroidal vessels are drawn, 0 to 1, see `draw_choroid`.
-        camera: share of the crops that look as if by another camera, 0 to 1, see `change_camera`.
+        choroid: share of the crops with drawn choroidal vessels, 0 to 1, see `draw_choroid`.
+        camera: share of the crops that look as from another camera, 0 to 1, see `change_camera`.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class Crops:
         return self.length
 
     def choose(self, i: int) -> tuple[np.random.Generator, int]:
-        """The random numbers of crop i, and which eye it is cut from."""
+        """The random generator of crop i, and the index of its eye."""
         rng = np.random.default_rng([self.seed, i])
         return rng, int(rng.integers(len(self.eyes)))
 
     def name_of(self, i: int) -> str:
-        """The name of the image that crop i is cut from."""
+        """The name of the image of crop i."""
         return self.eyes[self.choose(i)[1]].name
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng, which = self.choose(i)
         eye = self.eyes[which]
         other = rng.random() < self.camera
-        # one draw moves all three; masks by nearest neighbour, so that they stay 0 or 255, the photograph by
-        # cubic interpolation, which leaves it about as sharp as those that will be segmented
+        # one matrix moves all three; nearest neighbour keeps masks at 0 or 255, cubic interpolation keeps the
+        # photograph about as sharp as those to be segmented
         matrix = random_affine(rng, eye.fov, self.crop, OTHER_SCALE if other else OWN_SCALE)
         crop = (self.crop, self.crop)
         nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
@@ -80,7 +80,7 @@ class Crops:
             image = draw_choroid(rng, image, self.eyes)
         if other:
             image = change_camera(rng, image)
-        # the photograph's own statistics, not the jittered crop's, which would undo the jitter
+        # the statistics of the photograph: those of the jittered crop would undo the jitter
         image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
 
@@ -88,14 +88,14 @@ class Crops:
 def random_affine(
     rng: np.random.Generator, fov: np.ndarray, crop: int, scales: tuple[float, float] = OWN_SCALE
 ) -> np.ndarray:
-    """A random flip, rotation and scale (between these two) around a random point of the field of view.
+    """A random flip, rotation and scale around a random point of the field of view.
 
     Returns:
         float64 (2, 3), the matrix from pixels of the crop to pixels of the photograph.
     """
     height, width = fov.shape
     centre = np.array([width / 2, height / 2])
-    for _ in range(100):  # a field of view is most of the photograph; an almost empty one must not hang
+    for _ in range(100):  # a nearly empty field of view must not loop forever
         point = rng.uniform(0, [width, height])
         if fov[int(point[1]), int(point[0])]:
             centre = point
@@ -108,14 +108,14 @@ def random_affine(
 
 
 def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequence[Eye]) -> np.ndarray:
-    """Draw choroidal vessels into a photograph, as they shine through in a tessellated fundus.
+    """Draw choroidal vessels into a photograph, as they shine through a tessellated fundus.
 
-    They are not to be found, but too few of DRIVE's eyes show theirs for a network to learn that. They are
-    redder than the retina's, less sharp, and wider: here the vessel masks of one or two random eyes, mostly
-    enlarged, blurred, and subtracted from green, at most half as much from blue, and hardly from red.
+    The network must not segment them, but too few of DRIVE's eyes show them. They are redder, less sharp and
+    wider than retinal vessels. Here they are the vessel masks of one or two random eyes, mostly enlarged,
+    blurred, and subtracted from green, at most half as much from blue, and hardly from red.
 
     Args:
-        rng: source of everything random.
+        rng: random generator.
         photograph: uint8 (S, S, 3) RGB, a square crop.
         eyes: those whose vessel masks are drawn.
 
@@ -135,20 +135,20 @@ def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequenc
 
 
 def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
-    """Change a photograph as another camera might have: uneven light, mostly less sharp, mostly noisy.
+    """Simulate another camera: uneven light, and mostly blur and noise.
 
-    DRIVE's eyes were all taken by one camera, and a network that has seen nothing else takes uneven light and
-    noise for vessels, and misses vessels that are less sharp.
+    One camera took all of DRIVE's photographs. A network that has seen nothing else mistakes uneven light and
+    noise for vessels, and misses blurred vessels.
 
     Args:
-        rng: source of everything random.
+        rng: random generator.
         photograph: uint8 (S, S, 3) RGB, a square crop.
 
     Returns:
         uint8 (S, S, 3) RGB.
     """
     side = len(photograph)
-    # light that rises and falls smoothly over the crop, and from red to blue; factors of about 0.6 to 1.6
+    # light and tint that vary smoothly over the crop; factors of about 0.6 to 1.6
     light = np.exp(smooth_field(rng, side) * rng.uniform(0, 0.25))[..., None]
     tint = np.exp(smooth_field(rng, side)[..., None] * np.array([0.05, 0, -0.05], np.float32))
     image = (photograph * light * tint).clip(0, 255).astype(np.uint8)
@@ -161,7 +161,7 @@ def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarra
 
 
 def smooth_field(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Random numbers, about -2 to 2, that change smoothly over a square: float32 (side, side)."""
+    """A smooth random field of about -2 to 2: float32 (side, side)."""
     knots = int(rng.integers(2, 5))
     return cv2.resize(
         rng.standard_normal((knots, knots), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
@@ -172,7 +172,7 @@ def jitter_colour(rng: np.random.Generator) -> np.ndarray:
     """Random gamma, brightness, and contrast of each colour channel.
 
     Returns:
-        float64 (256, 3): what becomes of each level 0..255 of each channel, in 0..255.
+        float64 (256, 3): the new value, 0..255, of each level of each channel.
     """
     ramp = np.linspace(0, 1, 256)[:, None]
     gamma = np.exp(rng.uniform(-0.25, 0.25))
@@ -181,17 +181,18 @@ def jitter_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Crops:
-    """So many training crops of these eyes."""
+    """Training crops of these eyes with the settings of a training."""
     chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera")}
     return Crops(eyes, length=length, **chosen)
 
 
 def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:
-    """This process's share of all batches, with `batch_size` crops over all processes, after `done` crops."""
+    """Load this process's share of the batches, after the first `done` crops."""
     import torch
 
     return torch.utils.data.DataLoader(
-        cast("Dataset[Any]", crops),  # torch needs no base class, only its type says so
+        # torch accepts any map-style data set, but its type hint asks for the base class
+        cast("Dataset[Any]", crops),
         batch_size=batch_size // distributed.world_size(),
         sampler=distributed.share(range(done, len(crops))),
         num_workers=workers,

@@ -1,4 +1,4 @@
-"""Cross-validation by eye: every labelled eye is scored once, by a network that was trained without it."""
+"""Cross-validation by eye: every labelled eye is scored once, by a network trained without it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from training.state import Training, set_aside
 from utils import UserError
 
 Split = dict[str, list[str]]
-# trains on the eyes of a split, all else as in the arguments; None if it was asked to stop before the end
+# trains on a split with these arguments; returns None if it was stopped before the end
 Train = Callable[[argparse.Namespace, Split], "Training | None"]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """An eye, and what the network of its fold, which was trained without it, makes of it."""
+    """An eye and its prediction by the network of its fold, which was trained without it."""
 
     eye: Eye
     fold: int
@@ -37,13 +37,13 @@ class Predicted:
 
 
 def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
-    """Deal out the eyes in their order: fold k holds out eyes k, k + folds, and so on, with all their copies.
+    """Deal the eyes out in order: fold k holds out eyes k, k + folds and so on, with all their copies.
 
-    Both eyes of a person are dealt out as one (`data.person_of`).
+    Both eyes of a person stay together (`data.person_of`).
 
     Returns:
-        For each fold the copies to `train` on, those `held_out`, and `validation`, which is empty: neither
-        epoch nor threshold may be chosen by an eye that is scored.
+        For each fold the copies to `train` on, those `held_out`, and an empty `validation`: an eye that is
+        scored must not choose the epoch or the threshold.
 
     Raises:
         UserError: more folds than eyes.
@@ -63,18 +63,18 @@ def split_into_folds(names: Sequence[str], folds: int) -> list[Split]:
 
 
 def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Train) -> bool:
-    """Train and score every fold, write folds.csv, and train a network on all eyes; or only some folds.
+    """Train and score all folds, write folds.csv, then train on all eyes; or train only some folds.
 
-    A fold has a folder of its own, FILES/fold0 and so on, with all that a training writes, so that folds can
-    be trained side by side. The network on all eyes comes to FILES itself.
+    Each fold has its own folder, FILES/fold0 and so on, so that folds can be trained side by side. The network
+    on all eyes is written to FILES itself.
 
     Args:
-        args: of train.py; its `fold` names the only folds to train, and then there is no network on all eyes.
+        args: of train.py; if `fold` is set, only these folds are trained, and no network on all eyes.
         eyes: all copies by name, in natural order.
         train: how to train.
 
     Returns:
-        False if it was asked to stop before the end.
+        False if it was stopped before the end.
 
     Raises:
         UserError: more folds than eyes; nothing to resume, or of another training; what `train` raises.
@@ -99,7 +99,7 @@ def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Tra
 
 
 def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str]) -> None:
-    """With --resume, see that it can be; else move away what an earlier run left, so that nothing is mixed.
+    """With --resume, check that it is possible; else move an earlier run away, so that nothing is mixed.
 
     Raises:
         UserError: nothing to resume, or a network in FILES that is not the one on all eyes.
@@ -109,7 +109,7 @@ def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str
     if args.resume:
         if not any((folder / "last.pth").exists() for folder in folders):
             raise UserError(f"{folders[0]}: no fold to go on with; train without --resume")
-        # said now rather than after all folds
+        # fail now rather than after all folds
         if args.fold is None and last.exists():
             _, content = load_checkpoint(last, pick_device("cpu"))
             if content.get("split") != on_all_eyes(names):
@@ -117,7 +117,7 @@ def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str
         return
     if len(chosen) == args.folds:
         set_aside(args.files, ("folds.csv",), "cross-validation")
-        # those of an earlier run with more folds too
+        # an earlier run may have had more folds
         folders = sorted(f for f in args.files.glob("fold*") if f.name[4:].isdigit() and f.is_dir())
     for folder in folders:
         with claim(folder):
@@ -137,7 +137,7 @@ def on_all_eyes(names: Sequence[str]) -> Split:
 
 
 def arguments_for(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
-    """Those of a training that writes to `folder`, and with --resume goes on there if it had begun."""
+    """The arguments of a training in `folder`, which resumes if it had begun there and --resume is set."""
     resume = args.resume and (folder / "last.pth").exists()
     return argparse.Namespace(**{**vars(args), "files": folder, "resume": resume})
 
@@ -145,7 +145,7 @@ def arguments_for(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
 def run_fold(
     args: argparse.Namespace, k: int, split: Split, eyes: Mapping[str, Eye], train: Train
 ) -> list[Predicted] | None:
-    """Train fold k, if that is not done already, and predict its eyes; None if it was asked to stop."""
+    """Train fold k unless it is done, and predict its eyes; None if it was stopped."""
     from model import fold_batch_norm
 
     held_out = first_copies(eyes[name] for name in split["held_out"])
@@ -163,9 +163,9 @@ def run_fold(
             levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True))
             counts = metrics.count_levels(levels, eye.truth, eye.fov)
             predicted.append(Predicted(eye, k, minutes, levels, counts))
-            # the other folds, which will choose the threshold, may not be there yet
+            # the threshold comes from the other folds, which may not be trained yet
             scores.append(metrics.scores(counts, metrics.expected_f1_threshold(levels, eye.fov)))
-    except KeyboardInterrupt:  # the training is on the disk to its last step
+    except KeyboardInterrupt:  # the training is saved to its last step
         return None
     mean = metrics.mean(scores)
     print(
@@ -192,14 +192,14 @@ def best_threshold(predicted: Iterable[Predicted]) -> float:
 
 
 def summarize(args: argparse.Namespace, predicted: Sequence[Predicted]) -> dict[str, Any]:
-    """Write folds.csv, a row for each eye and what they have in common, and say what is in it.
+    """Write folds.csv, a row for each eye and the summary rows, and print the result.
 
-    An eye is scored at the threshold that is best for the eyes of the other folds. Their networks did train
-    on this eye, but all that reaches it from them is this one number.
+    An eye is scored at the threshold that is best for the eyes of the other folds. Their networks did train on
+    this eye, but only this one number depends on them.
 
     Returns:
-        What the checkpoint on all eyes gets from it: `threshold`, the best of all eyes pooled, and
-        `cross_validation`, the mean scores.
+        For the checkpoint on all eyes: `threshold`, the best of all eyes pooled, and `cross_validation`, the
+        mean scores.
     """
     folds = range(args.folds)
     thresholds = [best_threshold(one for one in predicted if one.fold != k) for k in folds]
@@ -236,13 +236,13 @@ def summarize(args: argparse.Namespace, predicted: Sequence[Predicted]) -> dict[
 
 
 def train_final(args: argparse.Namespace, names: Sequence[str], found: Mapping[str, Any], train: Train) -> bool:
-    """Train on all eyes and keep in its checkpoint what the folds found; False if it was asked to stop."""
+    """Train on all eyes and store the folds' results in the checkpoint; False if it was stopped."""
     print(f"all eyes: {len(names)} images to train")
     state = train(arguments_for(args, args.files), on_all_eyes(names))
     if state is None:
         return False
     checkpoint = args.files / "checkpoint.pth"
-    # once more, also when it was trained before the folds
+    # save again: it may have been trained before the folds
     state.save(checkpoint, state.averaged, scores=state.history[-1], **found)
     print(f"{checkpoint}: trained on every eye, its threshold {found['threshold']:.4f} from the folds")
     print(f"next: python test.py --data {args.data} --weights {checkpoint}")

@@ -1,7 +1,7 @@
 """Several processes that train one network, on several GPUs or machines: PyTorch's distributed data parallel.
 
 torchrun starts the processes and numbers them: rank 0 to world size - 1. Each takes its share of every batch,
-and their gradients are averaged. Without torchrun there is one process, and nothing here does anything.
+and their gradients are averaged. Without torchrun there is one process, and these functions do nothing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A process that is killed closes its connections, and the others know at once. These are for one that hangs, or
-# a machine that loses its power; rank 0 may write to a slow disk meanwhile, which no GPU waits for.
+# Time-outs for a process that hangs or a machine that loses power; a killed process closes its connections,
+# which the others notice at once. On CPUs the others also wait while rank 0 writes to a slow disk.
 PATIENCE = datetime.timedelta(minutes=5)
 PATIENCE_OF_GPUS = datetime.timedelta(seconds=45)
 
 
 class Ended(Exception):
-    """torchrun ends this process, as it does with all when one has died."""
+    """torchrun ends this process because another one has died."""
 
 
 def world_size() -> int:
@@ -47,17 +47,17 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Whether this process is rank 0, which writes files and prints."""
     return rank() == 0
 
 
 def restarts() -> int:
-    """How often torchrun, given --max-restarts, has started all processes again because one had died."""
+    """How often torchrun has restarted all processes (--max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) if world_size() > 1 else 0
 
 
 def launcher() -> list[str]:
-    """The words before the script's name in a command that starts it as this one was started."""
+    """The command before the script's name, with which to start it again."""
     if world_size() == 1:
         return ["python"]
     on_node = int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
@@ -66,10 +66,10 @@ def launcher() -> list[str]:
 
 
 def own_device(name: str) -> torch.device:
-    """As `pick_device`, but with several processes each has a GPU of its own.
+    """As `pick_device`, but each of several processes gets its own GPU.
 
     Raises:
-        UserError: the device is not there, or cannot be shared.
+        UserError: the device is not available or cannot be shared.
     """
     if world_size() == 1:
         return pick_device(name)
@@ -91,9 +91,9 @@ def own_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def group(files: Path, again: str) -> Iterator[None]:
-    """Join the other processes; rank 0 alone prints.
+    """Join the other processes; only rank 0 prints.
 
-    The first process that fails says why. The others cannot go on without it, and end without a word.
+    The first process that fails reports why; the others end silently.
 
     Args:
         files: where the checkpoints are, for the line to print when a process has died.
@@ -113,9 +113,9 @@ def group(files: Path, again: str) -> Iterator[None]:
     signal.signal(signal.SIGTERM, end)
     try:
         store, *_ = next(dist.rendezvous("env://"))
-        # the store outlives the processes: those of an earlier start may have left their addresses there
+        # the store outlives the processes and may hold addresses of an earlier start
         store = dist.PrefixStore(f"train{restarts()}", store)
-        # on the CPU, also beside GPUs: unlike nccl, gloo knows at once that a process is gone
+        # gloo, even with GPUs: unlike nccl it notices at once that a process has died
         dist.init_process_group("gloo", store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
         with (
             Path(os.devnull).open("w") as nowhere,
@@ -124,10 +124,10 @@ def group(files: Path, again: str) -> Iterator[None]:
             yield
         dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
-        # torchrun sends it as soon as one process has ended; there is still something to say
+        # torchrun sends SIGTERM when one process has ended; there is still a message to print
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         status = 130 if isinstance(error, KeyboardInterrupt) else 2
-        atexit.register(os._exit, status)  # to leave a group that has lost a process in order can take forever
+        atexit.register(os._exit, status)  # leaving a group in order can take forever after a process has died
         if not fails_first(store):
             raise SystemExit(status) from None
         if not is_lost(error):
@@ -141,7 +141,7 @@ def group(files: Path, again: str) -> Iterator[None]:
 
 
 def end(*_: object) -> None:
-    """What SIGTERM does where the training does not handle it."""
+    """SIGTERM handler outside the training loop."""
     raise Ended
 
 
@@ -149,12 +149,12 @@ def fails_first(store: torch.distributed.Store | None) -> bool:
     """Whether this process is the first of all to fail."""
     try:
         return store is None or store.add("failed", 1) == 1
-    except Exception:  # the machine that holds the store is gone: better say it twice than never
+    except Exception:  # the machine with the store is gone: better to report twice than never
         return True
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error says that another process cannot be reached; gloo has no class of its own for that."""
+    """Whether an error means that another process cannot be reached; gloo has no exception class for it."""
     import torch.distributed as dist
 
     signs = ("gloo/", "NCCL")
@@ -163,16 +163,15 @@ def is_lost(error: BaseException) -> bool:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """The items that this process works on: every n-th of them, with n processes."""
+    """This process's share of the items: every n-th, with n processes."""
     return items[rank() :: world_size()]
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of this tensor over all processes, the same in each; x itself if there is only one.
+    """The sum of a tensor over all processes; x itself if there is only one.
 
-    A loss computed from sums is that of all processes' shares together. Each process computes it and sends back
-    the same gradient, and DistributedDataParallel then takes the mean of the processes; their sum would be
-    right, hence the factor in `backward`.
+    A loss computed from such sums is the loss of the whole batch. DistributedDataParallel averages the
+    gradients of the processes, but their sum is needed, hence the factor in `backward`.
     """
     if world_size() == 1:
         return x
@@ -220,10 +219,10 @@ def check_same(value: object) -> None:
 
 
 def wrap(model: nn.Module) -> nn.Module:
-    """The network for forward and backward passes in training: averages the gradients of all processes.
+    """Wrap the network so that gradients are averaged over all processes.
 
-    Its parameters and buffers are those of `model`. On GPUs batch normalisation takes its statistics from the
-    whole batch, which torch does not offer on a CPU: there from the process's own share.
+    It shares the parameters and buffers of `model`. On GPUs batch normalisation uses the statistics of the
+    whole batch; torch does not offer that on a CPU, where it uses those of the process's share.
     """
     if world_size() == 1:
         return model
@@ -232,19 +231,20 @@ def wrap(model: nn.Module) -> nn.Module:
     processes: torch.distributed.ProcessGroup | None = None
     if next(model.parameters()).is_cuda:
         group = torch.distributed.new_group(backend="nccl", timeout=PATIENCE_OF_GPUS)
-        processes = cast("torch.distributed.ProcessGroup", group)  # a number only where this rank is no member
+        # torch returns a number only to ranks outside the group
+        processes = cast("torch.distributed.ProcessGroup", group)
         model = synchronize(model, processes)
     wrapped = torch.nn.parallel.DistributedDataParallel(model, process_group=processes)
-    # training does not read the running statistics, so `average_buffers` is in time; the argument of this name
-    # is deprecated, and the new one unknown to older torch
+    # training does not read the running statistics, so `average_buffers` is early enough; set as an attribute,
+    # because the argument was renamed between versions of torch
     wrapped.broadcast_buffers = False
     return wrapped
 
 
 def synchronize(model: nn.Module, processes: torch.distributed.ProcessGroup | None) -> nn.Module:
-    """A network with synchronised batch normalisation that has the parameters and buffers of `model` itself.
+    """A network with synchronised batch normalisation that shares the parameters and buffers of `model`.
 
-    `model` stays as it is: it can be copied, and predicts without the other processes.
+    `model` is unchanged: it can be copied, and predicts without the other processes.
     """
     import torch
 
@@ -255,7 +255,7 @@ def synchronize(model: nn.Module, processes: torch.distributed.ProcessGroup | No
 def average_buffers(model: nn.Module) -> None:
     """Replace the running statistics of batch normalisation by their mean over the processes.
 
-    They are linear in the statistics of the steps, so this is what the mean at every step would have given.
+    They are linear in the statistics of each step, so averaging once gives the same as averaging at every step.
     """
     if world_size() == 1:
         return

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from model import Network
 
 
-# the best threshold for eyes that the network has not seen: of all of DRIVE's in cross-validation, see
-# files/README.md
+# the best threshold for unseen eyes, from the cross-validation on DRIVE: see docs/results.md
 USUAL_THRESHOLD = 0.39
 
 
@@ -50,12 +49,12 @@ def train_one_epoch(
     stop: Stop,
     report: Callable[[float], None],
 ) -> None:
-    """Train one step for each learning rate left in `rates`, appending to `losses`, unless asked to stop.
+    """Train one step for each remaining learning rate in `rates`, and append to `losses`, until asked to stop.
 
-    `losses` has as many entries as steps of this epoch are already done.
+    The entries of `losses` are the steps of this epoch that are already done.
 
     Raises:
-        FloatingPointError: the loss, or a weight at the end, is not finite.
+        FloatingPointError: the loss, or a weight at the end, is infinite or NaN.
     """
     import torch
 
@@ -79,15 +78,15 @@ def train_one_epoch(
         if average:
             average.update_parameters(model)
         report(losses[-1])
-    # a gradient that is not finite shows in the loss of the next step only, and the epoch could end before it
+    # a NaN gradient shows only in the loss of the next step, and the epoch could end before that
     if not all(weight.isfinite().all() for weight in (average or model).state_dict().values()):
         raise FloatingPointError("the weights became infinite or not a number")
 
 
 def evaluate(model: Network, eyes: Sequence[Eye]) -> dict[str, float]:
-    """Predict whole eyes at their native size and score them together, inside the field of view.
+    """Predict whole eyes at native size and score them inside the field of view.
 
-    Several processes share the eyes out, and all return the same.
+    Several processes share the eyes; all return the same result.
 
     Returns:
         `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
@@ -112,16 +111,16 @@ def evaluate(model: Network, eyes: Sequence[Eye]) -> dict[str, float]:
 
 
 def steady(threshold: float, eyes: int) -> float:
-    """The threshold to keep, where this one is the best for so many validation eyes, or for none.
+    """The threshold to store, given the best one for some validation eyes (0 eyes: the usual one).
 
-    The one that is best for three eyes varies by 0.07 from three eyes to the next, and so costs more F1 on
-    other eyes than it gains. It moves the usual one as if that had the votes of six eyes.
+    The best threshold of three eyes varies by 0.07 between triples, and costs more F1 on other eyes than it
+    gains. So it is averaged with the usual threshold, which counts as six eyes.
     """
     return (eyes * threshold + 6 * USUAL_THRESHOLD) / (eyes + 6)
 
 
 def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], validation: Sequence[Eye]) -> bool:
-    """Train to the last epoch and write the checkpoints; False if it was asked to stop before."""
+    """Train to the last epoch and write the checkpoints; False if it was stopped before."""
     from tqdm import tqdm
 
     settings, batch_size = state.settings, state.settings["batch_size"]
@@ -132,7 +131,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     pin = next(state.model.parameters()).is_cuda
     batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
     network = distributed.wrap(state.model)
-    silent = None if distributed.is_main() else True  # None: only where the output is no terminal
+    silent = None if distributed.is_main() else True  # None: silent only if the output is not a terminal
     with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=silent) as bar:
 
         def report(loss: float) -> None:
@@ -168,7 +167,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
 
 
 def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: float, bar: tqdm) -> None:
-    """Validate, and write the checkpoints, the history and a line."""
+    """Validate, write the checkpoints and the history, and print a line."""
     epoch, best = len(state.history) + 1, state.best
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(state.losses))}
     if validation:
@@ -187,7 +186,7 @@ def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: flo
         write_history(files, state.history)
         if is_best:
             write_preview(files / "preview.png", state.averaged, validation, threshold)
-    except UserError as error:  # last.pth has the history too: no reason to end a night's work
+    except UserError as error:  # last.pth holds the history too, so the training can go on
         bar.write(f"{error}; the training goes on", file=sys.stderr)
     text = f"epoch {epoch:3d}/{state.settings['epochs']}  loss {row['train_loss']:.4f}"
     if validation:

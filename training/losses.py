@@ -17,10 +17,10 @@ def vessel_loss(logits: Tensor, masks: Tensor, fovs: Tensor, dice: float = 0.0) 
         logits: (N, 1, H, W), any float type; computed in float32.
         masks: float32 (N, 1, H, W), 1 for vessel, 0 for background.
         fovs: float32 (N, 1, H, W), 1 inside the field of view; other pixels do not count.
-        dice: weight of 1 - Dice (Milletari et al. 2016); alone it would spoil the probabilities, and the AUC.
+        dice: weight of 1 - Dice (Milletari et al. 2016); alone it would spoil the probabilities and the AUC.
 
     Returns:
-        Scalar, 0 or more. With several processes it is the loss of all their crops together.
+        Scalar, 0 or more. With several processes it is the loss of the whole batch.
     """
     import torch
     import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Muon: steps of gradient descent whose directions are orthogonalised (Jordan et al. 2024)."""
+"""Muon: gradient descent with orthogonalised steps (Jordan et al. 2024)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for the convolutions inside a network, AdamW for all its other parameters.
+    """Muon for the inner convolutions of a network, AdamW for all other parameters.
 
-    The momentum of a convolution, taken as a matrix (C_out, C_in * k * k), is mostly a few directions that many
-    examples agree on. Muon replaces it by the nearest matrix whose directions are all of the same length, so
-    that what few examples show, thin vessels say, is learned as fast as the rest. The first convolution, the
-    last, the upsampling and what is no matrix do not gain by it. torch's own Muon takes no convolutions.
+    The momentum of a convolution, as a matrix (C_out, C_in * k * k), is dominated by a few directions that most
+    examples share. Muon replaces it by the nearest orthogonal matrix, so that what few examples show, such as
+    thin vessels, is learned as fast as the rest. The first and last convolution, the upsampling, and vectors do
+    not gain from it. torch's own Muon does not accept convolutions.
 
     Source: https://kellerjordan.github.io/posts/muon; AdamW: https://arxiv.org/abs/1711.05101.
 
     Args:
-        model: its 3x3 convolutions between hidden layers are the matrices.
-        lr: learning rate of the matrices. That of the others is `ADAMW` times as high; whoever changes `lr` of
-            a group later multiplies by its `factor`.
-        momentum: of the gradients of the matrices.
-        weight_decay: of the other parameters; behind batch normalisation the length of a matrix has no effect.
+        model: Muon updates its 3x3 convolutions between hidden layers.
+        lr: learning rate of Muon; that of AdamW is `ADAMW` times as high. To change it later, set a group's
+            `lr` to the new rate times its `factor`.
+        momentum: of Muon.
+        weight_decay: of AdamW; before batch normalisation the length of a matrix has no effect.
     """
 
     ADAMW = 0.25
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step along the gradients; `closure` is not needed, and refused as torch's own Muon does."""
+        """Take one step. `closure` is not supported."""
         if closure is not None:
             raise ValueError("Muon takes no closure: compute the gradients before the step")
         for group in self.param_groups:
@@ -55,19 +55,19 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def muon(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        """One step of a matrix."""
+        """Update one convolution."""
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         direction = gradient.add(momentum, alpha=group["momentum"])  # Nesterov's
         direction = orthogonalize(direction.flatten(1)).view_as(weight)
-        # tall matrices would move less than wide ones
+        # without it tall matrices would move less than wide ones
         length = max(1, weight.shape[0] / weight[0].numel()) ** 0.5
         weight.add_(direction, alpha=-group["lr"] * length)
 
     @staticmethod
     def adamw(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        """One step of another parameter, with the betas 0.9 and 0.999."""
+        """Update one other parameter, with betas 0.9 and 0.999."""
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
@@ -81,11 +81,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix (M, N) near 1, to between 0.7 and 1.2, and keep its directions.
+    """Bring the singular values of a matrix (M, N) to between 0.7 and 1.2 and keep its singular vectors.
 
-    Five Newton-Schulz steps with the coefficients of Jordan et al. 2024, which favour speed over exactness. A
-    step multiplies by a polynomial of the Gram matrix X Xᵀ, and so turns that matrix into another such product:
-    only the small square is iterated on, and the long matrix multiplied twice instead of ten times.
+    Five Newton-Schulz steps with the coefficients of Jordan et al. 2024, which favour speed over exactness.
+    Each step multiplies by a polynomial of the Gram matrix X Xᵀ, so only this small square matrix is iterated
+    on, and the long one is multiplied twice instead of ten times.
     """
     x = matrix.float()
     x = x / (x.norm() + 1e-7)  # all singular values at most 1

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Muon or AdamW, for this network."""
+    """Create Muon or AdamW for a network."""
     import torch
 
     from training.muon import Muon

@@ -1,4 +1,4 @@
-"""What a training starts from: settings, network, optimizer, or the state to resume."""
+"""The start of a training: settings, network and optimizer, new or resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Fill in what follows from the device, say why, and return the settings that decide the weights."""
+    """Fill in the defaults that depend on the device, and return the settings that determine the weights."""
     gpu = device.type != "cpu"
     if args.width is None or args.depth is None:
         reason = "a GPU is there" if gpu else "no GPU: a small network is as accurate on DRIVE and far faster"
@@ -71,7 +71,7 @@ def begin(
         if not args.resume:
             set_aside(args.files)
         elif state.history:
-            write_history(args.files, state.history)  # a kill may have come between last.pth and this
+            write_history(args.files, state.history)  # a kill may have come between the two files
         with atomic(args.files / "split.json") as temporary:
             temporary.write_text(json.dumps(split, indent=1) + "\n")
     state.start = time.time()

@@ -1,4 +1,4 @@
-"""A network in training: saving it, going on with it, and moving an earlier one away."""
+"""The state of a training: save it, resume it, move an earlier one away."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Training:
-    """A network in training, and all that it takes to go on with it.
+    """The network in training and everything needed to resume it.
 
-    Nothing else is random: crops follow from the seed and their number, the learning rate from the step, and
-    the network draws nothing.
+    No random state is needed: crops follow from the seed and their number, the learning rate from the step, and
+    the network has no dropout.
     """
 
     settings: dict[str, Any]
@@ -39,7 +39,7 @@ class Training:
 
     @property
     def averaged(self) -> Network:
-        """The network that is validated and kept: the average of the weights, where there is one."""
+        """The network to validate and keep: with averaged weights, if there are any."""
         return cast("Network", self.average.module) if self.average else self.model
 
     @property
@@ -52,28 +52,28 @@ class Training:
         return self.seconds + time.time() - self.start
 
     def save(self, path: Path, model: Network, **more: Any) -> None:
-        """Write a checkpoint with the weights of `model` and everything that belongs to all checkpoints."""
+        """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
         common = {"model": model.config, "weights": model.state_dict()}
         own = {"settings": self.settings, "split": self.split, "versions": versions()}
         save_checkpoint(path, {**common, **own, **more})
 
     def save_last(self, path: Path) -> None:
-        """Write last.pth, from which `restore` goes on."""
+        """Write last.pth, from which `restore` resumes."""
         average = self.average.state_dict() if self.average else None
         states = {"optimizer": self.optimizer.state_dict(), "average": average}
         self.save(path, self.model, **states, losses=self.losses, history=self.history, seconds=self.elapsed())
 
     def restore(self, path: Path) -> None:
-        """Go on from last.pth.
+        """Resume from last.pth.
 
         Raises:
-            UserError: there is no such file, it was trained with other settings or eyes, or it is damaged.
+            UserError: the file is missing or damaged, or belongs to other settings or eyes.
         """
         _, last = load_checkpoint(path, pick_device("cpu"))
         try:
             before = last["settings"]
             if self.settings["minutes"] and before.get("minutes") == self.settings["minutes"]:
-                # they were measured when it began
+                # measured when it began
                 self.settings |= {name: before[name] for name in ("epochs", "crops")}
             differences = [
                 f"--{name.replace('_', '-')} {before.get(name)}, not {value}"
@@ -114,7 +114,7 @@ OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png",
 
 
 def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:
-    """Move the files of an earlier training to files/earlier, so that a new one cannot mix with it."""
+    """Move an earlier training to files/earlier, so that the new one does not mix with it."""
     own = [files / name for name in names]
     if any(path.exists() for path in own[:2]):
         (files / "earlier").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""How many epochs and crops fit into the minutes that a training may take."""
+"""Fit the number of epochs and crops into a given time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def fit_to_minutes(
     model: Network, training: Sequence[Eye], validation: Sequence[Eye], settings: dict[str, Any]
 ) -> dict[str, int]:
-    """Choose `epochs` and `crops` with which training and validation take `settings["minutes"]` here.
+    """Choose `epochs` and `crops` so that training and validation take `settings["minutes"]` on this machine.
 
-    A copy of the network is timed, so that the training itself starts as the seed wants it. Several processes
-    time their steps together, and rank 0 chooses.
+    A copy of the network is timed, so that the seed still determines the training. Several processes time their
+    steps together, and rank 0 chooses.
     """
     model, batch_size, budget = copy.deepcopy(model), settings["batch_size"], 60 * settings["minutes"]
     crops = make_crops(training, settings, 34 * batch_size)
@@ -42,12 +42,12 @@ def fit_to_minutes(
             network, None, batches, optimizer, [0.0] * number, [], settings["dice"], Stop(), lambda loss: None
         )
 
-    steps(3)  # the first steps choose kernels and allocate memory
-    # two seconds' worth, since machines waver; all processes as many
+    steps(3)  # warm up: the first steps choose kernels and allocate memory
+    # time about two seconds, the same number of steps in all processes
     number = distributed.from_main(min(max(int(2 / seconds(lambda: steps(1))), 5), 30))
     step = seconds(lambda: steps(number)) / number
     check = seconds(lambda: evaluate(model, validation)) if validation else 0.0
-    # a tenth of the time goes to validation, and little to the files after each epoch
+    # spend a tenth of the time on validation, and little on files after each epoch
     epochs = max(round(min(0.1 * budget / check if check else 30, budget / 10, 30)), 1)
     crops_of_epoch = max(int((budget / epochs - check) / step), 1) * batch_size
     return distributed.from_main({"epochs": epochs, "crops": crops_of_epoch})
