@@ -22,7 +22,7 @@ from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
-from prediction import checkpoints, segmentation
+from prediction import checkpoints, networks, segmentation
 from prediction.checkpoints import load_checkpoint
 from scoring import metrics
 from system import devices
@@ -202,7 +202,7 @@ def test_tiles_are_small_and_cover_every_pixel_once() -> None:
     for tile, around, inner in segmentation.tiles(seen.shape, grid=16, margin=128):
         seen[tile] += 1
         piece = seen[around]
-        assert piece.size <= 1.1 * predict.TILE**2
+        assert piece.size <= 1.1 * segmentation.TILE**2
         assert np.shares_memory(piece[inner], seen[tile])
         assert piece[inner].shape == seen[tile].shape
     assert (seen == 1).all()
@@ -361,10 +361,10 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
 
 
 def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:
-    assert predict.choose_threshold({"threshold": 0.4}, None, Path("x.pth")) == 0.4
-    assert predict.choose_threshold({"threshold": 0.4}, 0.0, Path("x.pth")) == 0
+    assert networks.choose_threshold({"threshold": 0.4}, None, Path("x.pth")) == 0.4
+    assert networks.choose_threshold({"threshold": 0.4}, 0.0, Path("x.pth")) == 0
     with pytest.raises(UserError, match="x.pth: holds no threshold"):
-        predict.choose_threshold({}, None, Path("x.pth"))
+        networks.choose_threshold({}, None, Path("x.pth"))
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -189,14 +189,14 @@ def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path
 
 def test_without_validation_the_threshold_is_the_usual_one(new_data: Path, tmp_path: Path) -> None:
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
-    assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(train.USUAL_THRESHOLD)
+    assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(loop.USUAL_THRESHOLD)
     scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
     assert run_script(tester.main, *scored, "--device", "cpu") == 0
 
 
 @pytest.mark.parametrize(("eyes", "kept"), [(0, 0.39), (3, (0.5 + 2 * 0.39) / 3), (600, 0.4989)])
 def test_the_more_validation_eyes_the_more_their_threshold_counts(eyes: int, kept: float) -> None:
-    assert train.steady(0.5, eyes) == pytest.approx(kept, abs=1e-4)
+    assert loop.steady(0.5, eyes) == pytest.approx(kept, abs=1e-4)
 
 
 def test_a_resnet_is_trained_resumed_and_rebuilt(new_data: Path, tmp_path: Path) -> None:
