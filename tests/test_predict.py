@@ -372,10 +372,11 @@ def test_help_does_not_wait_for_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_the_readmes_python_runs(
+def test_the_documented_python_runs(
     small: np.ndarray, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("# From Python\n")[1]
+    page = (ROOT / "docs" / "photographs.md").read_text(encoding="utf-8")
+    section = page.split("# From Python\n")[1]
     block = section.split("```python\n")[1].split("```")[0]
     monkeypatch.setenv("MPLBACKEND", "Agg")  # a window would wait for somebody to close it
     monkeypatch.chdir(tmp_path)
