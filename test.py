@@ -1,4 +1,4 @@
-"""Segment the test images of new_data, write masks and pictures, and score them if there are labels."""
+"""Segment the test images of new_data and score them if there are labels; or score masks from elsewhere."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from prediction.checkpoints import find_weights
 from prediction.networks import load_networks, parse_prediction_args
 from prediction.segmentation import binarize, segment
 from scoring import metrics
+from scoring.comparison import compare_scores, describe_comparison
+from scoring.masks import name_folders, read_maps
 from scoring.report import compare, picture, write_layers, write_report
 from system.devices import describe, pick_device
 from system.files import claim, write_csv
-from utils import HelpFormatter, run
+from utils import HelpFormatter, UserError, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Segment new_data/test with a trained U-Net. Writes RESULTS: masks/, probability/, "
         "a picture for each image, index.html to look through them, and metrics.csv where new_data has "
-        "test labels.",
+        "test labels. With --masks it scores what another program made instead, and compares several.",
         epilog="example: python test.py --weights files/checkpoint.pth --no-tta",
         formatter_class=HelpFormatter,
     )
@@ -47,9 +49,24 @@ def parse_args() -> argparse.Namespace:
         help="a checkpoint, or several whose probabilities are averaged (default: files/checkpoint.pth, else "
         "files/drive_unet.pth)",
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder to write")
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="FOLDER",
+        help="score these masks or probability maps (images of 8 or 16 bits, .npy) instead of a network's; "
+        "more than one folder: compare each with the first (threshold 0.5 unless given)",
+    )
+    parser.add_argument(
+        "--results", type=Path, help="folder to write (default: results; with --masks results/masks_scored)"
+    )
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
-    return parse_prediction_args(parser)
+    args = parse_prediction_args(parser)
+    if args.masks and args.weights:
+        parser.error("--masks scores what is there already; leave out --weights")
+    args.results = args.results or Path("results", "masks_scored" if args.masks else "")
+    return args
 
 
 class Stopwatch:
@@ -70,12 +87,13 @@ class Stopwatch:
         self.seconds += sign * time.perf_counter()
 
 
-def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float) -> None:
-    """Write mask, probability and picture of one eye."""
+def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
+    """Write mask and picture of one eye, and `probability` if asked for."""
     name = eye.result_name
     prediction = binarize(levels, eye.fov, threshold)
     write_png(results / "masks" / f"{name}.png", prediction)
-    write_png(results / "probability" / f"{name}.png", levels)
+    if probability:
+        write_png(results / "probability" / f"{name}.png", levels)
     write_png(results / f"{eye.name}.png", picture(eye, prediction))
     write_layers(results, name, eye.image, compare(eye, prediction), eye.mask)
 
@@ -133,22 +151,38 @@ def sentence(row: dict[str, Any]) -> str:
 
 def main() -> int:
     args = parse_args()
+    refused: list[str] = []
+    if args.masks:
+        return score_masks(args)
     device = pick_device(args.device)
     weights = args.weights or [find_weights(("checkpoint.pth", "drive_unet.pth"))]
     model, threshold = load_networks(weights, args.threshold, device)
-    refused: list[str] = []
     eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
     with claim(args.results, "masks", "probability", "page/*"):
-        segment_and_score(args, model, threshold, eyes)
+        levels = segment_all(args, model, threshold, eyes)
+        if all(eye.mask is None for eye in eyes):
+            # an earlier run's scores do not belong to these masks
+            (args.results / "metrics.csv").unlink(missing_ok=True)
+            print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
+            notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]
+            names = [eye.result_name for eye in eyes]
+            write_report(args.results / "index.html", names, threshold, notes)
+        else:
+            score_all(args, args.results, eyes, levels, threshold)
+    pictures = "photograph, truth, prediction; white found, orange missed, blue false"
+    print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
+    print(f"to look through it all, open {args.results / 'index.html'} in a browser")
     if refused:
         images = f"{len(refused)} of {len(refused) + len(eyes)} images"
         print("\n  ".join([f"test.py: {images} refused and not scored:", *refused]), file=sys.stderr)
     return 2 if refused else 0
 
 
-def segment_and_score(args: argparse.Namespace, model: Network, threshold: float, eyes: Sequence[Eye]) -> None:
-    """Write all results and print the scores."""
+def segment_all(
+    args: argparse.Namespace, model: Network, threshold: float, eyes: Sequence[Eye]
+) -> list[np.ndarray]:
+    """Segment every eye and write its mask, probability and picture; returns the levels, uint16 (H, W)."""
     from tqdm import tqdm
 
     levels, network = [], Stopwatch(model)
@@ -157,44 +191,86 @@ def segment_and_score(args: argparse.Namespace, model: Network, threshold: float
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
             levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, eye.scale)))
             # encoding a picture takes about as long as predicting it, so it runs beside
-            jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold))
+            jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold, True))
         for job in jobs:
             job.result()
-
     print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
-    rows: list[dict[str, Any]] = []
-    counts = None
-    if all(eye.mask is None for eye in eyes):
-        # an earlier run's scores do not belong to these masks
-        (args.results / "metrics.csv").unlink(missing_ok=True)
-        print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
-        notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]
-    else:
-        rows, counts = score(eyes, levels, threshold, args.whole_image)
-        write_csv(args.results / "metrics.csv", rows)
-        by_name = {row["image"]: row for row in rows}
-        where = "the whole image" if args.whole_image else "the field of view"
-        print(f"mean over {len(eyes)} images, in {where} ({args.results / 'metrics.csv'}):")
-        notes = [f"Scores of the pixels in {where}."]
-        print(sentence(by_name["mean"]))
-        if undefined := [row["image"] for row in rows[: len(eyes)] if np.isnan(row["auc"])]:
-            notes.append(f"No AUC for {', '.join(undefined)}: the truth has vessels only, or none, there.")
+    return levels
+
+
+def score_all(
+    args: argparse.Namespace,
+    results: Path,
+    eyes: Sequence[Eye],
+    levels: Sequence[np.ndarray],
+    threshold: float,
+    binary: bool = False,
+) -> list[dict[str, Any]]:
+    """Score the eyes, print the scores, write metrics.csv and the page; returns the rows of the eyes.
+
+    `binary` levels are masks, not probabilities: they have no curve and no area under it.
+    """
+    rows, pooled = score(eyes, levels, threshold, args.whole_image)
+    if binary:
+        for row in rows:
+            row |= {"auc": float("nan"), "average_precision": float("nan")}
+    write_csv(results / "metrics.csv", rows)
+    by_name = {row["image"]: row for row in rows}
+    where = "the whole image" if args.whole_image else "the field of view"
+    print(f"mean over {len(eyes)} images, in {where} ({results / 'metrics.csv'}):")
+    notes = [f"Scores of the pixels in {where}."]
+    print(sentence(by_name["mean"]))
+    if binary:
+        notes.append("No AUC: these are masks, not probabilities.")
+    elif undefined := [row["image"] for row in rows[: len(eyes)] if np.isnan(row["auc"])]:
+        notes.append(f"No AUC for {', '.join(undefined)}: the truth has vessels only, or none, there.")
+        print(notes[-1])
+    if "second_observer" in by_name:
+        print(f"second human observer: {sentence(by_name['second_observer'])}")
+        if (observed := sum(eye.second is not None for eye in eyes)) < len(eyes):
+            notes.append(f"The second observer drew {observed} of the {len(eyes)} images: a mean over those.")
             print(notes[-1])
-        if "second_observer" in by_name:
-            print(f"second human observer: {sentence(by_name['second_observer'])}")
-            if (observed := sum(eye.second is not None for eye in eyes)) < len(eyes):
-                notes.append(
-                    f"The second observer drew {observed} of the {len(eyes)} images: a mean over those."
-                )
-                print(notes[-1])
-        if (squashed := read_info(args.data).get("size")) is not None:
-            notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
-            print(notes[-1])
+    if (squashed := read_info(args.data).get("size")) is not None:
+        notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
+        print(notes[-1])
     names = [eye.result_name for eye in eyes]
-    write_report(args.results / "index.html", names, threshold, notes, rows, counts)
-    pictures = "photograph, truth, prediction; white found, orange missed, blue false"
-    print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
-    print(f"to look through it all, open {args.results / 'index.html'} in a browser")
+    write_report(results / "index.html", names, threshold, notes, rows, None if binary else pooled)
+    return rows[: len(eyes)]
+
+
+def score_masks(args: argparse.Namespace) -> int:
+    """Score each folder of --masks; compare the others with the first."""
+    test, threshold = args.data / "test", 0.5 if args.threshold is None else args.threshold
+    if (test / "image").is_dir() and not (test / "mask").is_dir():
+        raise UserError(f"{test / 'mask'}: no labels to score with (DRIVE's download withholds them)")
+    refused: list[str] = []
+    eyes = read_eyes(test, True, refused)
+    rows = {}
+    for name, (folder, results) in name_folders(args.masks, args.results).items():
+        maps = read_maps(folder, eyes)
+        what = "masks" if maps.binary else f"probability maps, threshold {threshold:.4f}"
+        print(f"{folder}: {len(maps.levels)} {what}")
+        paired = [eye for eye in eyes if eye.name in maps.levels]
+        levels = [maps.levels[eye.name] for eye in paired]
+        with claim(results, "masks", "page/*"), ThreadPoolExecutor(os.cpu_count()) as pool:
+            for job in [
+                pool.submit(write_results, results, eye, own, threshold, False)
+                for eye, own in zip(paired, levels, strict=True)
+            ]:
+                job.result()
+            rows[name] = score_all(args, results, paired, levels, threshold, maps.binary)
+        print(f"to look through it all, open {results / 'index.html'} in a browser")
+        refused += [f"{folder}: {problem}" for problem in maps.problems]
+        if maps.surplus:
+            print("\n  ".join([f"{folder}: {len(maps.surplus)} more files:", *maps.surplus]), file=sys.stderr)
+    if len(rows) > 1:
+        table, differences = compare_scores(rows)
+        write_csv(args.results / "comparison.csv", table)
+        print("\n".join(["", *describe_comparison(table, differences)]))
+        print(f"eye by eye: {args.results / 'comparison.csv'}")
+    if refused:
+        print("\n  ".join([f"test.py: {len(refused)} not scored:", *refused]), file=sys.stderr)
+    return 2 if refused else 0
 
 
 if __name__ == "__main__":

@@ -37,6 +37,23 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, not an image, truncated, floating-point, or too large.
     """
+    levels = read_levels(path)
+    if levels.ndim == 3:
+        return levels
+    # files of 16 bits often hold 8 or 12
+    top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
+    return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def read_levels(path: Path) -> np.ndarray:
+    """Read an image as `read_image` does, but leave 16 bits as they are.
+
+    Returns:
+        uint8 (H, W, 3) RGB, or uint16 (H, W) of a file with more than 8 bits.
+
+    Raises:
+        UserError: as `read_image`.
+    """
     from PIL import Image, ImageOps
 
     if not path.name.isprintable():
@@ -67,9 +84,7 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
     if levels.min() < 0 or levels.max() > 65535:
         raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
-    # files of 16 bits often hold 8 or 12
-    top = next(top for top in (255, 4095, 65535) if levels.max() <= top)
-    return np.repeat((levels.astype(np.uint32) * 255 // top).astype(np.uint8)[..., None], 3, axis=2)
+    return levels.astype(np.uint16)
 
 
 def unpack(path: Path) -> io.BytesIO:

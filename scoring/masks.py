@@ -1,0 +1,207 @@
+"""Vessel masks and probability maps made by any program: read a folder of them and pair it with the eyes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data import Eye
+from datasets.images import MAX_PIXELS, SUFFIXES, list_images, read_levels, size
+from scoring import metrics
+from utils import UserError, did_you_mean
+
+BLURRED = 0.02  # share of grey pixels up to which a JPEG is still a mask: it blurs edges
+
+
+@dataclass
+class Maps:
+    """What a folder holds for the eyes."""
+
+    levels: dict[str, np.ndarray] = field(default_factory=dict)  # by the eye's name: uint16 (H, W), `quantize`
+    problems: list[str] = field(default_factory=list)  # a line for each eye that cannot be scored, and why
+    surplus: list[str] = field(default_factory=list)  # a line for each file that belongs to no eye
+    binary: bool = True  # masks, which have no curve; else probabilities
+
+
+def name_folders(folders: Sequence[Path], results: Path) -> dict[str, tuple[Path, Path]]:
+    """Give each folder a name and a folder for its results: `results`, or of several results/NAME.
+
+    The name is the folder's own, or with those above it where that is not unique: unet_masks, lwnet_masks.
+
+    Raises:
+        UserError: a folder is given twice, or its own files would be overwritten.
+    """
+    whole = [folder.resolve() for folder in folders]
+    for folder, place in zip(folders, whole, strict=True):
+        if whole.count(place) > 1:
+            raise UserError(f"--masks {folder}: given twice")
+    for depth in range(1, max(len(place.parts) for place in whole) + 1):
+        names = ["_".join(place.parts[-depth:]) for place in whole]
+        if len({name.casefold() for name in names}) == len(names):
+            break
+    named = {
+        name: (folder, results / name if len(folders) > 1 else results)
+        for name, folder in zip(names, folders, strict=True)
+    }
+    for folder, own in named.values():
+        if folder.resolve() in {own.resolve(), own.resolve() / "masks"}:
+            raise UserError(f"--results {results}: would overwrite files in {folder}; choose another folder")
+    return named
+
+
+def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
+    """Read the masks or probability maps of a folder and pair them with the eyes by name; nothing is resized.
+
+    Images have 8 or 16 bits, `.npy` arrays probabilities from 0 to 1, or 0 and 1, or 8 or 16 bits; 8 bits if
+    no number of the folder's is above 255, and masks of 0 and 1 if none is above 1.
+
+    Raises:
+        UserError: the folder is missing or no file of it fits an eye; the message has all reasons.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder{did_you_mean(folder)}")
+    maps = Maps()
+    if not (files := list_images(folder, {*SUFFIXES, ".npy"})):
+        inside = next((f for f in (folder / "probability", folder / "masks") if f.is_dir()), None)
+        hint = f"; did you mean {inside}?" if inside else ""
+        raise UserError(f"{folder}: no images and no .npy files{hint}")
+    paired, maps.problems, maps.surplus = pair(files, eyes)
+    found: dict[str, np.ndarray] = {}
+    for eye in eyes:
+        if (path := paired.get(eye.name)) is None:
+            continue
+        try:
+            found[eye.name] = read_map(path)
+            if found[eye.name].shape != eye.fov.shape:
+                pixels = f"{size(found.pop(eye.name))} pixels, but {eye.name} has {size(eye.fov)}"
+                raise UserError(f"{path}: {pixels}; nothing is resized to be scored")
+        except UserError as error:
+            found.pop(eye.name, None)
+            maps.problems.append(str(error))
+    try:
+        scale(folder, found)
+    except UserError as error:
+        maps.problems.append(str(error))
+        found = {}
+    if not found:
+        raise UserError("\n  ".join([f"{folder}: nothing to score:", *maps.problems, *maps.surplus]))
+    maps.binary = all(is_binary(levels, paired[name].suffix) for name, levels in found.items())
+    maps.levels = found
+    return maps
+
+
+def pair(files: Iterable[Path], eyes: Sequence[Eye]) -> tuple[dict[str, Path], list[str], list[str]]:
+    """Find each eye's file by its name.
+
+    A file belongs to the eye whose name it has; else to the eye whose name it contains as a word, such as
+    01_test_pred.png or unet-01_test.npy; else, if its name is a number, to the only eye of that number.
+
+    Returns:
+        The file of each eye by the eye's name; a line for each eye without one file of its own; a line for each
+        file that belongs to no eye.
+    """
+    candidates: dict[str, dict[int, list[Path]]] = {eye.name: {} for eye in eyes}
+    surplus = []
+    for path in files:
+        owners, how = owners_of(path.stem.casefold(), eyes)
+        if len(owners) == 1:
+            candidates[owners[0]].setdefault(how, []).append(path)
+        else:
+            why = f"could be {' or '.join(owners)}" if owners else "no eye has this name"
+            surplus.append(f"{path}: {why}")
+    paired, problems = {}, []
+    for name, by_rule in candidates.items():
+        best, *others = [by_rule[how] for how in sorted(by_rule)] or [[]]
+        surplus += [f"{path}: {name} has {best[0].name}" for path in sum(others, [])]
+        if len(best) == 1:
+            paired[name] = best[0]
+        elif best:
+            problems.append(f"{name}: has {len(best)} files, {', '.join(map(str, best))}; leave one")
+        else:
+            problems.append(f"{name}: no file of its name")
+    return paired, problems, surplus
+
+
+def owners_of(stem: str, eyes: Sequence[Eye]) -> tuple[list[str], int]:
+    """The names of the eyes that a file of this casefolded stem may belong to, and the number of the rule."""
+    names = {eye.name: {eye.name.casefold(), eye.result_name.casefold()} for eye in eyes}
+    if exact := [eye for eye, own in names.items() if stem in own]:
+        return exact, 0
+    inside = {
+        eye: max((len(n) for n in own if re.search(rf"(?<![^\W_]){re.escape(n)}(?![^\W_])", stem)), default=0)
+        for eye, own in names.items()
+    }
+    if longest := max(inside.values(), default=0):  # im_1_left_pred has the names of im_1_left and of im_1
+        return [eye for eye, length in inside.items() if length == longest], 1
+    number = re.fullmatch(r"\d{1,9}", stem)
+    return [e.name for e in eyes if number and first_number(e.result_name) == int(stem)], 2
+
+
+def first_number(name: str) -> int | None:
+    """The first number in a name: 1 of 01_test."""
+    found = re.search(r"\d+", name)
+    return int(found[0]) if found else None
+
+
+def read_map(path: Path) -> np.ndarray:
+    """Read a mask or a probability map as the file has it: (H, W), uint8, uint16 or float32.
+
+    Raises:
+        UserError: unreadable, a colour picture, or not one number a pixel; floats beyond 0 to 1.
+    """
+    if path.suffix.lower() != ".npy":
+        levels = read_levels(path)
+        if levels.ndim == 3:
+            if (levels != levels[..., :1]).any():
+                raise UserError(f"{path}: a colour picture, not a mask or a probability map")
+            levels = levels[..., 0]
+        return levels
+    try:
+        # mapped first: a header may claim any size
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.size > MAX_PIXELS:
+            raise UserError(f"{path}: more than {MAX_PIXELS:,} numbers")
+        shape, array = array.shape, np.squeeze(array) if array.ndim > 2 else array
+        if array.ndim != 2 or array.dtype.kind not in "buif":
+            raise UserError(f"{path}: {array.dtype} {shape}; give one number a pixel, (H, W)")
+        lowest, highest = array.min(), array.max()
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: cannot be read as an array ({reason})") from None
+    if array.dtype.kind == "f":
+        if not (lowest >= 0 and highest <= 1):  # false for NaN too
+            what = "numbers from {:.4g} to {:.4g}, not probabilities from 0 to 1 (logits? apply the sigmoid)"
+            raise UserError(f"{path}: {what.format(lowest, highest)}")
+        return np.array(array, np.float32)
+    if lowest < 0 or highest > 65535:
+        raise UserError(f"{path}: whole numbers from {lowest} to {highest}; give 8 or 16 bits, or 0 to 1")
+    return np.array(array, np.uint16)
+
+
+def scale(folder: Path, maps: dict[str, np.ndarray]) -> None:
+    """Turn what `read_map` gives, in place, into levels of 0 to 65535.
+
+    One rule for a folder, so that a blank mask or a map without vessels is not read in its own way.
+
+    Raises:
+        UserError: the numbers are neither of masks nor of probabilities.
+    """
+    whole = [levels for levels in maps.values() if levels.dtype.kind == "u"]
+    top = max((int(levels.max()) for levels in whole), default=0)
+    full = next(full for full in (1, 255, 65535) if top <= full)
+    if 1 < top < 8:
+        raise UserError(f"{folder}: levels of 0 to {top}, labels of classes? Masks have 0 and 255, or 0 and 1")
+    for name, levels in maps.items():
+        shares = levels if levels.dtype.kind == "f" else levels / np.float64(full)
+        maps[name] = metrics.quantize(shares)
+
+
+def is_binary(levels: np.ndarray, suffix: str) -> bool:
+    """Whether levels, uint16 (H, W), are a mask's: two values, or in a JPEG nearly so."""
+    if suffix.lower() in (".jpg", ".jpeg"):
+        return bool(np.mean((levels > 32 * 257) & (levels < 223 * 257)) <= BLURRED)
+    return bool(np.isin(levels, (0, metrics.LEVELS - 1)).all())
