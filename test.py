@@ -19,6 +19,7 @@ from prediction.checkpoints import find_weights
 from prediction.networks import load_networks, parse_prediction_args
 from prediction.segmentation import binarize, segment
 from scoring import metrics
+from scoring.challenge import write_challenge
 from scoring.comparison import compare_scores, describe_comparison
 from scoring.masks import name_folders, read_maps
 from scoring.report import compare, picture, write_layers, write_report
@@ -170,8 +171,11 @@ def main() -> int:
             write_report(args.results / "index.html", names, threshold, notes)
         else:
             score_all(args, args.results, eyes, levels, threshold)
+        challenge = write_challenge(args.results, eyes)
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
+    if challenge:
+        print(f"{challenge}: the masks of DRIVE's 20 test photographs, to be scored by its challenge")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")
     if refused:
         images = f"{len(refused)} of {len(refused) + len(eyes)} images"
