@@ -34,7 +34,6 @@ from model import UNet, fold_batch_norm, predict  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
 from scoring.metrics import count_levels, quantize, scores  # noqa: E402
 from system.devices import autocast, describe, has_bfloat16, keep_memory, pick_device  # noqa: E402
-from system.signals import Stop  # noqa: E402
 from training.crops import Crops  # noqa: E402
 from training.loop import USUAL_THRESHOLD, train_one_epoch  # noqa: E402
 from training.losses import vessel_loss  # noqa: E402
@@ -348,7 +347,7 @@ def train_for(
     rates = [one_cycle(step / total, 0.02) for step in range(total)]
 
     def learn() -> None:
-        train_one_epoch(model, None, batches, optimizer, rates, [], 0.0, Stop(), lambda loss: None)
+        train_one_epoch(model, None, batches, optimizer, rates, [], 0.0, lambda: False, lambda loss: None)
 
     spent, network = seconds(learn, device), fold_batch_norm(model)
     found = []

@@ -104,7 +104,8 @@ def as_rank(environment: dict[str, str], log: Path, work: Callable[..., None], a
 
 
 def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
-    """What `python train.py` does, in rank 1 with more arguments."""
+    """What `python train.py` does, in rank 1 with more arguments; last.pth is written within epochs, too."""
+    loop.Saves.PERIOD = 0.001
     sys.argv = ["train.py", *arguments, *(of_rank_1 if distributed.rank() else [])]
     utils.run(train.main)
 
@@ -154,6 +155,9 @@ def compute(eyes: Path, out: Path) -> None:
         for _ in range(2):
             network(torch.randn(2, 3, 8, 8))
         found["own buffers"] = copy.deepcopy(dict(model.named_buffers()))
+        with distributed.averaged_buffers(model, model):
+            found["saved buffers"] = copy.deepcopy(dict(model.named_buffers()))
+        found["buffers after a save"] = copy.deepcopy(dict(model.named_buffers()))
         distributed.average_buffers(model)
         found["buffers"] = dict(model.named_buffers())
         try:
@@ -201,6 +205,13 @@ def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> Non
         own = [found["own buffers"][name] for found in computed]
         assert name.endswith("num_batches_tracked") or not torch.equal(*own)
         assert torch.allclose(mean.double(), (own[0] + own[1]).double() / 2)
+
+
+def test_a_save_holds_the_mean_statistics_and_leaves_each_process_its_own(computed: list[dict]) -> None:
+    for found in computed:
+        for name, mean in found["buffers"].items():
+            assert torch.equal(found["saved buffers"][name], mean)
+            assert torch.equal(found["buffers after a save"][name], found["own buffers"][name])
 
 
 def test_synchronised_batch_normalisation_shares_what_it_learns_with_a_network_that_stays_as_it_is() -> None:

@@ -29,10 +29,10 @@ from datasets.images import write_png
 from model import UNet
 from prediction.checkpoints import load_checkpoint
 from system.files import UNFINISHED, atomic, claim
-from system.signals import Stop
 from training import loop, optimizers
 from training.crops import Crops, random_affine
 from training.muon import Muon
+from training.state import Training
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,12 +103,13 @@ class Forked:
 
 
 def train_in_process(log: Path, *arguments: str) -> None:
-    """What `python train.py` does, its words going to a file."""
+    """What `python train.py` does, its words going to a file, but that last.pth is written after every step."""
     with log.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     multiprocessing.set_start_method("fork", force=True)  # as in a process of one's own
     torch.set_num_threads(1)
+    loop.Saves.PERIOD, loop.Saves.SHARE = 0.001, 1.0
     sys.argv = ["train.py", *arguments]
     utils.run(train.main)
 
@@ -167,7 +168,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
 ) -> None:
     files, log, moments = tmp_path / "files", tmp_path / "log.txt", random.Random(1)
     arguments = ["--data", eyes, "--files", files, *SHORT]
-    kills = landed_in_a_save = 0
+    kills = landed_in_a_save = within_an_epoch = 0
     epoch = load(whole / "last.pth")["seconds"] / EPOCHS
     while kills < KILLS:
         before = modified(files / "split.json")
@@ -183,10 +184,12 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
         check_whole(files)
         if (files / "last.pth").exists():  # a machine may be busier now, or idler, than at first
             last = load(files / "last.pth")
-            epoch = last["seconds"] / len(last["history"])
+            epoch = last["seconds"] / (len(last["history"]) + len(last["losses"]) / 3)
+            within_an_epoch += bool(last["losses"])
     epochs = len(read_history(files))
     assert 0 < epochs < EPOCHS, "the kills must come in the midst of the training"
     assert landed_in_a_save, "no kill came within a save"
+    assert within_an_epoch, "no kill left the state of a save within an epoch"
     training = Forked(log, *arguments, "--resume")
     said, _ = training.communicate()
     assert training.poll() == 0, said
@@ -195,7 +198,56 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     assert read_history(files) == read_history(whole)
     assert [int(row["epoch"]) for row in read_history(files)] == list(range(1, EPOCHS + 1))
     assert not list(files.glob(f"{UNFINISHED}*")), "what the kills left was not cleaned up"
-    print(f"{kills} kills until epoch {epochs}, {landed_in_a_save} of them within a save")
+    print(
+        f"{kills} kills until epoch {epochs}, {landed_in_a_save} of them within a save, "
+        f"{within_an_epoch} went on within an epoch"
+    )
+
+
+def test_a_training_that_saves_within_its_epochs_writes_the_same_bits(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, *NETWORK, "--epochs=2", "--crops=8", "--ema=0.9"]
+    save, saved = Training.save_last, []
+
+    def counted(self: Training, path: Path) -> None:
+        save(self, path)
+        saved.append(len(load(path)["losses"]))
+
+    monkeypatch.setattr(Training, "save_last", counted)
+    for name, period in (("seldom", 120.0), ("often", 0.001)):
+        monkeypatch.setattr(loop.Saves, "PERIOD", period)
+        monkeypatch.setattr(loop.Saves, "SHARE", 1.0)
+        run_script(train.main, *arguments, "--files", tmp_path / name)
+    assert saved[:2] == [0, 0], "within two minutes only the ends of epochs are saved"
+    assert {1, 2, 3} <= set(saved[2:])
+    for name in ("last.pth", "checkpoint.pth"):
+        assert same(*(without_times(load(tmp_path / often / name)) for often in ("seldom", "often")))
+
+
+@pytest.mark.parametrize(("writing", "pause"), [(0.1, 120.0), (1.0, 120.0), (3.0, 297.0)])
+def test_a_save_comes_every_two_minutes_and_takes_a_hundredth_of_the_time_at_most(
+    monkeypatch: pytest.MonkeyPatch, writing: float, pause: float
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("training.loop.time.monotonic", lambda: now)
+
+    class Slow:
+        def save_last(self, path: Path) -> None:
+            nonlocal now
+            now += writing
+
+    saves = loop.Saves(Path("last.pth"))
+    now += 119.9
+    assert not saves.due()
+    now += 0.2
+    assert saves.due()
+    saves.write(Slow())
+    now += pause - 0.1
+    assert not saves.due()
+    now += 0.2
+    assert saves.due()
+    assert writing / (writing + pause) < 0.01 + 1e-9
 
 
 LONG = [*NETWORK, "--epochs=1000", "--crops=6"]
@@ -479,7 +531,7 @@ def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     optimizer = Muon(model, 0.01)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     arguments = model, None, batches, optimizer, [0.01] * 4, [], 0.5
-    loop.train_one_epoch(*arguments, Stop(), lambda loss: None)
+    loop.train_one_epoch(*arguments, lambda: False, lambda loss: None)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert (np.random.get_state()[1] == before[2]).all()
@@ -518,6 +570,8 @@ def test_weights_that_are_not_finite_are_never_saved(
     eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=3", "--crops=6"]
+    monkeypatch.setattr(loop.Saves, "PERIOD", 0.001)  # saved within an epoch too
+    monkeypatch.setattr(loop.Saves, "SHARE", 1.0)
     update, steps = Muon.step, iter(range(1, 100))
 
     def poisoned(self: Muon, *rest: object) -> None:
@@ -528,7 +582,8 @@ def test_weights_that_are_not_finite_are_never_saved(
     monkeypatch.setattr(Muon, "step", poisoned)
     with pytest.raises(UserError, match="the weights became infinite or not a number in step 3 of the epoch"):
         run_script(train.main, *arguments)
-    assert len(load(tmp_path / "last.pth")["history"]) == 1
+    last = load(tmp_path / "last.pth")
+    assert (len(last["history"]), len(last["losses"])) == (1, 2)
     check_whole(tmp_path)
 
 

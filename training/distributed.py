@@ -262,3 +262,17 @@ def average_buffers(model: nn.Module) -> None:
     for buffer in model.buffers():
         if buffer.is_floating_point():
             buffer.copy_(total(buffer) / world_size())
+
+
+@contextlib.contextmanager
+def averaged_buffers(*models: nn.Module) -> Iterator[None]:
+    """As `average_buffers`, for the time of a save: afterwards each process has its own again.
+
+    So when a save comes, by the clock, changes no bit of the training.
+    """
+    own = [(buffer, buffer.clone()) for model in models for buffer in model.buffers()]
+    for model in models:
+        average_buffers(model)
+    yield
+    for buffer, before in own:
+        buffer.copy_(before)

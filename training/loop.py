@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +47,13 @@ def train_one_epoch(
     rates: Sequence[float],
     losses: list[float],
     dice: float,
-    stop: Stop,
+    pause: Callable[[], bool],
     report: Callable[[float], None],
 ) -> None:
-    """Train one step for each remaining learning rate in `rates`, and append to `losses`, until asked to stop.
+    """Train one step for each remaining learning rate in `rates`, and append to `losses`.
 
-    The entries of `losses` are the steps of this epoch that are already done.
+    The entries of `losses` are the steps of this epoch that are already done. `pause` is asked before each
+    step; if it says yes in any process, all return, and another call goes on.
 
     Raises:
         FloatingPointError: the loss, or a weight at the end, is infinite or NaN.
@@ -61,7 +63,7 @@ def train_one_epoch(
     device = next(model.parameters()).device
     model.train()
     for rate in rates[len(losses) :]:
-        if distributed.any_of(stop.requested):
+        if distributed.any_of(pause()):
             break
         images, masks, fovs = (part.to(device, non_blocking=True) for part in next(batches))
         for group in optimizer.param_groups:
@@ -119,6 +121,28 @@ def steady(threshold: float, eyes: int) -> float:
     return (eyes * threshold + 6 * USUAL_THRESHOLD) / (eyes + 6)
 
 
+class Saves:
+    """Writes last.pth, and says when it is due again within an epoch."""
+
+    PERIOD = 120.0  # seconds: a killed training loses no more, unless writing is slow
+    SHARE = 0.01  # of the time that writing may take
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.next = time.monotonic() + self.PERIOD
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.monotonic() >= self.next
+
+    def write(self, state: Training) -> None:
+        """Write last.pth now."""
+        start = time.monotonic()
+        state.save_last(self.path)
+        end = time.monotonic()
+        self.next = end + max(self.PERIOD, (end - start) * (1 / self.SHARE - 1))
+
+
 def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], validation: Sequence[Eye]) -> bool:
     """Train to the last epoch and write the checkpoints; False if it was stopped before."""
     from tqdm import tqdm
@@ -132,6 +156,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
     network = distributed.wrap(state.model)
     silent = None if distributed.is_main() else True  # None: silent only if the output is not a terminal
+    saves = Saves(args.files / "last.pth")
     with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=silent) as bar:
 
         def report(loss: float) -> None:
@@ -139,34 +164,42 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
             bar.set_postfix(loss=f"{loss:.4f}", F1=best, refresh=False)
             bar.update()
 
+        def pause() -> bool:
+            return stop.requested or (distributed.is_main() and saves.due())
+
         for epoch in range(len(state.history) + 1, settings["epochs"] + 1):
             first = (epoch - 1) * epoch_steps
             rates = [one_cycle(step / total, settings["lr"]) for step in range(first, first + epoch_steps)]
-            try:
-                train_one_epoch(
-                    *(network, state.average, batches, state.optimizer, rates),
-                    *(state.losses, settings["dice"], stop, report),
-                )
-            except FloatingPointError as error:
-                step = len(state.losses)
-                batch = range((first + step - 1) * batch_size, (first + step) * batch_size)
-                names = ", ".join(sorted({f"{crops.name_of(i)}.png" for i in batch}))
-                raise UserError(
-                    f"{error} in step {step} of the epoch ({first + step} of {total}) at learning rate "
-                    f"{rates[step - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
-                    "the checkpoints are as they were; train with a lower --lr"
-                ) from None
+            while len(state.losses) < epoch_steps:
+                try:
+                    train_one_epoch(
+                        *(network, state.average, batches, state.optimizer, rates),
+                        *(state.losses, settings["dice"], pause, report),
+                    )
+                except FloatingPointError as error:
+                    step = len(state.losses)
+                    batch = range((first + step - 1) * batch_size, (first + step) * batch_size)
+                    names = ", ".join(sorted({f"{crops.name_of(i)}.png" for i in batch}))
+                    raise UserError(
+                        f"{error} in step {step} of the epoch ({first + step} of {total}) at learning rate "
+                        f"{rates[step - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
+                        "the checkpoints are as they were; train with a lower --lr"
+                    ) from None
+                if len(state.losses) < epoch_steps:
+                    with distributed.averaged_buffers(state.model, state.averaged):
+                        if distributed.is_main():
+                            saves.write(state)
+                    if distributed.any_of(stop.requested):
+                        return False
             for averaged in (state.model, state.averaged):
                 distributed.average_buffers(averaged)
-            if len(state.losses) < epoch_steps:
-                if distributed.is_main():
-                    state.save_last(args.files / "last.pth")
-                return False
-            end_epoch(state, args.files, validation, rates[-1], bar)
+            end_epoch(state, args.files, validation, rates[-1], bar, saves)
     return True
 
 
-def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: float, bar: tqdm) -> None:
+def end_epoch(
+    state: Training, files: Path, validation: Sequence[Eye], rate: float, bar: tqdm, saves: Saves
+) -> None:
     """Validate, write the checkpoints and the history, and print a line."""
     epoch, best = len(state.history) + 1, state.best
     row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(state.losses))}
@@ -181,7 +214,7 @@ def end_epoch(state: Training, files: Path, validation: Sequence[Eye], rate: flo
         return
     if is_kept:
         state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
-    state.save_last(files / "last.pth")
+    saves.write(state)
     try:
         write_history(files, state.history)
         if is_best:

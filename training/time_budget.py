@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data import Eye
-from system.signals import Stop
 from training import distributed
 from training.crops import load, make_crops
 from training.loop import evaluate, train_one_epoch
@@ -39,7 +38,8 @@ def fit_to_minutes(
 
     def steps(number: int) -> None:
         train_one_epoch(
-            network, None, batches, optimizer, [0.0] * number, [], settings["dice"], Stop(), lambda loss: None
+            *(network, None, batches, optimizer, [0.0] * number, [], settings["dice"]),
+            *(lambda: False, lambda loss: None),
         )
 
     steps(3)  # warm up: the first steps choose kernels and allocate memory
