@@ -49,7 +49,19 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     # a disc is convex, even if the frame cuts it: the hull closes dark vessels and shadows at its border
     outline = cv2.convexHull(cv2.findNonZero((labels == largest).astype(np.uint8)))
     disc = cv2.fillConvexPoly(np.zeros_like(lit), outline, 255)
-    return np.where(cv2.resize(disc, (width, height)) > 127, 255, 0).astype(np.uint8)
+    return cv2.threshold(cv2.resize(disc, (width, height)), 127, 255, cv2.THRESH_BINARY)[1]
+
+
+def outline(fov: np.ndarray) -> np.ndarray:
+    """The first and the last pixel of each row of a field of view, int32 (N, 2) of x and y.
+
+    They have the same convex hull as all its pixels, of which a large photograph has millions.
+    """
+    lit = fov > 0
+    rows = np.flatnonzero(lit.any(axis=1))
+    lit = lit[rows]
+    first, last = lit.argmax(axis=1), fov.shape[1] - 1 - lit[:, ::-1].argmax(axis=1)
+    return np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1).astype(np.int32)
 
 
 def drive_scale(fov: np.ndarray) -> float:
@@ -62,9 +74,9 @@ def drive_scale(fov: np.ndarray) -> float:
         1 for a diameter close to DRIVE's, 1/n close to n times that (so that whole pixels are averaged), else
         DIAMETER divided by the diameter.
     """
-    # the enclosing circle is the disc, even if the frame cuts off up to half of it; older OpenCV takes minutes
-    # for all pixels, so take their hull
-    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(cv2.findNonZero(fov)))[1]
+    # the enclosing circle is the disc, even if the frame cuts off up to half of it; older OpenCV takes
+    # minutes for many points, so take their hull
+    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(outline(fov)))[1]
     if fov.all():  # no border is visible: the disc is at least as large as the frame's diagonal
         diameter = max(diameter, DIAMETER)
     times = max(1, round(diameter / DIAMETER))
