@@ -9,7 +9,7 @@ from pathlib import Path
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import list_images, read_image, write_png
 from prediction.checkpoints import find_weights
-from prediction.networks import load_networks, parse_prediction_args
+from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from scoring.report import overlay, write_layers, write_report
@@ -95,7 +95,7 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     """Segment the photographs and write their results; return a message for each unusable one."""
     from tqdm import tqdm
 
-    weights = args.weights or [find_weights(("drive_unet.pth", "checkpoint.pth"))]
+    weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = pick_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")

@@ -142,14 +142,16 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
     return model
 
 
-def find_weights(names: Sequence[str]) -> Path:
-    """The default weights: the first of these names that exists in `files`.
+HERE = Path(__file__).parent.parent
+
+
+def find_weights(names: Sequence[str], roots: Sequence[Path] = (Path(), HERE)) -> Path:
+    """The default weights: the first of these names that exists in the `files` of one of these folders.
 
     Raises:
         UserError: none of them exists.
     """
-    here = Path(__file__).parent.parent
-    candidates = [root / "files" / name for name in names for root in (Path(), here)]
+    candidates = [root / "files" / name for name in names for root in roots]
     for path in candidates:
         if path.is_file():
             return path

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from model import Network
 
+USUAL_WEIGHTS = ("drive_unet.pth", "checkpoint.pth")  # in `files`: the first that is there segments photographs
+
 
 def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Add the flags common to all scripts that predict, then parse and check."""

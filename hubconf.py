@@ -1,0 +1,122 @@
+"""Entry points for torch.hub: the networks with their weights, and an object that segments photographs.
+
+segmenter = torch.hub.load(".", "segmenter", source="local")    # or "OWNER/REPO" on GitHub
+result = segmenter("eye.jpg")
+result.probability, result.mask, result.fov
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+# torch.hub.list shows every public name that can be called: only the entry points are
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import ModuleType
+    from typing import Any
+
+    import numpy as np
+
+    from model import Network
+    from prediction.segmenter import Segmentation
+
+dependencies = ["torch", "numpy", "cv2", "PIL"]  # torch.hub checks that they are installed
+
+ROOT = pathlib.Path(__file__).resolve().parent
+FILES = ROOT / "files"
+NAMES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
+OWN: dict[str, ModuleType] = {}  # the modules of this repository, while the caller's have their names
+LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def _own_modules() -> Iterator[None]:
+    """Import this repository's modules by their names, and afterwards give the names back.
+
+    The caller may have a utils.py, data.py or model.py too, imported before or after.
+    """
+
+    def take() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in NAMES}
+
+    with LOCK:
+        theirs = take()
+        # in a script of this repository they are the same modules: a second copy would have other classes
+        same = {n: m for n, m in theirs.items() if pathlib.Path(m.__file__ or "").is_relative_to(ROOT)}
+        sys.modules.update(OWN | same)
+        sys.path.insert(0, str(ROOT))
+        try:
+            yield
+        finally:
+            sys.path.remove(str(ROOT))
+            OWN.update(take())
+            sys.modules.update(theirs)
+
+
+def fundus_unet(pretrained: bool = True) -> Network:
+    """U-Net trained on photographs of several cameras: images (N, 3, H, W) -> logits (N, 1, H, W).
+
+    Any H and W from 1 up. Images are photographs as `datasets.images.normalize` makes them; `segmenter` does
+    that, and more.
+
+    Args:
+        pretrained: with its weights, in evaluation mode; else the same network with random ones.
+    """
+    return _load("fundus_unet.pth", pretrained)
+
+
+def drive_unet(pretrained: bool = True) -> Network:
+    """U-Net trained on DRIVE alone; arguments and result as of `fundus_unet`."""
+    return _load("drive_unet.pth", pretrained)
+
+
+def _load(name: str, pretrained: bool) -> Network:
+    """Build a shipped network, on the CPU."""
+    with _own_modules():
+        import torch
+
+        from model import NETWORKS
+        from prediction.checkpoints import load_checkpoint
+        from utils import UserError
+
+        path = FILES / name
+        if not path.is_file():
+            raise UserError(
+                f"{path}: not in this copy of the repository; update it, or use another entry point"
+            )
+        network, _ = load_checkpoint(path, torch.device("cpu"))
+        if pretrained:
+            return network
+        settings = dict(network.config)
+        return NETWORKS[settings.pop("name")](**settings)
+
+
+class segmenter:  # noqa: N801, an entry point is called by its name
+    """Segments photographs: `segmenter(path)`, or of an array, uint8 (H, W, 3) RGB of any size.
+
+    The result has `probability`, float32 (H, W) in [0, 1]; `mask` and `fov` (field of view), uint8 (H, W), 0 or
+    255; `photograph`; and `threshold`, which can be set for another mask. It is what predict.py finds.
+
+    Args:
+        settings: of `prediction.segmenter.Segmenter`, such as tta=False: one view instead of eight, a little
+            worse, an eighth of the network's time; or weights, threshold, device.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        with _own_modules():
+            from prediction.checkpoints import find_weights
+            from prediction.networks import USUAL_WEIGHTS
+            from prediction.segmenter import Segmenter
+
+            # of this repository, whatever folder it is called from
+            settings.setdefault("weights", find_weights(USUAL_WEIGHTS, [ROOT]))
+            self.segmenter = Segmenter(**settings)
+
+    def __call__(self, photograph: str | Path | np.ndarray) -> Segmentation:
+        with _own_modules():
+            return self.segmenter(photograph)

@@ -1,0 +1,110 @@
+"""torch.hub.load gives networks and a segmenter, whatever the current directory and the caller's modules."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+
+import predict
+from datasets.images import write_png
+from datasets.synthetic import draw_eye
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(name: str, **settings: object) -> object:
+    """torch.hub.load of this folder."""
+    return torch.hub.load(str(ROOT), name, source="local", **settings)
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic photograph of an odd size."""
+    path = tmp_path_factory.mktemp("photograph") / "eye.png"
+    write_png(path, draw_eye(np.random.default_rng(3), 301, 287)[0])
+    return path
+
+
+@pytest.fixture(scope="module")
+def hubconf() -> ModuleType:
+    """The module that torch.hub imports."""
+    return importlib.import_module("hubconf")
+
+
+def test_the_entry_points_alone_are_listed(hubconf: ModuleType) -> None:
+    listed = {name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")}
+    assert listed == {"fundus_unet", "drive_unet", "segmenter"}, "as torch.hub.list finds them"
+    assert all(getattr(hubconf, name).__doc__ for name in listed), "torch.hub.help shows it"
+
+
+def test_a_network_comes_with_its_weights_or_with_random_ones() -> None:
+    network = load("drive_unet")
+    stored = torch.load(ROOT / "files" / "drive_unet.pth", weights_only=True)["weights"]
+    assert all((value == stored[name]).all() for name, value in network.state_dict().items())
+    assert not network.training
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 33, 47)).shape == (2, 1, 33, 47)
+    random = load("drive_unet", pretrained=False)
+    assert random.config == network.config
+    assert random.training
+    assert not torch.equal(next(random.parameters()), next(network.parameters()))
+
+
+def test_a_network_that_is_not_there_is_one_clear_line(
+    hubconf: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(hubconf, "FILES", tmp_path)
+    with pytest.raises(UserError, match=r"fundus_unet\.pth: not in this copy of the repository"):
+        hubconf.fundus_unet()
+
+
+def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path) -> None:
+    run_script(predict.main, photograph, "--out", tmp_path, "--no-tta", "--device", "cpu")
+    segmenter = load("segmenter", tta=False, device="cpu")
+    for given in (str(photograph), iio.imread(photograph)):
+        result = segmenter(given)
+        assert result.photograph.shape == (301, 287, 3)
+        assert result.fov.shape == (301, 287)
+        assert (result.mask == iio.imread(tmp_path / "masks" / "eye.png")).all()
+        assert (result.levels == iio.imread(tmp_path / "probability" / "eye.png")).all()
+        assert result.probability.dtype == np.float32
+        assert 0.5 < result.probability.max() <= 1
+    result.threshold = 0.9
+    assert (result.mask == np.where(result.probability >= 0.9, 255, 0)).all()
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((3, 9, 9), np.uint8)]
+)
+def test_an_array_of_another_kind_is_refused_by_shape_and_type(array: np.ndarray) -> None:
+    with pytest.raises(UserError, match=r"uint8 \(H, W, 3\) RGB; this is " + str(array.dtype)):
+        load("segmenter", tta=False, device="cpu")(array)
+
+
+def test_the_callers_own_modules_keep_their_names(photograph: Path, tmp_path: Path) -> None:
+    for name in ("utils", "model", "data"):
+        (tmp_path / f"{name}.py").write_text(f"mine = '{name}'\n")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "drive_unet.pth").write_text("none of the repository's")
+    (tmp_path / "script.py").write_text(f"""
+import utils, model, torch, sys
+segmenter = torch.hub.load({str(ROOT)!r}, "segmenter", source="local", tta=False, device="cpu")
+result = segmenter({str(photograph)!r})
+import data
+print(utils.mine, model.mine, data.mine, result.mask.shape, (result.mask > 0).sum() > 100)
+print([path for path in sys.path if path == {str(ROOT)!r}])
+""")
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["utils model data (301, 287) True", "[]"], done.stderr
