@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from data import Eye, rescale
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size, write_png
 from datasets.published import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
 from system.files import claim
@@ -48,11 +48,26 @@ def parse_args() -> argparse.Namespace:
         help="which fifth of STARE's 20 eyes tests, 0 to 4; the others train",
     )
     parser.add_argument("--out", type=Path, default=Path("new_data"), help="folder to write")
+    parser.add_argument(
+        "--leave-one-out",
+        action="store_true",
+        help="every labelled eye trains, and lies in test at its native size too, for train.py --leave-one-out",
+    )
+    parser.add_argument(
+        "--diameter",
+        type=int,
+        default=DIAMETER,
+        help="pixels of the field of view to which training eyes are brought, DRIVE's by default",
+    )
     parser.add_argument("--size", type=int, help="squash to SIZE x SIZE as many tutorials do (default: keep)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the random rotations")
     args = parser.parse_args()
     if args.size is not None and not 16 <= args.size <= 4096:
         parser.error(f"--size {args.size}: give 16 to 4096, or leave it out to keep DRIVE's own 565x584")
+    if not 128 <= args.diameter <= 4096:
+        parser.error(f"--diameter {args.diameter}: give 128 to 4096")
+    if args.size is not None and (args.leave_one_out or args.diameter != DIAMETER):
+        parser.error("--size: goes neither with --leave-one-out nor with --diameter")
     if not 0 <= args.stare_fold < STARE_FOLDS:
         parser.error(f"--stare-fold {args.stare_fold}: give 0 to {STARE_FOLDS - 1}")
     if args.seed < 0:
@@ -60,11 +75,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_source(source: Source, square: int | None) -> Eye:
+def read_source(source: Source, square: int | None, diameter: int = DIAMETER) -> Eye:
     """Read and check one eye; with `square`, resize it to that many pixels each way.
 
-    Without `square`, a training eye of another camera is resized to DRIVE's scale. A test eye keeps its size,
-    since truth must not be resized for scoring; `source.scale` is set for the network instead.
+    Without `square`, a training eye of another camera is resized so that its field of view has `diameter`
+    pixels. A test eye keeps its size, since truth must not be resized for scoring; `source.scale` is set
+    instead.
 
     Raises:
         UserError: one line for each file that is unreadable, not binary or of another size.
@@ -102,9 +118,9 @@ def read_source(source: Source, square: int | None) -> Eye:
         for target, mask in masks.items():
             masks[target] = cv2.resize(mask, (square, square), interpolation=cv2.INTER_NEAREST)
     eye = Eye(source.name, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
-    scale = 1.0 if square else drive_scale(eye.fov)
+    scale = 1.0 if square else drive_scale(eye.fov, diameter)
     # small eyes in DRIVE's layout stay small; larger photographs may lie there too
-    if scale != 1 and (source.scaled or scale < 0.9):
+    if scale != 1 and (source.scaled or scale < 0.9 or diameter != DIAMETER):
         source.scale = scale
         if source.part == "train":
             return rescale(eye, scale)
@@ -129,15 +145,15 @@ def copies(eye: Eye, seed: int) -> Iterator[Eye]:
         yield Eye(eye.name, moved["image"], fov, mask)
 
 
-def write_eye(source: Source, out: Path, square: int | None, seed: int) -> list[str]:
+def write_eye(source: Source, out: Path, args: argparse.Namespace) -> list[str]:
     """Read one eye and write its copies; return a message for each bad file."""
     try:
-        eye = read_source(source, square)
+        eye = read_source(source, args.size, args.diameter)
     except UserError as error:
         return str(error).splitlines()
     if source.part == "train" and eye.mask is None:
         return []  # pairing has already reported it
-    own_seed = int(np.random.SeedSequence([seed, source.number]).generate_state(1)[0])
+    own_seed = int(np.random.SeedSequence([args.seed, source.number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):
         parts = {"image": copy.image, "mask": copy.mask, "fov": copy.fov, "second_observer": copy.second}
         for part, pixels in parts.items():
@@ -146,7 +162,7 @@ def write_eye(source: Source, out: Path, square: int | None, seed: int) -> list[
     return []
 
 
-def write_all(sources: list[Source], problems: list[str], out: Path, square: int | None, seed: int) -> None:
+def write_all(sources: list[Source], problems: list[str], out: Path, args: argparse.Namespace) -> None:
     """Write every eye below `out`, on all cores.
 
     Raises:
@@ -155,7 +171,7 @@ def write_all(sources: list[Source], problems: list[str], out: Path, square: int
     from tqdm import tqdm
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(write_eye, source, out, square, seed) for source in sources]
+        jobs = [pool.submit(write_eye, source, out, args) for source in sources]
         for job in tqdm(jobs, desc="augment", unit="eye", disable=None):
             problems += job.result()
     if problems:
@@ -205,6 +221,9 @@ def main() -> None:
     foreign = [name for name in OWN[1:] if (out / name).exists() and not (out / OWN[0]).exists()]
     if foreign:
         raise UserError(f"{out / foreign[0]}: not written by augment.py; choose another --out, or move it away")
+    if args.leave_one_out:
+        for data_set in data_sets:
+            data_set.train_on_all()
     unlabelled = [d for d in data_sets if not any("mask" in s.files for s in d.eyes if s.part == "test")]
     labelled = len(unlabelled) < len(data_sets)
     if labelled:  # test.py scores all of its images or none
@@ -220,9 +239,11 @@ def main() -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out))
         try:
-            write_all(sources, problems, staged, args.size, args.seed)
+            write_all(sources, problems, staged, args)
             counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
+            info["diameter"] = args.diameter
+            info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes}
             info["sources"] = [
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets

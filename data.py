@@ -2,7 +2,7 @@
 
 Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
-    new_data/dataset.json            size, seed, number of eyes, data sets, and the scale of test eyes
+    new_data/dataset.json            size, seed, number of eyes, working diameter, data sets, scale of test eyes
     new_data/{train,test}/image/     photographs, RGB PNG
     new_data/{train,test}/mask/      vessel masks of the same names, 0 or 255; test/mask only with test labels
     new_data/{train,test}/fov/       fields of view of the same names, 0 or 255
@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from datasets.field_of_view import estimate_fov
+from datasets.field_of_view import DIAMETER, estimate_fov
 from datasets.images import list_images, read_fov, read_image, read_mask, size
 from utils import UserError, did_you_mean
 
@@ -36,6 +36,7 @@ class Eye:
     mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
     second: np.ndarray | None = None  # a second observer's mask
     scale: float = 1.0  # factor at which the network must see it, see `drive_scale`
+    source: str = ""  # the data set it is from, where new_data says so
 
     @property
     def truth(self) -> np.ndarray:
@@ -71,7 +72,7 @@ def rescale(eye: Eye, scale: float) -> Eye:
 
     image = cv2.resize(eye.image, wanted, interpolation=how)
     fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)
-    return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second))
+    return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second), source=eye.source)
 
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
@@ -92,11 +93,12 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
         hint = did_you_mean(folder / "image")
         raise UserError(f"{folder / 'image'}: no images{hint}; write them with: python augment.py")
     eyes, problems, taken = [], [], set()
-    scales = read_scales(folder.parent)
+    scales, sets = read_scales(folder.parent), read_sets(folder.parent)
     for path in images:
         try:
             eye = read_eye(path, folder, labels)
             eye.scale = scales.get(eye.name, 1.0)
+            eye.source = sets.get(eye_of(eye.name), "")
             # some file systems ignore case
             if (name := eye.result_name.casefold()) in taken:
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
@@ -138,6 +140,22 @@ def read_scales(folder: Path) -> dict[str, float]:
     if not isinstance(scales, dict) or not all(isinstance(s, float) and 0 < s < 100 for s in scales.values()):
         raise UserError(f"{folder / 'dataset.json'}: what it says of scale is damaged; run augment.py again")
     return scales
+
+
+def read_sets(folder: Path) -> dict[str, str]:
+    """Read the data set of each eye from new_data/dataset.json, by the name of the eye; empty if not noted."""
+    sets = read_info(folder).get("sets", {})
+    if not isinstance(sets, dict) or not all(isinstance(name, str) for name in sets.values()):
+        raise UserError(f"{folder / 'dataset.json'}: its list of data sets is damaged; run augment.py again")
+    return sets
+
+
+def read_diameter(folder: Path) -> float:
+    """Read the working diameter in pixels of new_data from its dataset.json; DRIVE's where none is noted."""
+    diameter = read_info(folder).get("diameter", DIAMETER)
+    if not isinstance(diameter, (int, float)) or not 64 <= diameter <= 8192:
+        raise UserError(f"{folder / 'dataset.json'}: its diameter is damaged; run augment.py again")
+    return diameter
 
 
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:

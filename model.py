@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from datasets.field_of_view import DIAMETER
 from utils import UserError
 
 
@@ -89,6 +90,8 @@ class Network(nn.Module):
     config: dict[str, Any]  # arguments that rebuild it, see `NETWORKS`
     grid: int  # pixels: H and W are padded to multiples of it
     margin: int  # pixels, a multiple of `grid`: the receptive field reaches at most this far
+    diameter: float = DIAMETER  # pixels of the field of view at which it was trained
+    trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
 
 
 class UNet(Network):
@@ -239,6 +242,8 @@ class Ensemble(Network):
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.diameter = networks[0].diameter
+        self.trained_on = frozenset[str]().union(*(network.trained_on for network in networks))
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others
         self.margin = -(-max(network.margin for network in networks) // self.grid) * self.grid
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.field_of_view import drive_scale, estimate_fov, fov_diameter, scale_of
 from datasets.images import list_images, read_image, write_png
 from prediction.checkpoints import find_weights
 from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
@@ -34,10 +34,20 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         action="append",  # nargs='+' would take the photographs as weights
         help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: "
-        "files/drive_unet.pth, else files/checkpoint.pth)",
+        "files/fundus_unet.pth, else drive_unet.pth, else checkpoint.pth)",
     )
     parser.add_argument("--out", type=Path, default=Path("results/predict"), help="folder to write")
-    return parse_prediction_args(parser)
+    parser.add_argument(
+        "--diameter",
+        type=float,
+        metavar="PIXELS",
+        help="of the whole field of view in these photographs, also where it goes beyond the frame, as in a "
+        "close-up of the disc (default: found in each)",
+    )
+    args = parse_prediction_args(parser)
+    if args.diameter is not None and not 16 <= args.diameter <= 100_000:
+        parser.error(f"--diameter {args.diameter:g}: give 16 to 100000 pixels")
+    return args
 
 
 def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -99,7 +109,7 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     device = pick_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
-    written, problems = [], []
+    written, problems, guessed = [], [], []
     with claim(args.out, *PARTS[1:], "page/*"):
         for name, path in tqdm(names.items(), desc="predict", unit="photograph", disable=None):
             try:
@@ -108,7 +118,12 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
                 problems.append(str(error))
                 continue
             fov = estimate_fov(photograph)
-            levels = metrics.quantize(segment(model, photograph, fov, args.tta, drive_scale(fov)))
+            if args.diameter is None and fov.all():
+                guessed.append(f"{path}: {max(fov_diameter(fov), model.diameter):.0f} pixels")
+            scale = (
+                scale_of(args.diameter, model.diameter) if args.diameter else drive_scale(fov, model.diameter)
+            )
+            levels = metrics.quantize(segment(model, photograph, fov, args.tta, scale))
             mask = binarize(levels, fov, threshold)
             pictures = (overlay(photograph, mask, fov), mask, levels)
             write_layers(args.out, name, photograph, pictures[0])
@@ -117,8 +132,13 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
             written.append(name)
         notes = ["No scores: these photographs have no labels."]
         notes += [f"{len(problems)} more could not be segmented."] if problems else []
+        if guessed:
+            notes.append(f"{len(guessed)} show no border: the diameter of their field of view is a guess.")
         if written:
             write_report(args.out / "index.html", written, threshold, notes)
+    if guessed:
+        guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
+        print("\n  ".join([f"{guess}:", *guessed]))
     for name, path in names.items():
         if name != path.stem:
             print(f"{path}: called {name}.png in the results, because its own name was taken")

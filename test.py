@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import Eye, read_eyes, read_info
+from data import Eye, eye_of, read_diameter, read_eyes, read_info
 from datasets.images import write_png
 from prediction.checkpoints import find_weights
 from prediction.networks import load_networks, parse_prediction_args
@@ -160,6 +160,8 @@ def main() -> int:
     model, threshold = load_networks(weights, args.threshold, device)
     eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
+    if seen := [eye.name for eye in eyes if eye_of(eye.name) in model.trained_on]:
+        print(f"{len(seen)} of these {len(eyes)} eyes trained this network: their scores say nothing of others")
     with claim(args.results, "masks", "probability", "page/*"):
         levels = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):
@@ -190,10 +192,13 @@ def segment_all(
     from tqdm import tqdm
 
     levels, network = [], Stopwatch(model)
+    to_working_scale = model.diameter / read_diameter(args.data)  # 1 if it was trained on such a new_data
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, eye.scale)))
+            levels.append(
+                metrics.quantize(segment(model, eye.image, eye.fov, args.tta, eye.scale * to_working_scale))
+            )
             # encoding a picture takes about as long as predicting it, so it runs beside
             jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold, True))
         for job in jobs:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from system.devices import describe
 from system.files import claim
 from training import distributed
 from training.cross_validation import cross_validate
+from training.leave_one_out import best_of, leave_one_out, mean_f1
 from training.loop import fit
 from training.start import begin, settle
 from training.state import Training
@@ -39,6 +41,7 @@ def parse_args() -> argparse.Namespace:
         "--model", choices=("unet", "resunet"), default="unet", help="resunet: a ResNet-34 as the encoder"
     )
     network.add_argument("--pretrained", action="store_true", help="resunet: start with ImageNet's weights")
+    network.add_argument("--start-from", type=Path, help="a checkpoint whose network and weights to start with")
     network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 64, CPU 16)")
     network.add_argument(
         "--depth", type=positive, help="number of times the resolution is halved (default: GPU 4, CPU 3)"
@@ -48,6 +51,12 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument("--crops", type=positive, default=2240, help="random crops an epoch")
     recipe.add_argument("--minutes", type=float, help="choose EPOCHS and CROPS to take this long")
     recipe.add_argument("--all-eyes", action="store_true", help="train on every eye, validate on none")
+    recipe.add_argument(
+        "--threshold",
+        type=float,
+        help="with --all-eyes: the checkpoint's threshold, such as --leave-one-out finds (default: with "
+        "several data sets the best for the eyes that train, else the usual one)",
+    )
     recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step, over all processes")
     recipe.add_argument("--crop", type=positive, default=128, help="side of a crop in pixels")
     recipe.add_argument(
@@ -59,11 +68,21 @@ def parse_args() -> argparse.Namespace:
     recipe.add_argument(
         "--camera",
         type=float,
-        default=0.15,
-        help="share of crops with the light, sharpness, noise and scale of other cameras",
+        help="share of crops with the light, sharpness, noise and scale of other cameras (default: 0.15, with "
+        "several data sets 0.3)",
+    )
+    recipe.add_argument(
+        "--degrade",
+        type=float,
+        help="share of crops with other colours, few pixels, JPEG blocks, lens rims (default: 0, with several "
+        "data sets 0.5)",
     )
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see training/muon.py")
-    recipe.add_argument("--lr", type=float, help="peak learning rate (default: muon 0.02, adamw 0.005)")
+    recipe.add_argument(
+        "--lr",
+        type=float,
+        help="peak learning rate (default: muon 0.02, adamw 0.005; with --start-from 0.4 of it)",
+    )
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
     recipe.add_argument("--ema", type=float, default=0.0, help="decay of the average of the weights; 0: none")
     recipe.add_argument("--seed", type=int, default=42, help="seed of everything random")
@@ -82,14 +101,24 @@ def parse_args() -> argparse.Namespace:
         metavar="N",
         help="train only these of the folds 0 to K - 1, and not on every eye; other runs may train the others",
     )
+    folds.add_argument(
+        "--leave-one-out",
+        nargs="*",
+        metavar="DATA_SET",
+        help="train without each data set in turn, or only these, and score it, in FILES/leave_one_out.csv",
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     machine.add_argument("--workers", type=int, help="processes that cut crops (default: GPU 4, CPU 0)")
     args = parser.parse_args()
-    if args.lr is None:
-        args.lr = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
     if args.fold is not None and args.folds is None:
         parser.error("--fold: give --folds as well")
+    if args.leave_one_out is not None and (args.folds or args.all_eyes):
+        parser.error("--leave-one-out: goes neither with --folds nor with --all-eyes")
+    if args.threshold is not None and not args.all_eyes:
+        parser.error("--threshold: of a training with --all-eyes; others find their own")
+    if args.start_from and args.pretrained:
+        parser.error("--pretrained: --start-from brings weights of its own")
     if args.pretrained and args.model != "resunet":
         parser.error("--pretrained: there are weights for --model resunet only")
     if args.model == "resunet" and (args.depth or 1) > 5:
@@ -97,11 +126,13 @@ def parse_args() -> argparse.Namespace:
     for name, good in {
         "folds": args.folds is None or args.folds >= 2,
         "fold": args.fold is None or 0 <= min(args.fold) <= max(args.fold) < args.folds,
-        "lr": 0 < args.lr <= 1,
+        "lr": args.lr is None or 0 < args.lr <= 1,
         "choroid": 0 <= args.choroid <= 1,
-        "camera": 0 <= args.camera <= 1,
+        "camera": args.camera is None or 0 <= args.camera <= 1,
+        "degrade": args.degrade is None or 0 <= args.degrade <= 1,
         "dice": 0 <= args.dice <= 100,
         "ema": 0 <= args.ema < 1,
+        "threshold": args.threshold is None or 0 <= args.threshold <= 1,
         "minutes": args.minutes is None or 0.05 <= args.minutes <= 100_000,
         "seed": args.seed >= 0,
         "workers": args.workers is None or args.workers >= 0,
@@ -139,18 +170,24 @@ def run_training(args: argparse.Namespace) -> bool:
         raise UserError(
             f"--batch-size {args.batch_size}: cannot be dealt out to {processes} processes; give a multiple"
         )
-    if args.folds and processes > 1:
+    if (args.folds or args.leave_one_out is not None) and processes > 1:
         raise UserError(
-            "--folds: start it without torchrun; processes of their own can train a fold each, with --fold"
+            "--folds, --leave-one-out: start it without torchrun; processes of their own can train a part "
+            "each, with --fold N or --leave-one-out DATA_SET"
         )
     device = distributed.own_device(args.device)
     print(f"device: {describe(device)}{f' in each of {processes} processes' if processes > 1 else ''}")
-    settings = settle(args, device)
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
+    sets = list(dict.fromkeys(eye.source for eye in eyes.values()))
+    if len(sets) > 1:
+        print(f"data sets, drawn from equally often: {', '.join(sets)}")
+    settle(args, device, len(sets))
 
     def train_on(own: argparse.Namespace, split: dict[str, list[str]]) -> Training | None:
-        return train(own, device, dict(settings), split, eyes)
+        return train(own, device, settle(own, device, len(sets)), split, eyes)
 
+    if args.leave_one_out is not None:
+        return leave_one_out(args, eyes, train_on)
     if args.folds:
         return cross_validate(args, eyes, train_on)
     if args.all_eyes:
@@ -162,10 +199,25 @@ def run_training(args: argparse.Namespace) -> bool:
     print(f"split by eye: {sides} ({held_out})")
     with claim(args.files) if distributed.is_main() else contextlib.nullcontext():
         state = train_on(args, split)
+        if state and args.all_eyes and distributed.is_main():
+            keep_threshold(args, state, list(eyes.values()), len(sets))
     if state is None:
         return False
     conclude(args, state)
     return True
+
+
+def keep_threshold(args: argparse.Namespace, state: Training, eyes: Sequence[Eye], sets: int) -> None:
+    """Store the threshold of a network on all eyes: the one given, or with several data sets their best."""
+    from model import fold_batch_norm
+
+    threshold = args.threshold
+    if threshold is None and sets > 1:
+        threshold = best_of(mean_f1(fold_batch_norm(state.averaged), args.data, eyes))
+        print(f"threshold {threshold:.2f}: the best compromise between the data sets")
+    if threshold is not None:
+        checkpoint = args.files / "checkpoint.pth"
+        state.save(checkpoint, state.averaged, threshold=threshold, scores=state.history[-1])
 
 
 def train(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-DIAMETER = 548  # of DRIVE's field of view, in pixels: the scale at which the network is trained
+DIAMETER = 548  # of DRIVE's field of view, in pixels: the usual working scale of a network
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
@@ -64,20 +64,32 @@ def outline(fov: np.ndarray) -> np.ndarray:
     return np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1).astype(np.int32)
 
 
-def drive_scale(fov: np.ndarray) -> float:
-    """The factor that brings a photograph's field of view to the diameter of DRIVE's.
+def drive_scale(fov: np.ndarray, working: float = DIAMETER) -> float:
+    """The factor that brings a photograph's field of view to the working diameter of a network.
 
     Args:
         fov: uint8 (H, W), 0 or 255.
+        working: diameter in pixels at which the network was trained; by default that of DRIVE.
 
     Returns:
-        1 for a diameter close to DRIVE's, 1/n close to n times that (so that whole pixels are averaged), else
-        DIAMETER divided by the diameter.
+        1 for a diameter close to the working one, 1/n close to n times that (so that whole pixels are
+        averaged), else the working diameter divided by the photograph's.
     """
-    # the enclosing circle is the disc, even if the frame cuts off up to half of it; older OpenCV takes
-    # minutes for many points, so take their hull
-    diameter = 2 * cv2.minEnclosingCircle(cv2.convexHull(outline(fov)))[1]
+    diameter = fov_diameter(fov)
     if fov.all():  # no border is visible: the disc is at least as large as the frame's diagonal
-        diameter = max(diameter, DIAMETER)
-    times = max(1, round(diameter / DIAMETER))
-    return 1 / times if 510 <= diameter / times <= 570 else DIAMETER / diameter
+        diameter = max(diameter, working)
+    return scale_of(diameter, working)
+
+
+def fov_diameter(fov: np.ndarray) -> float:
+    """Diameter in pixels of the circle around a field of view, uint8 (H, W), 0 or 255."""
+    # the enclosing circle is the disc, even if the frame cuts off up to half of it; older OpenCV takes minutes
+    # for many points, so take their hull
+    return 2 * cv2.minEnclosingCircle(cv2.convexHull(outline(fov)))[1]
+
+
+def scale_of(diameter: float, working: float = DIAMETER) -> float:
+    """The factor that brings this diameter to the working one, see `drive_scale`."""
+    times = max(1, round(diameter / working))
+    close = 510 / 548 <= diameter / times / working <= 570 / 548
+    return 1 / times if close else working / diameter

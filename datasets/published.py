@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,9 +51,19 @@ class DataSet:
 
     def describe(self) -> str:
         """Describe the split, and whether the data set is complete."""
-        there = "" if len(self.eyes) == self.published else f"only {len(self.eyes)} of {self.published} eyes: "
+        eyes = len({eye.name for eye in self.eyes})
+        there = "" if eyes == self.published else f"only {eyes} of {self.published} eyes: "
         train, test = self.count("train"), self.count("test")
         return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split})"
+
+    def train_on_all(self) -> None:
+        """Let every labelled eye train, and lie among the test eyes at its native size too.
+
+        Not DRIVE's own test eyes: where they have labels, these must stay unseen.
+        """
+        labelled = [eye for eye in self.eyes if "mask" in eye.files and (self.published or eye.part == "train")]
+        self.eyes = [replace(eye, part=part) for part in ("train", "test") for eye in labelled]
+        self.split = "all of them, for scores of a data set left out"
 
     def count(self, part: str) -> int:
         """The number of eyes of a part, train or test."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data import eye_of
+from datasets.field_of_view import DIAMETER
 from system.files import atomic
 from utils import UserError, did_you_mean
 
@@ -61,8 +63,22 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
     threshold = checkpoint.get("threshold")
     if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):
         raise UserError(f"{path}: its threshold is {threshold!r:.40}, not a number from 0 to 1; train it anew")
+    diameter = checkpoint.get("diameter", DIAMETER)
+    if not (type(diameter) in (int, float) and 64 <= diameter <= 8192):
+        raise UserError(
+            f"{path}: its working diameter is {diameter!r:.40}, not 64 to 8192 pixels; train it anew"
+        )
     model = build(path, checkpoint["model"], checkpoint["weights"])
+    model.diameter, model.trained_on = diameter, trained_eyes(checkpoint)
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
+
+
+def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:
+    """The names of the eyes that trained a checkpoint or chose its epoch; empty where none is noted."""
+    split = checkpoint.get("split")
+    sides = [split.get(side) for side in ("train", "validation")] if isinstance(split, dict) else []
+    names = [name for side in sides if isinstance(side, list) for name in side]
+    return frozenset(eye_of(name) for name in names if isinstance(name, str))
 
 
 def read_archive(path: Path) -> Any:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from model import Network
 
-USUAL_WEIGHTS = ("drive_unet.pth", "checkpoint.pth")  # in `files`: the first that is there segments photographs
+# in `files`: the first that is there segments photographs
+USUAL_WEIGHTS = ("fundus_unet.pth", "drive_unet.pth", "checkpoint.pth")
 
 
 def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -66,6 +67,9 @@ def load_networks(weights: Sequence[Path], asked: float | None, device: torch.de
     keep_memory()
     loaded = [load_checkpoint(path, device) for path in weights]
     thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
+    if len(diameters := {network.diameter for network, _ in loaded}) > 1:
+        pixels = " and ".join(f"{diameter:g}" for diameter in sorted(diameters))
+        raise UserError(f"--weights: trained at different diameters, {pixels} pixels, which cannot be averaged")
     networks: list[Network] = [fold_batch_norm(network) for network, _ in loaded]
     model = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     return model, float(np.mean(thresholds))

@@ -82,5 +82,6 @@ class Segmenter:
                 found = f"{image.dtype} {image.shape}"
                 raise UserError(f"a photograph is a path or an array, uint8 (H, W, 3) RGB; this is {found}")
         fov = estimate_fov(image)
-        levels = metrics.quantize(segment(self.model, image, fov, self.tta, drive_scale(fov)))
+        scale = drive_scale(fov, self.model.diameter)
+        levels = metrics.quantize(segment(self.model, image, fov, self.tta, scale))
         return Segmentation(image, levels, fov, self.threshold)

@@ -37,6 +37,10 @@ class Crops:
         length: number of crops.
         choroid: share of the crops with drawn choroidal vessels, 0 to 1, see `draw_choroid`.
         camera: share of the crops that look as from another camera, 0 to 1, see `change_camera`.
+        degrade: share of the crops with other colours and poorer files, 0 to 1, see `degrade`.
+
+    Eyes of several data sets (`Eye.source`) are drawn so that each data set comes equally often, whatever its
+    number of eyes.
     """
 
     def __init__(
@@ -47,9 +51,14 @@ class Crops:
         length: int,
         choroid: float = 0.0,
         camera: float = 0.0,
+        degrade: float = 0.0,
     ) -> None:
         self.eyes, self.crop, self.seed, self.length = list(eyes), crop, seed, length
-        self.choroid, self.camera = choroid, camera
+        self.choroid, self.camera, self.degrade = choroid, camera, degrade
+        by_source: dict[str, list[int]] = {}
+        for i, eye in enumerate(self.eyes):
+            by_source.setdefault(eye.source, []).append(i)
+        self.sources = list(by_source.values())
         self.statistics = [statistics(eye.image, eye.fov) for eye in self.eyes]
 
     def __len__(self) -> int:
@@ -58,7 +67,11 @@ class Crops:
     def choose(self, i: int) -> tuple[np.random.Generator, int]:
         """The random generator of crop i, and the index of its eye."""
         rng = np.random.default_rng([self.seed, i])
-        return rng, int(rng.integers(len(self.eyes)))
+        # with one data set this draws no number, so that its crops do not depend on there being others
+        of_source = (
+            self.sources[int(rng.integers(len(self.sources)))] if len(self.sources) > 1 else self.sources[0]
+        )
+        return rng, of_source[int(rng.integers(len(of_source)))]
 
     def name_of(self, i: int) -> str:
         """The name of the image of crop i."""
@@ -80,6 +93,8 @@ class Crops:
             image = draw_choroid(rng, image, self.eyes)
         if other:
             image = change_camera(rng, image)
+        if self.degrade and rng.random() < self.degrade:
+            image = degrade(rng, draw_rim(rng, image, fov))
         # the statistics of the photograph: those of the jittered crop would undo the jitter
         image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
@@ -160,6 +175,52 @@ def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarra
     return image
 
 
+def degrade(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
+    """Change the colours of a photograph, and spoil it as files are spoilt: few pixels, JPEG blocks, noise.
+
+    The gamma of each channel is drawn apart: cameras differ most in how bright red, green and blue are.
+
+    Args:
+        rng: random generator.
+        photograph: uint8 (S, S, 3) RGB, a square crop.
+
+    Returns:
+        uint8 (S, S, 3) RGB.
+    """
+    side = len(photograph)
+    ramp = np.linspace(0, 1, 256)[:, None]
+    table = (255 * ramp ** np.exp(rng.uniform(-0.45, 0.45, 3))).astype(np.uint8)
+    image = cv2.LUT(photograph, table[None])
+    if rng.random() < 0.3:  # enlarged from few pixels
+        small = max(round(side / rng.uniform(1.3, 2.5)), 1)
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 95))]
+        image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR))
+    if len(image) < side:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+    return image
+
+
+def draw_rim(rng: np.random.Generator, photograph: np.ndarray, fov: np.ndarray) -> np.ndarray:
+    """Draw a bright or dark arc along the border of the field of view, as lens rims and reflections make them.
+
+    Args:
+        rng: random generator.
+        photograph: uint8 (S, S, 3) RGB, a square crop.
+        fov: its field of view, uint8 (S, S), 0 or 255.
+
+    Returns:
+        uint8 (S, S, 3) RGB; the photograph itself where no border is in the crop.
+    """
+    if fov.all() or not fov.any():
+        return photograph
+    depth = cv2.distanceTransform(fov, cv2.DIST_L2, 3)
+    arc = np.exp(-(((depth - rng.uniform(0, 15)) / rng.uniform(1, 5)) ** 2)) * (fov > 0)
+    arc *= smooth_field(rng, len(fov)).clip(0, 1) * rng.uniform(-50, 80)
+    return (photograph + arc[..., None] * rng.uniform(0.3, 1, 3)).clip(0, 255).astype(np.uint8)
+
+
 def smooth_field(rng: np.random.Generator, side: int) -> np.ndarray:
     """A smooth random field of about -2 to 2: float32 (side, side)."""
     knots = int(rng.integers(2, 5))
@@ -182,7 +243,7 @@ def jitter_colour(rng: np.random.Generator) -> np.ndarray:
 
 def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Crops:
     """Training crops of these eyes with the settings of a training."""
-    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera")}
+    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera", "degrade")}
     return Crops(eyes, length=length, **chosen)
 
 

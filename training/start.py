@@ -8,22 +8,39 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from data import Eye
+from data import Eye, read_diameter
+from prediction.checkpoints import load_checkpoint
 from scoring.report import write_history
+from system.devices import pick_device
 from system.files import atomic
 from training import distributed
 from training.optimizers import make_optimizer
 from training.state import Training, set_aside
 from training.time_budget import fit_to_minutes
-from utils import seed_everything
+from utils import UserError, seed_everything
 
 if TYPE_CHECKING:
     import torch
 
 
-def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Fill in the defaults that depend on the device, and return the settings that determine the weights."""
+def settle(args: argparse.Namespace, device: torch.device, sets: int = 1) -> dict[str, Any]:
+    """Fill in the defaults that depend on the device and on the number of data sets.
+
+    Returns:
+        The settings that determine the weights.
+    """
     gpu = device.type != "cpu"
+    if args.camera is None:
+        args.camera = 0.15 if sets == 1 else 0.3
+    if args.degrade is None:
+        args.degrade = 0.0 if sets == 1 else 0.5
+    if args.start_from:
+        initial, _ = load_checkpoint(args.start_from, pick_device("cpu"))
+        for flag, own in (("width", args.width), ("depth", args.depth)):
+            if own not in (None, initial.config[flag]):
+                raise UserError(f"--{flag} {own}: the network of {args.start_from} has {initial.config[flag]}")
+        args.model = initial.config["name"]
+        args.width, args.depth = initial.config["width"], initial.config["depth"]
     if args.width is None or args.depth is None:
         reason = "a GPU is there" if gpu else "no GPU: a small network is as accurate on DRIVE and far faster"
         why = f" ({reason})" if args.width is None else ""
@@ -32,9 +49,13 @@ def settle(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     if args.workers is None:
         args.workers = 4 if gpu else 0
     network = ("model", "pretrained", "width", "depth")
-    cut = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera")
-    decisive = (*network, *cut, "optimizer", "lr", "dice", "ema", "seed")
-    return {name: getattr(args, name) for name in decisive}
+    cut = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera", "degrade")
+    decisive = (*network, *cut, "optimizer", "dice", "ema", "seed")
+    usual = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
+    # weights that are good already need smaller steps
+    rate = args.lr or usual * (0.4 if args.start_from else 1)
+    start_from = str(args.start_from) if args.start_from else None
+    return {**{name: getattr(args, name) for name in decisive}, "lr": rate, "start_from": start_from}
 
 
 def begin(
@@ -55,6 +76,10 @@ def begin(
     model = NETWORKS[args.model](width=args.width, depth=args.depth)
     if isinstance(model, ResUNet) and args.pretrained and not args.resume:
         model.load_imagenet()
+    if args.start_from and not args.resume:
+        initial, _ = load_checkpoint(args.start_from, pick_device("cpu"))
+        model.load_state_dict(initial.state_dict())
+    model.diameter = read_diameter(args.data)
     model = model.to(device).to(memory_format=torch.channels_last)
     average = None
     if args.ema:

@@ -54,7 +54,8 @@ class Training:
     def save(self, path: Path, model: Network, **more: Any) -> None:
         """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
         common = {"model": model.config, "weights": model.state_dict()}
-        own = {"settings": self.settings, "split": self.split, "versions": versions()}
+        own = {"settings": self.settings, "split": self.split, "diameter": model.diameter}
+        own["versions"] = versions()
         save_checkpoint(path, {**common, **own, **more})
 
     def save_last(self, path: Path) -> None:
@@ -71,7 +72,7 @@ class Training:
         """
         _, last = load_checkpoint(path, pick_device("cpu"))
         try:
-            before = last["settings"]
+            before = {"degrade": 0.0, **last["settings"]}  # trainings of version 1.0.0 had no such flag
             if self.settings["minutes"] and before.get("minutes") == self.settings["minutes"]:
                 # measured when it began
                 self.settings |= {name: before[name] for name in ("epochs", "crops")}

@@ -1,0 +1,112 @@
+"""Each network sees photographs at the diameter at which it was trained; a user can say how large it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+
+import predict
+import test as tester
+from datasets.synthetic import draw_eye
+from model import Ensemble, UNet
+from prediction.checkpoints import load_checkpoint, save_checkpoint
+from prediction.networks import load_networks
+from prediction.segmentation import segment
+from utils import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("diameter", [274, 1096])
+def test_test_py_brings_eyes_to_the_diameter_of_the_network(
+    diameter: int, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = UNet(width=2, depth=1)
+    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
+    save_checkpoint(tmp_path / "own.pth", given)
+    seen = []
+
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float) -> np.ndarray:
+        seen.append(scale)
+        return segment(model, image, fov, tta, scale)
+
+    monkeypatch.setattr(tester, "segment", watched)
+    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--no-tta"]
+    assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
+    assert seen == [diameter / 548] * 3  # new_data was written for DRIVE's diameter
+
+
+@pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
+def test_a_checkpoint_with_an_absurd_diameter_is_refused(diameter: object, tmp_path: Path) -> None:
+    network = UNet(width=2, depth=1)
+    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
+    save_checkpoint(tmp_path / "own.pth", given)
+    with pytest.raises(UserError, match=r"own.pth: its working diameter is .*, not 64 to 8192 pixels"):
+        load_checkpoint(tmp_path / "own.pth", CPU)
+
+
+def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
+    network = UNet(width=2, depth=1)
+    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5}
+    save_checkpoint(tmp_path / "small.pth", given)
+    save_checkpoint(tmp_path / "large.pth", {**given, "diameter": 720})
+    with pytest.raises(UserError, match="548 and 720 pixels, which cannot be averaged"):
+        load_networks([tmp_path / "small.pth", tmp_path / "large.pth"], None, CPU)
+    model, _ = load_networks([tmp_path / "large.pth"] * 2, None, CPU)
+    assert isinstance(model, Ensemble)
+    assert model.diameter == 720
+
+
+@pytest.fixture
+def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A network of diameter 200, a photograph and a close-up in files; collects the scales used."""
+    network = UNet(width=2, depth=1)
+    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": 200}
+    save_checkpoint(tmp_path / "own.pth", given)
+    photograph, _, _ = draw_eye(np.random.default_rng(0), 116, 112)
+    iio.imwrite(tmp_path / "eye.png", photograph)
+    iio.imwrite(tmp_path / "close-up.png", photograph[33:83, 31:81])
+    scales: list[float] = []
+
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float) -> np.ndarray:
+        scales.append(scale)
+        return segment(model, image, fov, tta, scale)
+
+    monkeypatch.setattr(predict, "segment", watched)
+    monkeypatch.chdir(tmp_path)
+    return scales
+
+
+FLAGS = ["--weights", "own.pth", "--no-tta", "--device", "cpu"]
+
+
+def test_predict_py_finds_the_diameter_and_says_where_it_guesses(
+    predicted: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(predict.main, "eye.png", "close-up.png", *FLAGS) == 0
+    assert predicted[0] == pytest.approx(200 / 108, rel=0.1)
+    assert predicted[1] == 1
+    said = capsys.readouterr().out
+    assert "its diameter is a guess; give it with --diameter:\n  close-up.png: 200 pixels" in said
+    assert "eye.png: " not in said
+
+
+def test_predict_py_takes_the_diameter_that_it_is_given(
+    predicted: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 400) == 0
+    assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 108) == 0
+    assert predicted == pytest.approx([0.5, 200 / 108])
+    assert "guess" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("diameter", ["0", "-3", "nan", "1e9"])
+def test_an_impossible_diameter_is_refused(diameter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_script(predict.main, "eye.png", f"--diameter={diameter}")
+    assert "give 16 to 100000 pixels" in capsys.readouterr().err

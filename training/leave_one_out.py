@@ -1,0 +1,250 @@
+"""Leave one data set out: train on the others, score it untouched, at a threshold that the others chose."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data import Eye, eye_of, first_copies, read_eye, read_scales
+from datasets.images import list_images, read_levels, write_png
+from prediction.checkpoints import load_checkpoint
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from system.files import claim, write_csv
+from training.cross_validation import Train, arguments_for
+from utils import UserError
+
+if TYPE_CHECKING:
+    from model import Network
+
+EYES_FOR_THRESHOLD = 6  # of each data set
+THRESHOLDS = np.arange(5, 96) / 100
+
+
+def leave_one_out(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Train) -> bool:
+    """Train without each data set in turn, predict its eyes at native size in eight views, and score them.
+
+    Each training has its own folder, FILES/without_NAME, with its checkpoint, probability/ and, for each eye,
+    scores.csv. FILES/leave_one_out.csv has a row for each data set, FILES/thresholds.csv its mean F1 at each
+    threshold.
+
+    Args:
+        args: of train.py; if `leave_one_out` names data sets, only these are left out, and nothing is scored.
+        eyes: all copies by name, each with its `source`.
+        train: how to train.
+
+    Returns:
+        False if it was stopped before the end.
+
+    Raises:
+        UserError: fewer than two data sets, an unknown one, none of its eyes in test, or what `train` raises.
+    """
+    sets: dict[str, list[str]] = {}
+    for eye in eyes.values():
+        sets.setdefault(eye.source, []).append(eye.name)
+    if len(sets) < 2:
+        raise UserError(
+            f"{args.data}: eyes of one data set; write several with: "
+            "python augment.py DRIVE STARE HRF --leave-one-out"
+        )
+    if unknown := set(args.leave_one_out) - set(sets):
+        raise UserError(f"--leave-one-out {min(unknown)}: not in {args.data}, which has {', '.join(sets)}")
+    chosen = [name for name in sets if name in args.leave_one_out or not args.leave_one_out]
+    for name in chosen:  # fail now rather than after hours
+        next(native_eyes(args.data, sets[name]))
+    whole = len(chosen) == len(sets)
+    with claim(args.files) if whole else contextlib.nullcontext():
+        try:
+            if not all(run_one(args, name, eyes, train) for name in chosen):
+                return False
+            if whole:
+                summarize(args, sets)
+            else:
+                print("when every data set was left out: the same command with --resume and without names")
+        except KeyboardInterrupt:  # what is trained and predicted is saved
+            return False
+    return True
+
+
+def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train: Train) -> bool:
+    """Train without one data set and predict it, as far as that is not done; False if it was stopped."""
+    from model import fold_batch_norm
+
+    split: dict[str, list[str]] = {"train": [], "validation": [], "held_out": []}
+    for eye in eyes.values():
+        split["held_out" if eye.source == name else "train"].append(eye.name)
+    own = arguments_for(args, folder := folder_of(args, name))
+    if args.start_from and saw(args.start_from, split["held_out"]):
+        own.start_from = None
+        print(f"without {name}: {args.start_from} was trained on its eyes, so this begins with random weights")
+    print(f"without {name}: {len(split['train'])} images to train")
+    with claim(folder, "probability"):
+        if not own.resume:
+            shutil.rmtree(folder / "probability", ignore_errors=True)
+        if (state := train(own, split)) is None:
+            return False
+        missing = [
+            eye for eye in native_eyes(args.data, split["held_out"]) if not probability_of(folder, eye).exists()
+        ]
+        if not missing:
+            return True
+        network = fold_batch_norm(state.averaged)
+        threshold = best_of(mean_f1(network, args.data, [eyes[n] for n in split["train"]]))
+        state.save(folder / "checkpoint.pth", state.averaged, threshold=threshold, scores=state.history[-1])
+        for eye in missing:
+            levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=eye.scale))
+            write_png(probability_of(folder, eye), levels)
+        print(f"without {name}: {len(missing)} eyes predicted")
+    return True
+
+
+def folder_of(args: argparse.Namespace, name: str) -> Path:
+    """The folder of the training without a data set."""
+    return args.files / f"without_{name}"
+
+
+def probability_of(folder: Path, eye: Eye) -> Path:
+    """The file of an eye's probability, 16 bits."""
+    return folder / "probability" / f"{eye_of(eye.name)}.png"
+
+
+def summarize(args: argparse.Namespace, sets: Mapping[str, Sequence[str]]) -> None:
+    """Score the predictions; write scores.csv of each data set, thresholds.csv and leave_one_out.csv.
+
+    A data set is scored at the threshold that is best for the others, each left out in its turn and counting
+    the same. Their networks did train on this data set, but only this one number depends on them.
+    """
+    curves = {}
+    for name, names in sets.items():
+        found = [
+            f1_curve(metrics.count_levels(levels, eye.truth, eye.fov))
+            for eye, levels in predictions(args, name, names)
+        ]
+        curves[name] = np.mean(found, axis=0)
+    rows = []
+    for name, names in sets.items():
+        threshold = best_of(np.mean([curve for other, curve in curves.items() if other != name], axis=0))
+        scores = {
+            eye_of(eye.name): score(eye, levels, threshold) for eye, levels in predictions(args, name, names)
+        }
+        table = [{"image": image, **row} for image, row in scores.items()]
+        write_csv(folder_of(args, name) / "scores.csv", table)
+        mean = metrics.mean(list(scores.values()))
+        _, content = load_checkpoint(folder_of(args, name) / "checkpoint.pth", pick_device("cpu"))
+        row: dict[str, Any] = {"data_set": name, "eyes": len(scores), **mean, "threshold": threshold}
+        # what the threshold costs: of the eyes that trained the network, and of these eyes, which knows labels
+        for which, other in {"trained": content["threshold"], "best": best_of(curves[name])}.items():
+            row |= {f"{which}_threshold": other, f"f1_at_{which}_threshold": at(curves[name], other)}
+        rows.append(row)
+        print(
+            f"without {name}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean of {len(scores)} eyes at "
+            f"threshold {threshold:.2f}; at its own best, {row['best_threshold']:.2f}, F1 "
+            f"{row['f1_at_best_threshold']:.4f}"
+        )
+    columns = {"threshold": THRESHOLDS, **curves}
+    at_each = [{name: float(curve[i]) for name, curve in columns.items()} for i in range(len(THRESHOLDS))]
+    write_csv(args.files / "thresholds.csv", at_each)
+    write_csv(args.files / "leave_one_out.csv", rows)
+    print(f"{args.files / 'leave_one_out.csv'}: each data set scored by a network trained without it")
+    best = best_of(np.mean(list(curves.values()), axis=0))
+    print(f"the best threshold for all of them, each unseen: {best:.2f}; to train on all of them, with it:")
+    print(
+        f"python train.py --data {args.data} --all-eyes --threshold {best:.2f}, and the flags of this training"
+    )
+
+
+def predictions(args: argparse.Namespace, name: str, names: Sequence[str]) -> Iterator[tuple[Eye, np.ndarray]]:
+    """The native eyes of a data set and their predictions, uint16 (H, W), one by one."""
+    for eye in native_eyes(args.data, names):
+        yield eye, read_levels(probability_of(folder_of(args, name), eye))
+
+
+def saw(checkpoint: Path, names: Sequence[str]) -> bool:
+    """Whether a checkpoint was trained on, or chosen by, one of these eyes."""
+    network, _ = load_checkpoint(checkpoint, pick_device("cpu"))
+    return bool(network.trained_on & {eye_of(name) for name in names})
+
+
+def native_eyes(data: Path, names: Sequence[str]) -> Iterator[Eye]:
+    """Read the test eyes of these copies at their native size, one by one.
+
+    Raises:
+        UserError: none of them is in new_data/test: it was not written with --leave-one-out.
+    """
+    wanted, scales, found = {eye_of(name) for name in names}, read_scales(data), False
+    folder = data / "test"
+    for path in list_images(folder / "image") if (folder / "image").is_dir() else []:
+        if eye_of(path.stem) in wanted:
+            eye = read_eye(path, folder, labels=True)
+            eye.scale = scales.get(eye.name, 1.0)
+            found = True
+            yield eye
+    if not found:
+        raise UserError(
+            f"{folder}: these eyes are not there; write it with: python augment.py ... --leave-one-out"
+        )
+
+
+def score(eye: Eye, levels: np.ndarray, threshold: float) -> dict[str, float]:
+    """The columns of `metrics.COLUMNS` of one eye inside its field of view."""
+    tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.truth, eye.fov)
+    counts = metrics.count_levels(levels, eye.truth, eye.fov)
+    return {**metrics.scores(counts, threshold), **metrics.tree_scores(tree)}
+
+
+def f1_curve(counts: np.ndarray) -> list[float]:
+    """F1 at each of `THRESHOLDS`."""
+    found = []
+    for threshold in THRESHOLDS:
+        tp, fp, fn, _ = metrics.confusion(counts, threshold)
+        found.append(2 * tp / max(2 * tp + fp + fn, 1))
+    return found
+
+
+def best_of(curve: Sequence[float] | np.ndarray) -> float:
+    """The threshold of the highest F1."""
+    return float(THRESHOLDS[int(np.argmax(curve))])
+
+
+def at(curve: np.ndarray, threshold: float) -> float:
+    """The value of a curve at one of `THRESHOLDS`."""
+    return float(curve[int(np.abs(THRESHOLDS - threshold).argmin())])
+
+
+def mean_f1(network: Network, data: Path, trained: Sequence[Eye]) -> np.ndarray:
+    """Mean F1 on eyes that trained a network, at each of `THRESHOLDS`, each data set counting the same.
+
+    Its maximum is the best compromise between the observers of these data sets, who differ in how much they
+    draw. The network has seen these eyes, but networks this small are hardly better on them than on others.
+    Native eyes are used where new_data/test has them, else the training eyes.
+
+    Args:
+        network: in evaluation mode, with folded batch normalisation.
+        data: the new_data that it was trained on.
+        trained: the eyes that trained it.
+
+    Returns:
+        float64, as long as `THRESHOLDS`: the mean over data sets of the mean of up to six eyes each, in one
+        view.
+    """
+    curves = []
+    for source in dict.fromkeys(eye.source for eye in trained):
+        own = first_copies(eye for eye in trained if eye.source == source)
+        chosen = own[:: -(-len(own) // EYES_FOR_THRESHOLD)]
+        try:
+            at_native = list(native_eyes(data, [eye.name for eye in chosen]))
+        except UserError:
+            at_native = chosen
+        f1 = []
+        for eye in at_native:
+            levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=eye.scale))
+            f1.append(f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
+        curves.append(np.mean(f1, axis=0))
+    return np.mean(curves, axis=0)
