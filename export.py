@@ -1,0 +1,164 @@
+"""Write the network as one ONNX file, for programs without PyTorch and in other languages."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets.images import normalize, statistics
+from prediction.checkpoints import find_weights
+from prediction.networks import USUAL_WEIGHTS, load_networks
+from system.devices import pick_device
+from system.files import atomic
+from utils import HelpFormatter, UserError, run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from model import Network
+
+OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
+CLOSE = 1e-4  # probabilities may differ by so much from torch's
+SIZES = ((96, 104), (97, 101), (333, 250))  # height and width to check: even, odd, mixed
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Write the network as one ONNX file: photograph and field of view of any size -> "
+        "probability of vessel, normalisation inside. Checks it against torch with ONNX Runtime.",
+        epilog="example: python export.py --weights files/checkpoint.pth --out unet.onnx",
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        help="a checkpoint, or several whose probabilities are averaged (default: that of predict.py)",
+    )
+    parser.add_argument("--out", type=Path, help="file to write (default: files/NAME.onnx, as the checkpoint)")
+    return parser.parse_args()
+
+
+def whole(network: Network) -> nn.Module:
+    """Wrap a network: photograph (H, W, 3) and field of view (H, W), uint8 -> probability, float32 (H, W)."""
+    import torch
+    from torch import nn
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, photograph: Tensor, fov: Tensor) -> Tensor:
+            height, width = fov.shape
+            inside = (fov > 0).double()[..., None]
+            # as datasets.images.statistics: in float64, since sums of millions of pixels lose digits
+            count = inside.sum().clamp(min=1)
+            image = photograph.double()
+            mean = (image * inside).sum(dim=(0, 1)) / count
+            std = (((image - mean) ** 2 * inside).sum(dim=(0, 1)) / count).sqrt().clamp(min=1)
+            image = ((image - mean) / std * inside).float()
+            # pad as model.pad, which a traced graph would do for the traced size only
+            grid = self.network.grid
+            rows = torch.arange((height + grid - 1) // grid * grid).clamp(max=height - 1)
+            columns = torch.arange((width + grid - 1) // grid * grid).clamp(max=width - 1)
+            image = image[rows][:, columns].permute(2, 0, 1)[None]
+            return self.network(image).sigmoid()[0, 0, :height, :width] * inside[..., 0].float()
+
+    return Whole().eval()
+
+
+def export(network: Network, metadata: dict[str, str]) -> bytes:
+    """The network as an ONNX file with these metadata.
+
+    The inputs are `photograph`, uint8 (height, width, 3) RGB, and `fov`, uint8 (height, width), non-zero
+    inside; the output is `probability`, float32 (height, width) in [0, 1], 0 outside.
+    """
+    import onnx
+    import torch
+
+    size = 8 * network.grid
+    example = (torch.zeros(size, size, 3, dtype=torch.uint8), torch.ones(size, size, dtype=torch.uint8))
+    axes = {0: "height", 1: "width"}
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        traced = Path(folder, "traced.onnx")
+        warnings.simplefilter("ignore")  # of tracing: every size is checked afterwards
+        torch.onnx.export(
+            whole(network),
+            example,
+            traced,
+            input_names=["photograph", "fov"],
+            output_names=["probability"],
+            dynamic_axes={"photograph": axes, "fov": axes, "probability": axes},
+            opset_version=OPSET,
+            dynamo=False,  # tracing takes seconds and needs no further package; the newer way takes a minute
+        )
+        graph = onnx.load(traced)
+    graph.producer_name, graph.doc_string = (
+        "retinal-vessel-unet",
+        "Probability of vessel in a fundus photograph",
+    )
+    onnx.helper.set_model_props(graph, metadata)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph.SerializeToString()
+
+
+def check(content: bytes, network: Network) -> float:
+    """The largest difference of ONNX Runtime's probabilities from torch's, on synthetic eyes of all SIZES."""
+    import onnxruntime
+    import torch
+
+    from datasets.synthetic import draw_eye
+    from model import predict
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for seed, (height, width) in enumerate(SIZES):
+        photograph, _, fov = draw_eye(np.random.default_rng(seed), height, width)
+        found = session.run(["probability"], {"photograph": photograph, "fov": fov})[0]
+        image = torch.from_numpy(normalize(photograph, fov, *statistics(photograph, fov)))[None]
+        with torch.inference_mode():
+            wanted = predict(network, image)[0].numpy() * (fov > 0)
+        if found.shape != wanted.shape or not np.isfinite(found).all():
+            return float("inf")
+        largest = max(largest, float(np.abs(found - wanted).max()))
+    return largest
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        missing = f"{error.name} is not installed"
+        raise UserError(f"{missing}; install it with: pip install -r requirements-export.txt") from None
+    weights = args.weights or [find_weights(USUAL_WEIGHTS)]
+    network, threshold = load_networks(weights, None, pick_device("cpu"))
+    metadata = {
+        "threshold": f"{threshold:.6f}",
+        "diameter": f"{network.diameter:g}",
+        "weights": weights[0].name,
+    }
+    content = export(network, metadata)
+    difference = check(content, network)
+    if not difference <= CLOSE:
+        raise UserError(f"the ONNX file differs from torch by {difference:.2g}: not written")
+    out = args.out or Path("files", weights[0].with_suffix(".onnx").name)
+    with atomic(out) as temporary:
+        temporary.write_bytes(content)
+    sizes = ", ".join(f"{width}x{height}" for height, width in SIZES)
+    print(
+        f"{out}: {len(content) / 2**20:.1f} MiB, opset {OPSET}, threshold {threshold:.4f}, diameter {DIAMETER}"
+    )
+    print(f"ONNX Runtime gives torch's probabilities to {difference:.1g}, at {sizes} pixels")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,111 @@
+"""export.py writes one ONNX file that ONNX Runtime runs at any size as torch does; docs/export.md shows how."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import run_script
+from PIL import Image
+
+import export
+from datasets.images import normalize, statistics
+from datasets.synthetic import draw_eye
+from model import predict
+from prediction.networks import load_networks
+from prediction.segmenter import Segmenter
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "files" / "drive_unet.pth"
+WITH_ONNX = "pip install -r requirements-export.txt"
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped network, exported."""
+    pytest.importorskip("onnx", reason=WITH_ONNX)
+    pytest.importorskip("onnxruntime", reason=WITH_ONNX)
+    path = tmp_path_factory.mktemp("onnx") / "files" / "drive_unet.onnx"
+    assert run_script(export.main, "--weights", SHIPPED, "--out", path) == 0
+    return path
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (63, 65), (1, 1), (7, 130), (201, 88)])
+def test_onnx_runtime_gives_torchs_probabilities_at_any_size(onnx_file: Path, shape: tuple[int, int]) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng(sum(shape))
+    photograph = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    fov = np.where(rng.random(shape) < 0.8, 255, 0).astype(np.uint8)
+    fov[0, 0] = 255
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    found = session.run(None, {"photograph": photograph, "fov": fov})[0]
+    network, _ = load_networks([SHIPPED], None, torch.device("cpu"))
+    image = torch.from_numpy(normalize(photograph, fov, *statistics(photograph, fov)))[None]
+    with torch.inference_mode():
+        wanted = predict(network, image)[0].numpy() * (fov > 0)
+    assert found.dtype == np.float32
+    assert found.shape == shape
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_file: Path) -> None:
+    import onnx
+
+    graph = onnx.load(onnx_file, load_external_data=False)
+    assert [(used.domain, used.version) for used in graph.opset_import] == [("", 18)]
+    about = {entry.key: entry.value for entry in graph.metadata_props}
+    assert float(about["threshold"]) == pytest.approx(0.39)
+    network, _ = load_networks([SHIPPED], None, torch.device("cpu"))
+    assert float(about["diameter"]) == network.diameter
+    assert about["weights"] == "drive_unet.pth"
+    assert not any(tensor.external_data for tensor in graph.graph.initializer)
+    assert [file.name for file in onnx_file.parent.iterdir()] == ["drive_unet.onnx"]
+    assert [d.dim_param for d in graph.graph.output[0].type.tensor_type.shape.dim] == ["height", "width"]
+
+
+def test_a_file_that_differs_from_torch_is_not_written(
+    onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = torch.load(SHIPPED, weights_only=True)
+    other["weights"]["classifier.bias"] += 0.01
+    torch.save(other, tmp_path / "other.pth")
+    network, _ = load_networks([tmp_path / "other.pth"], None, torch.device("cpu"))
+    assert export.check(onnx_file.read_bytes(), network) > export.CLOSE
+    monkeypatch.setattr(export, "export", lambda *_: onnx_file.read_bytes())
+    with pytest.raises(UserError, match="differs from torch by 0.00.*not written"):
+        run_script(export.main, "--weights", tmp_path / "other.pth", "--out", tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
+def test_without_its_packages_a_line_says_what_to_install(
+    module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if module == "onnxruntime":
+        pytest.importorskip("onnx", reason=WITH_ONNX)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"^{module} is not installed.*requirements-export\.txt$"):
+        run_script(export.main, "--out", tmp_path / "out.onnx")
+
+
+def test_the_documented_prediction_needs_three_packages_and_finds_what_predict_finds(
+    onnx_file: Path, tmp_path: Path
+) -> None:
+    block = (ROOT / "docs" / "export.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    block = block.replace('"files/drive_unet.onnx"', repr(str(onnx_file)))
+    assert str(onnx_file) in block
+    photograph = draw_eye(np.random.default_rng(4), 700, 640)[0]
+    Image.fromarray(photograph).save(tmp_path / "eye.jpg", quality=98)
+    hidden = "import sys\nfor name in ('torch', 'cv2', 'skimage', 'scipy'): sys.modules[name] = None\n"
+    done = subprocess.run([sys.executable, "-c", hidden + block], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = iio.imread(tmp_path / "vessels.png") > 0
+    wanted = Segmenter(SHIPPED, tta=False, device="cpu")(tmp_path / "eye.jpg").mask > 0
+    assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.95
