@@ -153,9 +153,8 @@ def main() -> int:
     with atomic(out) as temporary:
         temporary.write_bytes(content)
     sizes = ", ".join(f"{width}x{height}" for height, width in SIZES)
-    print(
-        f"{out}: {len(content) / 2**20:.1f} MiB, opset {OPSET}, threshold {threshold:.4f}, diameter {DIAMETER}"
-    )
+    about = ", ".join(f"{key} {value}" for key, value in metadata.items())
+    print(f"{out}: {len(content) / 2**20:.1f} MiB, opset {OPSET}, {about}")
     print(f"ONNX Runtime gives torch's probabilities to {difference:.1g}, at {sizes} pixels")
     return 0
 
