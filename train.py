@@ -57,7 +57,9 @@ def parse_args() -> argparse.Namespace:
         help="with --all-eyes: the checkpoint's threshold, such as --leave-one-out finds (default: with "
         "several data sets the best for the eyes that train, else the usual one)",
     )
-    recipe.add_argument("--batch-size", type=positive, default=4, help="crops a step, over all processes")
+    recipe.add_argument(
+        "--batch-size", type=positive, help="crops a step, over all processes (default: GPU 8, CPU 4)"
+    )
     recipe.add_argument("--crop", type=positive, default=128, help="side of a crop in pixels")
     recipe.add_argument(
         "--choroid",
@@ -166,10 +168,6 @@ def main() -> int:
 def run_training(args: argparse.Namespace) -> bool:
     """Read the eyes and train on them, in folds or once; False if it was stopped before the end."""
     processes = distributed.world_size()
-    if args.batch_size % processes:
-        raise UserError(
-            f"--batch-size {args.batch_size}: cannot be dealt out to {processes} processes; give a multiple"
-        )
     if (args.folds or args.leave_one_out is not None) and processes > 1:
         raise UserError(
             "--folds, --leave-one-out: start it without torchrun; processes of their own can train a part "
@@ -182,6 +180,10 @@ def run_training(args: argparse.Namespace) -> bool:
     if len(sets) > 1:
         print(f"data sets, drawn from equally often: {', '.join(sets)}")
     settle(args, device, len(sets))
+    if args.batch_size % processes:
+        raise UserError(
+            f"--batch-size {args.batch_size}: cannot be dealt out to {processes} processes; give a multiple"
+        )
 
     def train_on(own: argparse.Namespace, split: dict[str, list[str]]) -> Training | None:
         return train(own, device, settle(own, device, len(sets)), split, eyes)

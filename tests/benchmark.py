@@ -363,7 +363,8 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {describe(device)}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
     top = peak(device)
-    print(f"matrix product: {top:.0f} GFLOP/s")
+    number = "bfloat16" if has_bfloat16(device) else "float32, as there is no bfloat16 here"
+    print(f"matrix product: {top:.0f} GFLOP/s in {number}; the shares of the peak are of this")
     rest = (device, args.repeats, top)
     if not args.skip_large:  # 31 M parameters
         training_table(64, 4, 512, 2, *rest)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -238,3 +240,32 @@ def test_without_data_the_message_names_the_next_command(tmp_path: Path) -> None
     assert "python augment.py" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only GNU's OpenMP says how long its threads spin")
+@pytest.mark.parametrize(
+    ("script", "chosen", "spins"),
+    [
+        ("train.py --device=none", {}, 1000),
+        ("predict.py docs/demo.jpg --weights=none --device=none", {}, 1000),
+        ("train.py --device=none", {"OMP_WAIT_POLICY": "active"}, 30_000_000_000),
+        ("train.py --device=none", {"GOMP_SPINCOUNT": "9"}, 9),
+    ],
+)
+def test_threads_soon_sleep_while_they_wait_unless_the_user_chose(
+    script: str, chosen: dict[str, str], spins: int
+) -> None:
+    names = ("OMP_", "GOMP_", "KMP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    # OpenMP says how it is set when torch loads it
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **chosen}
+    done = subprocess.run(
+        [sys.executable, *script.split()],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr) == [str(spins)]

@@ -1,0 +1,154 @@
+"""What a GPU trains by default, as far as a machine without one can tell."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+import train
+from data import read_eyes
+from model import UNet
+from training import loop, start
+from training.crops import Crops, load
+from training.losses import vessel_loss
+from training.muon import Muon
+from training.optimizers import make_optimizer
+from training.state import Training
+
+GPU = torch.device("cuda")
+
+
+class Looked(Exception):
+    """Ends a training once the test has seen what it asked for."""
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[argparse.Namespace, dict]]:
+    """train.py's arguments and settings where there is a GPU and no flag was given."""
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    args = train.parse_args()
+    yield args, start.settle(args, GPU)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors on a GPU that have shape, type and device, but no content."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    # what a tensor without content cannot answer: the loss, Muon's count of steps, whether all is finite
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: 1.0)
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda self: True)
+    with FakeTensorMode():
+        try:
+            torch.empty(1, device=GPU).uniform_()
+        except (AssertionError, RuntimeError) as error:
+            pytest.skip(f"this torch cannot even pretend that there is a GPU: {error}")
+        yield
+
+
+def test_a_gpu_has_the_large_network_larger_batches_and_four_workers_a_cpu_does_not(
+    settings: tuple[argparse.Namespace, dict], capsys
+) -> None:
+    args, chosen = settings
+    assert (chosen["width"], chosen["depth"], chosen["batch_size"], args.workers) == (64, 4, 8, 4)
+    args = train.parse_args()
+    chosen = start.settle(args, torch.device("cpu"))
+    assert (chosen["width"], chosen["depth"], chosen["batch_size"], args.workers) == (16, 3, 4, 0)
+
+
+def test_an_epoch_of_the_large_network_leaves_nothing_on_the_cpu(
+    settings: tuple[argparse.Namespace, dict], pretended: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings[1]
+    n, side = chosen["batch_size"], chosen["crop"]
+    with GPU:
+        model = UNet(width=chosen["width"], depth=chosen["depth"])
+    optimizer = make_optimizer(model, chosen)
+    assert isinstance(optimizer, Muon)
+    seen = []
+
+    def backward(loss: torch.Tensor) -> None:
+        """torch's own asks for a driver."""
+        seen.append((loss.device.type, loss.dtype, loss.shape))
+        for weight in model.parameters():
+            weight.grad = torch.empty_like(weight)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    model.classifier.register_forward_hook(
+        lambda m, i, out: seen.append((out.device.type, out.dtype, out.shape))
+    )
+    batch = [torch.rand(n, channels, side, side) for channels in (3, 1, 1)]
+    loop.train_one_epoch(
+        *(model, None, iter([batch, batch]), optimizer, [0.01, 0.02], [], 0.5),
+        *(lambda: False, lambda loss: None),
+    )
+    assert seen == 2 * [("cuda", torch.bfloat16, (n, 1, side, side)), ("cuda", torch.float32, ())]
+    momenta = [state["momentum"] for state in optimizer.state.values() if "momentum" in state]
+    assert len(momenta) == 17  # nine blocks of two convolutions, but for the one that sees the photograph
+    left = {
+        (name, value.device.type)
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if not value.is_cuda
+    }
+    assert left == {("step", "cpu")}  # a number that is asked for at every step
+
+
+def test_the_gradients_of_the_large_network_have_its_shapes(settings: tuple[argparse.Namespace, dict]) -> None:
+    chosen = settings[1]
+    n, side = chosen["batch_size"], chosen["crop"]
+    with torch.device("meta"):
+        model = UNet(width=chosen["width"], depth=chosen["depth"]).to(memory_format=torch.channels_last)
+        image, mask, fov = (torch.rand(n, channels, side, side) for channels in (3, 1, 1))
+    vessel_loss(model(image.contiguous(memory_format=torch.channels_last)), mask, fov, 0.5).backward()
+    assert sum(weight.grad.numel() for weight in model.parameters()) == 31_037_633
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_batches_for_a_gpu_come_from_workers_in_pinned_memory(
+    settings: tuple[argparse.Namespace, dict],
+    pretended: None,
+    workers: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    args, chosen = settings
+    args.workers = args.workers if workers is None else workers
+    loaders = []
+
+    def look(*arguments: object) -> None:
+        loaders.append(load(*arguments))
+        raise Looked
+
+    monkeypatch.setattr(loop, "load", look)
+    with GPU:
+        model = UNet(width=4, depth=1)
+    state = Training(chosen, {}, model, None, make_optimizer(model, chosen))
+    with pytest.raises(Looked):
+        loop.fit(state, args, [], [])
+    (loader,) = loaders
+    assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (workers or 4, True, 8)
+
+
+def test_four_workers_that_are_spawned_cut_what_one_process_cuts(
+    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as under Windows and macOS, where a worker inherits nothing
+    crops = Crops(read_eyes(new_data / "train", labels=True), 32, 3, 20, choroid=0.5, camera=0.5)
+    usual = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        spawned = list(load(crops, 4, done=4, workers=4))
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
+    alone = list(load(crops, 4, done=4))
+    assert len(spawned) == len(alone) == 4
+    for ours, theirs in zip(spawned, alone, strict=True):
+        assert all(torch.equal(*parts) for parts in zip(ours, theirs, strict=True))
