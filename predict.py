@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from datasets.field_of_view import drive_scale, estimate_fov, fov_diameter, scale_of
-from datasets.images import list_images, read_image, write_png
+from datasets.images import list_images
 from prediction.checkpoints import find_weights
 from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
-from prediction.segmentation import binarize, segment
-from scoring import metrics
-from scoring.report import overlay, write_layers, write_report
+from prediction.photographs import PARTS, Outcome, Predictor, predict_photographs
+from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
+from scoring.report import write_report
 from system.devices import describe, pick_device
 from system.files import claim
 from utils import HelpFormatter, UserError, did_you_mean, run
-
-PARTS = ("", "masks", "probability")  # result folders: overlays, vessel masks, probabilities
 
 
 def parse_args() -> argparse.Namespace:
@@ -109,36 +107,24 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     device = pick_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
-    written, problems, guessed = [], [], []
+    predictor, outcome = Predictor(model, threshold, args.tta, args.diameter, args.out), Outcome()
     with claim(args.out, *PARTS[1:], "page/*"):
-        for name, path in tqdm(names.items(), desc="predict", unit="photograph", disable=None):
-            try:
-                photograph = read_image(path)
-            except UserError as error:
-                problems.append(str(error))
-                continue
-            fov = estimate_fov(photograph)
-            if args.diameter is None and fov.all():
-                guessed.append(f"{path}: {max(fov_diameter(fov), model.diameter):.0f} pixels")
-            scale = (
-                scale_of(args.diameter, model.diameter) if args.diameter else drive_scale(fov, model.diameter)
-            )
-            levels = metrics.quantize(segment(model, photograph, fov, args.tta, scale))
-            mask = binarize(levels, fov, threshold)
-            pictures = (overlay(photograph, mask, fov), mask, levels)
-            write_layers(args.out, name, photograph, pictures[0])
-            for part, pixels in zip(PARTS, pictures, strict=True):
-                write_png(args.out / part / f"{name}.png", pixels)
-            written.append(name)
-        notes = ["No scores: these photographs have no labels."]
-        notes += [f"{len(problems)} more could not be segmented."] if problems else []
-        if guessed:
-            notes.append(f"{len(guessed)} show no border: the diameter of their field of view is a guess.")
-        if written:
-            write_report(args.out / "index.html", written, threshold, notes)
+        try:
+            with closing(predict_photographs(names, predictor, outcome)) as done:
+                for _ in tqdm(done, "predict", len(names), unit="photograph", disable=None):
+                    pass
+        finally:  # after Ctrl-C, those that are finished get their page too
+            written = [name for name in names if name in outcome.rows]
+            guessed = [row for row in outcome.rows.values() if not row["border"] and args.diameter is None]
+            if written:
+                write_page(args.out, written, threshold, len(outcome.problems), len(guessed))
     if guessed:
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
-        print("\n  ".join([f"{guess}:", *guessed]))
+        print(
+            "\n  ".join(
+                [f"{guess}:", *(f"{row['photograph']}: {row['diameter']:.0f} pixels" for row in guessed)]
+            )
+        )
     for name, path in names.items():
         if name != path.stem:
             print(f"{path}: called {name}.png in the results, because its own name was taken")
@@ -146,7 +132,15 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     print(f"{args.out}: {len(written)} of {len(names)} {what}, masks/, probability/ (16 bit)")
     if written:
         print(f"to look through them, open {args.out / 'index.html'} in a browser")
-    return problems
+    return list(outcome.problems.values())
+
+
+def write_page(out: Path, names: Sequence[str], threshold: float, unusable: int, guessed: int) -> None:
+    """Write index.html over the results of these names."""
+    notes = ["No scores: these photographs have no labels."]
+    notes += [f"{unusable} more could not be segmented."] if unusable else []
+    notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []
+    write_report(out / "index.html", names, threshold, notes)
 
 
 if __name__ == "__main__":

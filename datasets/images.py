@@ -130,7 +130,8 @@ def write_png(path: Path, image: np.ndarray) -> None:
     OpenCV encodes and Python writes, because OpenCV cannot open names with umlauts on Windows.
     """
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    _, png = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 2])
+    # the default, level 1 with one filter, takes half the time of level 2 with all and a tenth more space
+    _, png = cv2.imencode(".png", pixels)
     with atomic(path) as temporary:
         temporary.write_bytes(png.tobytes())
 

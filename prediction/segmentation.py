@@ -43,7 +43,8 @@ def segment(
     if scale != 1:
         copy = rescale(Eye("", photograph, fov), scale)
         probability = segment(model, copy.image, copy.fov, tta)
-        return cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR) * (fov > 0)
+        probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.multiply(probability, fov > 0, out=probability)
 
     device = next(model.parameters()).device
     mean, std = statistics(photograph, fov)

@@ -21,7 +21,8 @@ COLUMNS = PIXEL_COLUMNS + TREE_COLUMNS
 
 def quantize(probability: np.ndarray) -> np.ndarray:
     """Convert probabilities in [0, 1], any shape, to the uint16 levels 0..65535 that are stored and scored."""
-    return np.rint(np.clip(probability, 0, 1) * (LEVELS - 1)).astype(np.uint16)
+    scaled = np.clip(probability, 0, 1) * (LEVELS - 1)
+    return np.rint(scaled, out=scaled).astype(np.uint16)
 
 
 def level_of(threshold: float) -> int:

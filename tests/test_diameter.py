@@ -14,6 +14,7 @@ import predict
 import test as tester
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
+from prediction import photographs
 from prediction.checkpoints import load_checkpoint, save_checkpoint
 from prediction.networks import load_networks
 from prediction.segmentation import segment
@@ -77,7 +78,7 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         scales.append(scale)
         return segment(model, image, fov, tta, scale)
 
-    monkeypatch.setattr(predict, "segment", watched)
+    monkeypatch.setattr(photographs, "segment", watched)
     monkeypatch.chdir(tmp_path)
     return scales
 

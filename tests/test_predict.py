@@ -17,7 +17,7 @@ from PIL import Image
 
 import predict
 import test as tester
-from datasets.field_of_view import estimate_fov
+from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
@@ -220,7 +220,7 @@ def test_any_size_is_segmented(shape: tuple[int, int]) -> None:
     [(512, 1), (540, 1), (568, 1), (1080, 1 / 2), (1650, 1 / 3), (270, 2.03), (740, 0.74)],
 )
 def test_the_field_of_view_is_brought_to_drives_size(diameter: int, scale: float) -> None:
-    assert predict.drive_scale(disc(diameter, diameter + 30)) == pytest.approx(scale, rel=0.01)
+    assert drive_scale(disc(diameter, diameter + 30)) == pytest.approx(scale, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -228,12 +228,12 @@ def test_the_field_of_view_is_brought_to_drives_size(diameter: int, scale: float
 )
 def test_the_scale_of_a_cut_off_disc_follows_from_its_circle(cut: tuple) -> None:
     fov = disc(1300, 1320)
-    assert predict.drive_scale(fov[cut]) == pytest.approx(predict.drive_scale(fov), rel=0.02)
+    assert drive_scale(fov[cut]) == pytest.approx(drive_scale(fov), rel=0.02)
 
 
 def test_a_frame_full_of_retina_is_never_enlarged() -> None:
-    assert predict.drive_scale(np.full((200, 300), 255, np.uint8)) == 1
-    assert predict.drive_scale(np.full((2000, 3000), 255, np.uint8)) < 0.2
+    assert drive_scale(np.full((200, 300), 255, np.uint8)) == 1
+    assert drive_scale(np.full((2000, 3000), 255, np.uint8)) < 0.2
 
 
 def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple) -> None:
@@ -244,7 +244,7 @@ def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple) -> None:
     size = (2 * fov.shape[1], 2 * fov.shape[0])
     enlarged = cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC)
     found = estimate_fov(enlarged)
-    probability = predict.segment(model, enlarged, found, scale=predict.drive_scale(found))
+    probability = predict.segment(model, enlarged, found, scale=drive_scale(found))
     assert probability.shape == enlarged.shape[:2]
     enlarged_native = cv2.resize(native, size)
     difference = np.abs(enlarged_native - probability)[found > 0].mean()
@@ -332,7 +332,7 @@ def test_the_fields_of_view_of_drive_are_found() -> None:
             (mask,) = (DRIVE / part / "mask").glob(f"{path.stem}_mask.*")
             estimated = estimate_fov(read_image(path))
             assert overlap(estimated, read_mask(mask)) > 0.98, path.name
-            assert predict.drive_scale(estimated) == 1, path.name
+            assert drive_scale(estimated) == 1, path.name
 
 
 def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, tmp_path: Path) -> None:
@@ -350,13 +350,13 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "elsewhere" / "prediction" / "checkpoints.py"))
+    names, roots = ("drive_unet.pth", "checkpoint.pth"), (Path(), tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"no drive_unet.pth and no checkpoint.pth in files"):
-        checkpoints.find_weights(("drive_unet.pth", "checkpoint.pth"))
+        checkpoints.find_weights(names, roots)
     (tmp_path / "files").mkdir()
     for name in ("checkpoint.pth", "drive_unet.pth"):
         (tmp_path / "files" / name).touch()
-        assert checkpoints.find_weights(("drive_unet.pth", "checkpoint.pth")) == Path("files") / name
+        assert checkpoints.find_weights(names, roots) == Path("files") / name
 
 
 def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:

@@ -1,0 +1,184 @@
+"""Many photographs: each is read, segmented and written by one worker, several workers at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from datasets.field_of_view import estimate_fov, fov_diameter, scale_of
+from datasets.images import read_image, write_png
+from prediction.segmentation import binarize, segment
+from scoring import metrics
+from scoring.report import overlay, write_layers
+from utils import UserError
+
+if TYPE_CHECKING:
+    from model import Network
+
+PARTS = ("", "masks", "probability")  # result folders: overlays, vessel masks, probabilities
+MOST_WORKERS = 4  # each holds a photograph with all its results
+
+
+@dataclass
+class Predictor:
+    """How to segment a photograph, and where its results go."""
+
+    model: Network  # in evaluation mode, on the device to use
+    threshold: float  # in [0, 1]
+    tta: bool  # average eight views
+    diameter: float | None  # of the fields of view, in pixels; None: each photograph's own
+    out: Path
+    turn: threading.Semaphore = field(
+        default_factory=threading.Semaphore
+    )  # how many may use the network at once
+
+
+@dataclass
+class Outcome:
+    """What became of each photograph, by the name of its results."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # of those whose results are whole
+    problems: dict[str, str] = field(default_factory=dict)  # of those that cannot be read
+
+
+class Cancelled(Exception):
+    """Work given up because the program ends."""
+
+
+class Unreadable(UserError):
+    """A photograph that cannot be read; the others can be segmented all the same."""
+
+
+def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str, Any]:
+    """Read one photograph, segment it and write its results as NAME.png in every folder.
+
+    Returns:
+        Its row of the table.
+
+    Raises:
+        UserError: it cannot be read (then `Unreadable`), or a result cannot be written.
+    """
+    try:
+        photograph = read_image(path)
+    except UserError as error:
+        raise Unreadable(str(error)) from None
+    fov = estimate_fov(photograph)
+    border = predictor.diameter is not None or not fov.all()
+    diameter = predictor.diameter or fov_diameter(fov)
+    if not border:  # the disc is at least as large as the frame's diagonal
+        diameter = max(diameter, predictor.model.diameter)
+    scale = scale_of(diameter, predictor.model.diameter)
+    with predictor.turn:
+        probability = segment(predictor.model, photograph, fov, predictor.tta, scale)
+    levels = metrics.quantize(probability)
+    write_results(predictor.out, name, photograph, fov, levels, binarize(levels, fov, predictor.threshold))
+    height, width = fov.shape
+    return {
+        "image": name,
+        "photograph": str(path),
+        "width": width,
+        "height": height,
+        "diameter": diameter,
+        "border": border,
+    }
+
+
+def write_results(
+    out: Path, name: str, photograph: np.ndarray, fov: np.ndarray, levels: np.ndarray, mask: np.ndarray
+) -> None:
+    """Write overlay, mask and probability of a photograph, and the layers of the page.
+
+    Args:
+        out: the folder of all results.
+        name: of the files, without suffix.
+        photograph: uint8 (H, W, 3) RGB.
+        fov: field of view, uint8 (H, W), 0 or 255.
+        levels: probability, uint16 (H, W).
+        mask: vessels, uint8 (H, W), 0 or 255.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    outlined = overlay(photograph, mask, fov)
+    write_layers(out, name, photograph, outlined)
+    for part, pixels in zip(PARTS, (outlined, mask, levels), strict=True):
+        write_png(out / part / f"{name}.png", pixels)
+
+
+def predict_photographs(
+    names: Mapping[str, Path], predictor: Predictor, outcome: Outcome
+) -> Generator[str, None, None]:
+    """Segment photographs, several at a time, and yield the name of each that is done, in their order.
+
+    If the caller stops early (Ctrl-C, an error), photographs in the network are given up at its next view or
+    tile, and results that are being written are written whole.
+
+    Args:
+        names: the photographs by the name of their results.
+        predictor: network and folder.
+        outcome: receives rows and problems, also of those that end after the caller has stopped.
+
+    Raises:
+        UserError: a result cannot be written.
+    """
+    stopped = threading.Event()
+
+    def check(*_: object) -> None:
+        if stopped.is_set():
+            raise Cancelled
+
+    def work(name: str) -> str:
+        try:
+            outcome.rows[name] = predict_photograph(names[name], name, predictor)
+        except Unreadable as error:
+            outcome.problems[name] = str(error)
+        return name
+
+    hook = predictor.model.register_forward_pre_hook(check)
+    waiting: deque[Future[str]] = deque()
+    with shared_cores(predictor, len(names)) as workers, ThreadPoolExecutor(workers) as pool:
+        try:
+            for name in names:
+                waiting.append(pool.submit(work, name))
+                if len(waiting) > 2 * workers:  # so that memory does not grow with the number of photographs
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            hook.remove()
+
+
+@contextlib.contextmanager
+def shared_cores(predictor: Predictor, photographs: int) -> Iterator[int]:
+    """Yield the number of workers; inside, each has its share of the cores.
+
+    On a CPU each worker runs the network on its share. Together they are as fast as one network on all cores,
+    and none of them waits while another reads or encodes. On a GPU the network serves one worker at a time.
+    """
+    import torch
+
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    on_cpu = next(predictor.model.parameters()).device.type == "cpu"
+    cores = before[0] if on_cpu else os.cpu_count() or 1
+    workers = max(1, min(MOST_WORKERS, cores, photographs))
+    threads = max(1, cores // workers)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    predictor.turn = threading.Semaphore(workers if on_cpu else 1)
+    try:
+        yield workers
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])

@@ -1,0 +1,146 @@
+"""Many photographs at a time give what each gives alone, in bounded memory, and stop whole."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import tqdm
+from conftest import run_script
+
+import predict
+from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.images import list_images, read_image, read_mask, write_png
+from datasets.synthetic import draw_eye
+from model import UNet
+from prediction import photographs
+from prediction.checkpoints import load_checkpoint
+from prediction.photographs import Outcome, Predictor, predict_photographs
+from prediction.segmentation import segment
+from utils import UserError
+
+SHIPPED = Path(predict.__file__).parent / "files" / "drive_unet.pth"
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """Two threads, so that there are two workers."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2, "the number of threads was not set back"
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of nine small photographs."""
+    folder = tmp_path_factory.mktemp("photographs")
+    photograph = draw_eye(np.random.default_rng(4), 150, 140)[0]
+    for k in range(9):
+        write_png(folder / f"eye{k}.png", np.roll(photograph, k, axis=2))
+    return folder
+
+
+def run_predict(out: Path, *more: object) -> int | None:
+    """Run predict.py with the shipped weights, in one view."""
+    return run_script(predict.main, "--out", out, "--weights", SHIPPED, "--device", "cpu", "--no-tta", *more)
+
+
+def pages_names(out: Path) -> list[str]:
+    """The names on the page."""
+    page = (out / "index.html").read_text(encoding="utf-8")
+    data = page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    return [image["name"] for image in json.loads(data)["images"]]
+
+
+def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: None) -> None:
+    for k, shape in enumerate([(700, 660), (560, 540), (900, 1300)]):
+        photograph = cv2.resize(draw_eye(np.random.default_rng(k), 350, 330)[0], shape[::-1])
+        write_png(tmp_path / "in" / f"{k}.png", photograph)
+    assert run_predict(tmp_path / "out", tmp_path / "in") == 0
+    model, checkpoint = load_checkpoint(SHIPPED, torch.device("cpu"))
+    for path in list_images(tmp_path / "in"):
+        photograph = read_image(path)
+        fov = estimate_fov(photograph)
+        alone = segment(model, photograph, fov, scale=drive_scale(fov)) >= checkpoint["threshold"]
+        mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
+        assert mask.any()
+        assert np.mean(mask == (alone & (fov > 0))) >= 0.9999
+
+
+def test_ctrl_c_keeps_what_is_finished_and_gives_it_a_page(
+    folder: Path, tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(done: Iterator[str], *_: object, **__: object) -> Iterator[str]:
+        yield next(done)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tqdm, "tqdm", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_predict(tmp_path, folder)
+    names = pages_names(tmp_path)
+    assert 1 <= len(names) < 9
+    assert not list(tmp_path.rglob(".*"))
+    for part in ("", "masks", "probability", "page/photograph", "page/outline", "page/thumbnail"):
+        files = list_images(tmp_path / part)
+        assert [file.stem for file in files] == names
+        for file in files:
+            read_image(file)
+
+
+def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(
+    folder: Path, tmp_path: Path, two_cores: None
+) -> None:
+    passed, model = [], UNet(width=4, depth=2).eval()
+    outcome = Outcome()
+    names = {path.stem: path for path in list_images(folder)}
+    with closing(predict_photographs(names, Predictor(model, 0.5, True, None, tmp_path), outcome)) as done:
+        next(done)
+        model.register_forward_hook(lambda *_: passed.append(1))
+    assert len(outcome.rows) < len(names)
+    assert len(passed) < 2 * 8, "two photographs went through all their views"
+    assert not model._forward_pre_hooks
+
+
+def test_few_photographs_are_in_memory_at_a_time(
+    folder: Path, tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def fake(path: Path, name: str, _: Predictor) -> dict[str, Any]:
+        started.append(name)
+        return {"image": name}
+
+    monkeypatch.setattr(photographs, "predict_photograph", fake)
+    names = {str(k): Path(f"{k}.png") for k in range(1000)}
+    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, tmp_path)
+    order = []
+    for name in predict_photographs(names, predictor, Outcome()):
+        order.append(name)
+        assert len(started) <= len(order) + 5
+    assert order == list(names)
+
+
+def test_a_result_that_cannot_be_written_ends_the_run(
+    folder: Path, tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, turn = [], threading.Lock()
+
+    def full(*_: object) -> None:
+        with turn:
+            tried.append(1)
+        raise UserError("disk full")
+
+    monkeypatch.setattr(photographs, "write_results", full)
+    with pytest.raises(UserError, match="^disk full$"):
+        run_predict(tmp_path, folder)
+    assert len(tried) < 9
