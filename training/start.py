@@ -52,12 +52,13 @@ def settle(args: argparse.Namespace, device: torch.device, sets: int = 1) -> dic
         args.batch_size = 8 if gpu else 4  # 4 crops leave a GPU idle, see docs/speed.md
     network = ("model", "pretrained", "width", "depth")
     cut = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera", "degrade")
-    decisive = (*network, *cut, "optimizer", "dice", "ema", "seed")
+    decisive = (*network, *cut, "optimizer", "lr", "dice", "ema", "seed", "start_from")
     usual = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
     # weights that are good already need smaller steps
     rate = args.lr or usual * (0.4 if args.start_from else 1)
     start_from = str(args.start_from) if args.start_from else None
-    return {**{name: getattr(args, name) for name in decisive}, "lr": rate, "start_from": start_from}
+    settings = vars(args) | {"lr": rate, "start_from": start_from}
+    return {name: settings[name] for name in decisive}
 
 
 def begin(

@@ -72,7 +72,8 @@ class Training:
         """
         _, last = load_checkpoint(path, pick_device("cpu"))
         try:
-            before = {"degrade": 0.0, **last["settings"]}  # trainings of version 1.0.0 had no such flag
+            # trainings of version 1.0.0 had no such flag
+            before = {"degrade": 0.0, **dict(last["settings"].items())}
             if self.settings["minutes"] and before.get("minutes") == self.settings["minutes"]:
                 # measured when it began
                 self.settings |= {name: before[name] for name in ("epochs", "crops")}
