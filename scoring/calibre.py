@@ -1,0 +1,95 @@
+"""Calibre: the width of vessels across their centre lines, to a fraction of a pixel."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from scoring.skeleton import SMOOTH, Tree
+
+STEP = 0.25  # pixels between two samples across a vessel
+
+
+def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the width across every point of the centre lines, where levels fall below the threshold.
+
+    Levels between pixels are interpolated: probabilities say where inside a pixel the border lies, a mask of 0
+    and 1 says it only on average along a vessel. Where vessels join there is no cross-section: points closer to
+    a branch point than the vessel there is wide are left out.
+
+    Args:
+        levels: probability of vessel or a mask, float32 (H, W) in [0, 1].
+        tree: centre lines of the pixels of at least `threshold`.
+        threshold: in (0, 1], the border of a vessel.
+
+    Returns:
+        Widths in pixels, and the length of centre line in pixels that each stands for: float (n,) each.
+    """
+    if not len(tree.sizes):
+        return np.zeros(0), np.zeros(0)
+    points = tree.smooth(SMOOTH)
+    mask = np.pad((levels >= threshold).astype(np.uint8), 1)
+    radius = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    here = radius[tuple(tree.pixels.T)]
+    use = _beside_branches(tree, points, here)
+    first = np.cumsum(tree.sizes) - tree.sizes
+    last = first + tree.sizes - 1
+    index = np.arange(len(points))
+    owner = np.repeat(np.arange(len(tree.sizes)), tree.sizes)
+    before, after = np.maximum(index - 1, first[owner]), np.minimum(index + 1, last[owner])
+    tangent = points[after] - points[before]
+    length = np.hypot(*tangent.T)
+    weight = length / 2
+    use &= length > 0
+    if not use.any():
+        return np.zeros(0), np.zeros(0)
+    normal = tangent[use][:, ::-1] * [1, -1] / length[use, None]
+    # a border more than twice as far as the nearest one is another vessel's
+    limit = 2 * here[use] + 1
+    reach = np.arange(0, limit.max() + STEP, STEP)
+    sides = [_border(levels, points[use], sign * normal, reach, threshold) for sign in (1, -1)]
+    width = sides[0] + sides[1]
+    good = (np.maximum(*sides) <= limit) & (width > 0)
+    return width[good], weight[use][good]
+
+
+def _beside_branches(tree: Tree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Points farther from the branch points at the ends of their segment than the vessel there is wide."""
+    rows, columns = tree.pixels.T
+    last = np.cumsum(tree.sizes) - 1
+    first = last - tree.sizes + 1
+    along = np.cumsum(np.r_[0.0, tree.steps(points)[:-1]])
+    far = np.ones(len(points), bool)
+    for end in (first, last):
+        is_branch = tree.branch_pixels[rows[end], columns[end]]
+        distance = np.abs(along - np.repeat(along[end], tree.sizes))
+        far &= np.repeat(~is_branch, tree.sizes) | (distance > 2 * np.repeat(radius[end], tree.sizes))
+    return far
+
+
+def _border(
+    levels: np.ndarray, points: np.ndarray, direction: np.ndarray, reach: np.ndarray, threshold: float
+) -> np.ndarray:
+    """Distance in pixels from each point (n, 2) along its direction to where levels fall below the threshold.
+
+    Infinite where they do not within `reach`, distances (m,) from 0 up.
+    """
+    at = (points[:, None] + direction[:, None] * reach[None, :, None]).astype(np.float32)
+    profile = cv2.remap(levels, at[..., 1], at[..., 0], cv2.INTER_LINEAR, borderValue=0)
+    below = profile < threshold
+    below[:, 0] = False  # a smoothed centre line may leave a bent thread
+    found = below.any(axis=1)
+    k = np.maximum(below.argmax(axis=1), 1)
+    row = np.arange(len(points))
+    high, low = profile[row, k - 1], profile[row, k]
+    part = np.clip((high - threshold) / np.maximum(high - low, 1e-6), 0, 1)
+    return np.where(found, (k - 1 + part) * STEP, np.inf)
+
+
+def quantiles(values: np.ndarray, weights: np.ndarray, shares: tuple[float, ...]) -> list[float]:
+    """Weighted quantiles: where so much of the weight lies below; NaN of no values."""
+    if not len(values):
+        return [float("nan")] * len(shares)
+    order = np.argsort(values)
+    heights = np.cumsum(weights[order]) - weights[order] / 2
+    return np.interp(np.array(shares) * weights.sum(), heights, values[order]).tolist()
