@@ -1,0 +1,95 @@
+"""Which photographs to look at first, and why: reasons in words, never a refusal.
+
+The limits were chosen on photographs of DRIVE, STARE and HRF, which must pass, and on spoilt copies and pictures
+of something else, which must not: tests/trust.py counts both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from datasets.field_of_view import fov_diameter
+
+DIAMETER = 400  # pixels of the field of view in the copy that is looked at
+
+
+def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """What speaks for or against a good colour photograph of a retina.
+
+    Args:
+        photograph: uint8 (H, W, 3) RGB.
+        fov: field of view, uint8 (H, W), 0 or 255.
+        mask: vessels found, uint8 (H, W), 0 or 255.
+
+    Returns:
+        `diameter` of the field of view in pixels, `bordered` (1 if its border shows), `round` (its overlap with
+        the circle around it, where the frame does not cut it), `red` and `blue` (mean red and blue over mean
+        green), `light` (the 90th percentile of the brightest channel), `sharp` (detail of a few pixels over
+        detail of many, in green), `noise` (of single pixels, in green levels), `dark_lines` (how much stronger
+        thin dark structures are than thin light ones), `at_border` (share of the vessels in the outermost 3 %
+        of the radius).
+    """
+    diameter = fov_diameter(fov)
+    shrink = min(1.0, DIAMETER / max(diameter, 1))
+    size = tuple(max(8, round(side * shrink)) for side in fov.shape[::-1])
+    small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
+    vessels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0
+    (x, y), radius = cv2.minEnclosingCircle(cv2.findNonZero(inside))
+    disc = cv2.circle(np.zeros_like(inside), (round(x), round(y)), round(radius), 255, -1)
+    wide = max(3, round(0.03 * radius))
+    core = cv2.erode(np.pad(inside, 1), np.ones((3, 3), np.uint8), iterations=2 * wide)[1:-1, 1:-1] > 0
+    if not core.any():
+        core = inside > 0
+    rim = (inside > 0) & (cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1] <= wide)
+    red, green, blue = (small[..., k].astype(np.float32) for k in range(3))
+    colour = small[core].astype(np.float64).mean(axis=0) + 1
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11))
+    calm = cv2.GaussianBlur(green, (0, 0), 1)
+    holes = (cv2.morphologyEx(calm, cv2.MORPH_CLOSE, brush) - calm)[core]
+    hills = (calm - cv2.morphologyEx(calm, cv2.MORPH_OPEN, brush))[core]
+    fine = calm - cv2.GaussianBlur(green, (0, 0), 2)
+    coarse = cv2.GaussianBlur(green, (0, 0), 4) - cv2.GaussianBlur(green, (0, 0), 8)
+    grain = green - cv2.GaussianBlur(green, (0, 0), 0.7)
+    return {
+        "diameter": diameter,
+        "bordered": float(not fov.all()),
+        "round": float(np.count_nonzero(inside) / max(np.count_nonzero(disc), 1)),
+        "red": float(colour[0] / colour[1]),
+        "blue": float(colour[2] / colour[1]),
+        "light": float(np.percentile(small.max(axis=2)[core], 90)),
+        "sharp": float(fine[core].std() / (coarse[core].std() + 0.5)),
+        "noise": float(1.4826 * np.median(np.abs(grain[core]))),
+        "dark_lines": float((np.percentile(holes, 97) + 1) / (np.percentile(hills, 97) + 1)),
+        "at_border": float(np.count_nonzero(vessels & rim) / max(np.count_nonzero(vessels), 1)),
+    }
+
+
+def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
+    """The reasons to look at a photograph first, the weightiest first; empty for most.
+
+    Args:
+        found: what `features` found.
+        row: its measures and how sure they are: `vessel_share`, `largest_tree`, `expected_f1`.
+    """
+    grey = abs(found["red"] - 1) < 0.02 and abs(found["blue"] - 1) < 0.02
+    tree = row["largest_tree"]
+    reasons = {
+        "not round and red: a fundus photograph?": (found["red"] < 1.1 and not grey) or found["round"] < 0.7,
+        "grey: not a colour photograph": grey,
+        "vessels lighter than the retina: an angiogram?": found["dark_lines"] < 0.8,
+        "no border found: scale is a guess": not found["bordered"],
+        "very dark": found["light"] < 60,
+        "very blurred": found["sharp"] < 0.25,
+        "very noisy": found["noise"] > 4,
+        "enlarged from few pixels": found["diameter"] < 250,
+        "hardly any vessel": row["vessel_share"] < 0.03,
+        "vessels along the border": found["at_border"] > 0.25,
+        f"largest tree holds only {tree:.0%}": tree < 0.3,
+        f"expected F1 only {row['expected_f1']:.2f}": row["expected_f1"] < 0.5,
+    }
+    return [reason for reason, applies in reasons.items() if applies]

@@ -1,0 +1,158 @@
+"""What is measured on a vessel mask, for each eye: share, length, branching, calibre, tortuosity, fractal dimension.
+
+docs/measures.md defines every measure and says how far it can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from datasets.field_of_view import fov_diameter
+from scoring.calibre import quantiles, widths
+from scoring.fractal import box_sizes, fractal_dimensions
+from scoring.skeleton import Tree, trace
+
+LARGEST = 1096  # pixels: a larger field of view is shrunk to this diameter, twice that of DRIVE, to be measured
+SHORTEST = 1 / 30  # diameters of the field of view: shorter segments have no tortuosity
+BEND = 1 / 180  # diameters: standard deviation of the Gaussian over the points of a line before its curvature
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is shown."""
+
+    title: str
+    digits: int
+    hint: str  # what it is, with its unit
+
+
+MEASURES = {
+    "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel"),
+    "length": Measure("Length", 2, "length of all centre lines, in diameters of the field of view"),
+    "segments": Measure("Segments", 0, "segments between branch points and end points"),
+    "branch_points": Measure("Branch points", 0, "number of branch points"),
+    "end_points": Measure("End points", 0, "number of end points"),
+    "largest_tree": Measure("Largest tree", 3, "share of the vessel pixels in the largest connected tree"),
+    "width_mean": Measure("Width", 2, "mean width over the centre lines, pixels"),
+    "width_median": Measure("Median width", 2, "median width over the centre lines, pixels"),
+    "width_p5": Measure("Width, 5 %", 2, "5th percentile of the width, pixels"),
+    "width_p95": Measure("Width, 95 %", 2, "95th percentile of the width, pixels"),
+    "width_mean_fov": Measure("Width / field", 2, "mean width, thousandths of the field of view's diameter"),
+    "width_median_fov": Measure("Median / field", 2, "median width, thousandths of the diameter"),
+    "width_p5_fov": Measure("5 % / field", 2, "5th percentile of the width, thousandths of the diameter"),
+    "width_p95_fov": Measure("95 % / field", 2, "95th percentile of the width, thousandths of the diameter"),
+    "width_mean_um": Measure("Width, µm", 1, "mean width, micrometres"),
+    "width_median_um": Measure("Median width, µm", 1, "median width, micrometres"),
+    "width_p5_um": Measure("Width, 5 %, µm", 1, "5th percentile of the width, micrometres"),
+    "width_p95_um": Measure("Width, 95 %, µm", 1, "95th percentile of the width, micrometres"),
+    "tortuosity": Measure("Tortuosity", 4, "arc / chord - 1 of the segments, weighted by length"),
+    "curvature": Measure("Curvature", 1, "total squared curvature / length, in 1 / diameter squared"),
+    "fractal_d0": Measure("D0", 4, "fractal dimension (capacity)"),
+    "fractal_d1": Measure("D1", 4, "information dimension"),
+    "fractal_d2": Measure("D2", 4, "correlation dimension"),
+    "fractal_r2": Measure("R² of D0", 4, "R² of the line that D0 is the slope of"),
+    "box_smallest": Measure("Smallest box", 1, "side of the smallest boxes, pixels"),
+    "box_largest": Measure("Largest box", 1, "side of the largest boxes, pixels"),
+    "fov_diameter": Measure("Field of view", 1, "diameter of the field of view, pixels"),
+}
+NAN = float("nan")
+
+
+def measure(
+    levels: np.ndarray, fov: np.ndarray, threshold: float, um_per_pixel: float | None = None
+) -> dict[str, float]:
+    """Measure the vessels of one photograph inside its field of view.
+
+    Args:
+        levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`, or a mask of 0 and 65535.
+        fov: field of view, uint8 (H, W), 0 or 255.
+        threshold: probability in [0, 1] that makes a vessel.
+        um_per_pixel: micrometres of the retina that a pixel of the photograph shows, if known.
+
+    Returns:
+        The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has nothing
+        to measure, such as the width where there is no vessel; never infinite.
+    """
+    diameter = fov_diameter(fov)
+    shrink = min(1.0, LARGEST / diameter)
+    probability = levels.astype(np.float32) / np.float32(65535)
+    if shrink < 1:
+        size = tuple(max(1, round(side * shrink)) for side in fov.shape[::-1])
+        probability = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
+        fov = cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
+    probability *= fov > 0
+    threshold = max(threshold, 1e-6)
+    mask = (probability >= threshold).astype(np.uint8)
+    tree = trace(mask)
+    lengths = tree.lengths()
+    row: dict[str, float] = {
+        "vessel_share": float(mask.sum() / max(np.count_nonzero(fov), 1)),
+        "length": float(lengths.sum()) / (diameter * shrink),
+        "segments": len(tree.sizes),
+        "branch_points": tree.branch_points,
+        "end_points": tree.end_points,
+        "largest_tree": largest_tree(mask),
+    }
+    width, weight = widths(probability, tree, threshold)
+    mean = float(np.average(width, weights=weight)) if len(width) else NAN
+    for name, value in zip(
+        ("mean", "median", "p5", "p95"),
+        (mean, *quantiles(width, weight, (0.5, 0.05, 0.95))),
+        strict=True,
+    ):
+        pixels = value / shrink
+        row |= {f"width_{name}": pixels, f"width_{name}_fov": 1000 * pixels / diameter}
+        if um_per_pixel is not None:
+            row[f"width_{name}_um"] = pixels * um_per_pixel
+    row["tortuosity"], row["curvature"] = tortuosity(tree, diameter * shrink)
+    sizes = box_sizes(diameter * shrink)
+    row |= {f"fractal_{name}": value for name, value in fractal_dimensions(mask, sizes).items()}
+    ends = (sizes[0], sizes[-1]) if sizes else (NAN, NAN)
+    row |= {"box_smallest": ends[0] / shrink, "box_largest": ends[1] / shrink, "fov_diameter": diameter}
+    return {name: row[name] for name in MEASURES if name in row}
+
+
+def largest_tree(mask: np.ndarray) -> float:
+    """Share of the pixels of a mask (H, W) in its largest connected part; NaN of an empty one."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return float(areas.max() / areas.sum()) if len(areas) else NAN
+
+
+def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
+    """How much the segments turn, of those at least `SHORTEST` long; NaN where there is none.
+
+    Returns:
+        Arc length / chord length - 1, the mean weighted by length; and the total squared curvature divided by the
+        total length (Hart et al. 1999, https://doi.org/10.1016/S1386-5056(98)00163-4), in 1 / diameter squared.
+    """
+    if not len(tree.sizes):
+        return NAN, NAN
+    points = tree.smooth(max(1.0, BEND * diameter))
+    step = tree.steps(points)
+    arc = tree.sums(step)
+    last = np.cumsum(tree.sizes) - 1
+    first = last - tree.sizes + 1
+    chord = np.hypot(*(points[last] - points[first]).T)
+    long = (arc >= SHORTEST * diameter) & ~tree.is_loop  # a loop has no chord
+    bent = long & (chord > 0)
+    by_chord = float(np.average(arc[bent] / chord[bent] - 1, weights=arc[bent])) if bent.any() else NAN
+    if not long.any():
+        return by_chord, NAN
+    turn = np.zeros(len(points))  # squared angle at each point, divided by the length that it stands for
+    a, b = points[1:-1] - points[:-2], points[2:] - points[1:-1]
+    angle = np.arctan2(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0], (a * b).sum(axis=1))
+    turn[1:-1] = angle**2 / np.maximum((np.hypot(*a.T) + np.hypot(*b.T)) / 2, 1e-9)
+    turn[first] = turn[last] = 0
+    squared = tree.sums(turn)
+    return by_chord, float(squared[long].sum() / arc[long].sum() * diameter**2)
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measures that any of the rows has, in the order of `MEASURES`."""
+    return [name for name in MEASURES if any(name in row for row in rows)]
