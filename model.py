@@ -273,11 +273,11 @@ def fold_batch_norm(model: N) -> N:
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
 
 
-def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
-    """Images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W).
+def predict_views(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
+    """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
-    `tta` (test-time augmentation) averages eight views: the four flips of the image and of its transpose, which
-    include the quarter turns. The caller sets evaluation mode, inference mode and autocast.
+    With `tta` (test-time augmentation) there are eight views: the four flips of the image and of its transpose,
+    which include the quarter turns; else one. The caller sets evaluation mode, inference mode and autocast.
     """
 
     def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -285,7 +285,12 @@ def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
         return model(flipped).float().sigmoid().flip(dims)[:, 0]
 
     if not tta:
-        return view(images, ())
+        return view(images, ())[None]
     views = [view(images, dims) for dims in FLIPS]
     views += [view(images.mT, dims).mT for dims in FLIPS]
-    return torch.stack(views).mean(dim=0)
+    return torch.stack(views)
+
+
+def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
+    """The mean of `predict_views`: images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W)."""
+    return predict_views(model, images, tta).mean(dim=0)

@@ -1,7 +1,7 @@
 """Which photographs to look at first, and why: reasons in words, never a refusal.
 
-The limits were chosen on photographs of DRIVE, STARE and HRF, which must pass, and on spoilt copies and pictures
-of something else, which must not: tests/trust.py counts both.
+The limits were chosen on photographs of DRIVE, STARE and HRF, which must pass, and on spoilt copies and
+pictures of something else, which must not: tests/trust.py counts both.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
         of the radius).
     """
     diameter = fov_diameter(fov)
-    shrink = min(1.0, DIAMETER / max(diameter, 1))
-    size = tuple(max(8, round(side * shrink)) for side in fov.shape[::-1])
+    shrink = min(1.0, DIAMETER / max(diameter, 1.0))
+    height, width = fov.shape
+    size = max(8, round(width * shrink)), max(8, round(height * shrink))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
     inside = cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
     vessels = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0
@@ -58,15 +59,20 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
     return {
         "diameter": diameter,
         "bordered": float(not fov.all()),
-        "round": float(np.count_nonzero(inside) / max(np.count_nonzero(disc), 1)),
+        "round": share(inside > 0, disc > 0),
         "red": float(colour[0] / colour[1]),
         "blue": float(colour[2] / colour[1]),
         "light": float(np.percentile(small.max(axis=2)[core], 90)),
         "sharp": float(fine[core].std() / (coarse[core].std() + 0.5)),
         "noise": float(1.4826 * np.median(np.abs(grain[core]))),
         "dark_lines": float((np.percentile(holes, 97) + 1) / (np.percentile(hills, 97) + 1)),
-        "at_border": float(np.count_nonzero(vessels & rim) / max(np.count_nonzero(vessels), 1)),
+        "at_border": share(rim, vessels),
     }
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> float:
+    """The share of `whole`, bool (H, W), that lies in `part`; 0 of nothing."""
+    return float((part & whole).sum() / max(int(whole.sum()), 1))
 
 
 def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:

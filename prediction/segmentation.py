@@ -15,13 +15,19 @@ from system.devices import autocast
 
 if TYPE_CHECKING:
     from model import Network
+    from prediction.uncertainty import Views
 
 
 TILE = 1024  # side in pixels of the largest piece that passes through the network at once
 
 
 def segment(
-    model: Network, photograph: np.ndarray, fov: np.ndarray, tta: bool = False, scale: float = 1.0
+    model: Network,
+    photograph: np.ndarray,
+    fov: np.ndarray,
+    tta: bool = False,
+    scale: float = 1.0,
+    views: Views | None = None,
 ) -> np.ndarray:
     """Predict one photograph; a large one in tiles without visible seams.
 
@@ -32,17 +38,18 @@ def segment(
         tta: average eight views, see `model.predict`.
         scale: factor by which the photograph is resized for the network; see
             `datasets.field_of_view.drive_scale`.
+        views: counts the vessel pixels of each view, if given.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
     """
     import torch
 
-    from model import predict
+    from model import predict_views
 
     if scale != 1:
         copy = rescale(Eye("", photograph, fov), scale)
-        probability = segment(model, copy.image, copy.fov, tta)
+        probability = segment(model, copy.image, copy.fov, tta, views=views)
         probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
         return np.multiply(probability, fov > 0, out=probability)
 
@@ -55,7 +62,10 @@ def segment(
         image = normalize(photograph[around], fov[around], mean, std)
         batch = torch.from_numpy(image)[None].to(device, memory_format=torch.channels_last)
         with torch.inference_mode(), autocast(device):
-            probability[tile] = predict(model, batch, tta)[0].cpu().numpy()[inner]
+            each = predict_views(model, batch, tta)[:, 0, inner[0], inner[1]]
+            probability[tile] = each.mean(dim=0).cpu().numpy()
+        if views is not None:
+            views.add(each, fov[tile])
     return probability * (fov > 0)
 
 

@@ -27,8 +27,10 @@ class Views:
 
     def add(self, views: torch.Tensor, fov: np.ndarray) -> None:
         """Count a tile: probabilities (views, h, w), and its field of view (h, w), 0 or 255."""
-        inside = fov > 0
-        self.counts = self.counts + (views.cpu().numpy()[:, inside] >= self.threshold).sum(axis=1)
+        import torch
+
+        inside = torch.from_numpy(fov > 0).to(views.device)
+        self.counts = self.counts + ((views >= self.threshold) & inside).sum(dim=(1, 2)).cpu().numpy()
         self.pixels += int(inside.sum())
 
     def spread(self) -> float:

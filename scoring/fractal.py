@@ -11,7 +11,7 @@ OFFSETS = 4  # of the grid of boxes, each way: a grid that happens to fit would 
 
 
 def box_sizes(diameter: float) -> list[int]:
-    """Sides in pixels, from a 128th to an 8th of a field of view of this diameter, each about 1.4 times the last."""
+    """Sides in pixels, from a 128th to an 8th of a field of view, each about 1.4 times as long."""
     sizes = np.rint(diameter / 128 * 2 ** (np.arange(9) / 2)).astype(int)
     return np.unique(sizes[sizes > 0]).tolist()
 
@@ -21,8 +21,8 @@ def fractal_dimensions(mask: np.ndarray, sizes: Sequence[int]) -> dict[str, floa
 
     The generalised dimensions of Hentschel and Procaccia 1983 (https://doi.org/10.1016/0167-2789(83)90235-X) of
     orders 0, 1 and 2, as Stosic and Stosic 2006 (https://doi.org/10.1109/TMI.2006.879316) use them for retinal
-    vessels. Of 4 x 4 offsets of the grid the one counts that covers the mask best: boxes that hardly touch it would
-    lower the slope.
+    vessels. Of 4 x 4 offsets of the grid the one counts that covers the mask best: boxes that hardly touch it
+    would lower the slope.
 
     Args:
         mask: (H, W), non-zero counts.

@@ -1,4 +1,4 @@
-"""What is measured on a vessel mask, for each eye: share, length, branching, calibre, tortuosity, fractal dimension.
+"""What is measured on a vessel mask: share, length, branching, calibre, tortuosity, fractal dimensions.
 
 docs/measures.md defines every measure and says how far it can be trusted.
 """
@@ -15,11 +15,12 @@ import numpy as np
 from datasets.field_of_view import fov_diameter
 from scoring.calibre import quantiles, widths
 from scoring.fractal import box_sizes, fractal_dimensions
-from scoring.skeleton import Tree, trace
+from scoring.skeleton import SMOOTH, Tree, trace
 
 LARGEST = 1096  # pixels: a larger field of view is shrunk to this diameter, twice that of DRIVE, to be measured
 SHORTEST = 1 / 30  # diameters of the field of view: shorter segments have no tortuosity
-BEND = 1 / 180  # diameters: standard deviation of the Gaussian over the points of a line before its curvature
+BEND = 1 / 137  # diameters: standard deviation of the Gaussian over a line before its curvature is taken
+LEAST_BEND = 4.0  # pixels: with less the steps of the pixels would count as bends
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ NAN = float("nan")
 
 
 def measure(
-    levels: np.ndarray, fov: np.ndarray, threshold: float, um_per_pixel: float | None = None
+    levels: np.ndarray,
+    fov: np.ndarray,
+    threshold: float,
+    um_per_pixel: float | None = None,
+    diameter: float | None = None,
 ) -> dict[str, float]:
     """Measure the vessels of one photograph inside its field of view.
 
@@ -73,12 +78,13 @@ def measure(
         fov: field of view, uint8 (H, W), 0 or 255.
         threshold: probability in [0, 1] that makes a vessel.
         um_per_pixel: micrometres of the retina that a pixel of the photograph shows, if known.
+        diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.
 
     Returns:
-        The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has nothing
-        to measure, such as the width where there is no vessel; never infinite.
+        The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has
+        nothing to measure, such as the width where there is no vessel; never infinite.
     """
-    diameter = fov_diameter(fov)
+    diameter = diameter or fov_diameter(fov)
     shrink = min(1.0, LARGEST / diameter)
     probability = levels.astype(np.float32) / np.float32(65535)
     if shrink < 1:
@@ -128,22 +134,25 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
     """How much the segments turn, of those at least `SHORTEST` long; NaN where there is none.
 
     Returns:
-        Arc length / chord length - 1, the mean weighted by length; and the total squared curvature divided by the
-        total length (Hart et al. 1999, https://doi.org/10.1016/S1386-5056(98)00163-4), in 1 / diameter squared.
+        Arc length / chord length - 1, the mean weighted by length; and the total squared curvature divided by
+        the total length (Hart et al. 1999, https://doi.org/10.1016/S1386-5056(98)00163-4), in 1 / diameter
+        squared.
     """
     if not len(tree.sizes):
         return NAN, NAN
-    points = tree.smooth(max(1.0, BEND * diameter))
-    step = tree.steps(points)
-    arc = tree.sums(step)
     last = np.cumsum(tree.sizes) - 1
     first = last - tree.sizes + 1
+    points = tree.smooth(SMOOTH)
+    arc = tree.sums(tree.steps(points))
     chord = np.hypot(*(points[last] - points[first]).T)
-    long = (arc >= SHORTEST * diameter) & ~tree.is_loop  # a loop has no chord
-    bent = long & (chord > 0)
-    by_chord = float(np.average(arc[bent] / chord[bent] - 1, weights=arc[bent])) if bent.any() else NAN
+    long = arc >= SHORTEST * diameter
+    bent = long & (chord > 0) & ~tree.is_loop  # a loop has no chord
+    by_chord = (
+        max(0.0, float(np.average(arc[bent] / chord[bent], weights=arc[bent])) - 1) if bent.any() else NAN
+    )
     if not long.any():
         return by_chord, NAN
+    points = tree.smooth(max(LEAST_BEND, BEND * diameter))
     turn = np.zeros(len(points))  # squared angle at each point, divided by the length that it stands for
     a, b = points[1:-1] - points[:-2], points[2:] - points[1:-1]
     angle = np.arctan2(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0], (a * b).sum(axis=1))
