@@ -9,6 +9,8 @@ from pathlib import Path
 
 from datasets.images import list_images
 from prediction.checkpoints import find_weights
+from prediction.examination import read_um_per_pixel, summarize, write_measures
+from prediction.manifest import write_manifest
 from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
 from prediction.photographs import PARTS, Outcome, Predictor, predict_photographs
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
@@ -21,8 +23,8 @@ from utils import HelpFormatter, UserError, did_you_mean, run
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Segment photographs of the retina; no labels, no field-of-view files needed. Writes "
-        "to OUT: masks/, probability/ (16 bit), each photograph with its vessels outlined, and index.html to "
-        "look through them.",
+        "to OUT: masks/, probability/ (16 bit), uncertainty/, each photograph with its vessels outlined, "
+        "measures.csv, predict.json, and index.html to look through them.",
         epilog="example: python predict.py my_photographs eye.jpg --out results/mine",
         formatter_class=HelpFormatter,
     )
@@ -41,6 +43,12 @@ def parse_args() -> argparse.Namespace:
         metavar="PIXELS",
         help="of the whole field of view in these photographs, also where it goes beyond the frame, as in a "
         "close-up of the disc (default: found in each)",
+    )
+    parser.add_argument(
+        "--um-per-pixel",
+        metavar="NUMBER|CSV",
+        help="micrometres that a pixel shows, for widths in micrometres; a CSV has a file name and a number in "
+        "each row",
     )
     args = parse_prediction_args(parser)
     if args.diameter is not None and not 16 <= args.diameter <= 100_000:
@@ -103,11 +111,13 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     """Segment the photographs and write their results; return a message for each unusable one."""
     from tqdm import tqdm
 
+    um_per_pixel = read_um_per_pixel(args.um_per_pixel)
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = pick_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
-    predictor, outcome = Predictor(model, threshold, args.tta, args.diameter, args.out), Outcome()
+    predictor = Predictor(model, threshold, args.tta, args.diameter, args.out, um_per_pixel)
+    outcome = Outcome()
     with claim(args.out, *PARTS[1:], "page/*"):
         try:
             with closing(predict_photographs(names, predictor, outcome)) as done:
@@ -116,7 +126,11 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
         finally:  # after Ctrl-C, those that are finished get their page too
             written = [name for name in names if name in outcome.rows]
             guessed = [row for row in outcome.rows.values() if not row["border"] and args.diameter is None]
+            rows = [outcome.rows[name] for name in written]
             if written:
+                write_measures(args.out / "measures.csv", rows)
+                what_made = (weights, threshold, describe(device), vars(args), rows)
+                write_manifest(args.out / "predict.json", *what_made)
                 write_page(args.out, written, threshold, len(outcome.problems), len(guessed))
     if guessed:
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
@@ -131,7 +145,10 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     what = "photographs with their vessels outlined in blue and the field of view in orange"
     print(f"{args.out}: {len(written)} of {len(names)} {what}, masks/, probability/ (16 bit)")
     if written:
+        print(f"{args.out}: uncertainty/ (8 bit), measures.csv, predict.json")
         print(f"to look through them, open {args.out / 'index.html'} in a browser")
+    if doubtful := summarize(rows, len(rows)):
+        print(doubtful)
     return list(outcome.problems.values())
 
 

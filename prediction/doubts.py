@@ -85,14 +85,17 @@ def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
     grey = abs(found["red"] - 1) < 0.02 and abs(found["blue"] - 1) < 0.02
     tree = row["largest_tree"]
     reasons = {
-        "not round and red: a fundus photograph?": (found["red"] < 1.1 and not grey) or found["round"] < 0.7,
-        "grey: not a colour photograph": grey,
+        "not round and red: a fundus photograph?": (found["red"] < 1.1 and not (grey and found["bordered"]))
+        or found["round"] < 0.7,
+        "grey: not a colour photograph": grey and found["bordered"],
         "vessels lighter than the retina: an angiogram?": found["dark_lines"] < 0.8,
         "no border found: scale is a guess": not found["bordered"],
         "very dark": found["light"] < 60,
         "very blurred": found["sharp"] < 0.25,
         "very noisy": found["noise"] > 4,
-        "enlarged from few pixels": found["diameter"] < 250,
+        "blocks: compressed too much": found["noise"] < 0.1,
+        "enlarged from few pixels": found["diameter"] < 250
+        or (0.1 <= found["noise"] < 0.45 and found["sharp"] < 0.45),
         "hardly any vessel": row["vessel_share"] < 0.03,
         "vessels along the border": found["at_border"] > 0.25,
         f"largest tree holds only {tree:.0%}": tree < 0.3,

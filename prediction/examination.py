@@ -20,33 +20,35 @@ UM = [name for name in MEASURES if name.endswith("_um")]
 
 
 def examine(
-    name: str,
     photograph: np.ndarray,
     fov: np.ndarray,
     levels: np.ndarray,
     mask: np.ndarray,
     views: Views,
+    diameter: float,
+    bordered: bool = True,
     um_per_pixel: float | None = None,
 ) -> dict[str, Any]:
     """Measure one segmented photograph and say how sure it is.
 
     Args:
-        name: of its results.
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
         levels: probability, uint16 (H, W).
         mask: vessels, uint8 (H, W), 0 or 255.
         views: the vessel pixels of each view, and the threshold.
+        diameter: of the whole field of view, pixels.
+        bordered: whether that is known, because its border shows or the user said so.
         um_per_pixel: micrometres that a pixel shows, if known.
 
     Returns:
-        `image`; `doubtful`, the reasons to look at it first, empty if there are none; the figures of
+        `doubtful`, the reasons to look at it first, empty if there are none; the figures of
         `uncertainty.confidence` and `measures.measure`.
     """
-    row: dict[str, Any] = {"image": name, "doubtful": ""}
-    row |= confidence(levels, mask, fov, views)
-    row |= measure(levels, fov, views.threshold, um_per_pixel)
-    row["doubtful"] = "; ".join(doubts(features(photograph, fov, mask), row))
+    row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov, views)}
+    row |= measure(levels, fov, views.threshold, um_per_pixel, diameter)
+    found = features(photograph, fov, mask) | {"bordered": float(bordered)}
+    row["doubtful"] = "; ".join(doubts(found, row))
     return row
 
 

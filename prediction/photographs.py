@@ -17,7 +17,9 @@ import numpy as np
 
 from datasets.field_of_view import estimate_fov, fov_diameter, scale_of
 from datasets.images import read_image, write_png
+from prediction.examination import examine, um_of
 from prediction.segmentation import binarize, segment
+from prediction.uncertainty import Views, uncertainty
 from scoring import metrics
 from scoring.report import overlay, write_layers
 from utils import UserError
@@ -25,7 +27,7 @@ from utils import UserError
 if TYPE_CHECKING:
     from model import Network
 
-PARTS = ("", "masks", "probability")  # result folders: overlays, vessel masks, probabilities
+PARTS = ("", "masks", "probability", "uncertainty")  # result folders; "" has the overlays
 MOST_WORKERS = 4  # each holds a photograph with all its results
 
 
@@ -38,6 +40,7 @@ class Predictor:
     tta: bool  # average eight views
     diameter: float | None  # of the fields of view, in pixels; None: each photograph's own
     out: Path
+    um_per_pixel: Mapping[str, float] = field(default_factory=dict)  # of `examination.read_um_per_pixel`
     turn: threading.Semaphore = field(
         default_factory=threading.Semaphore
     )  # how many may use the network at once
@@ -79,9 +82,13 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         diameter = max(diameter, predictor.model.diameter)
     scale = scale_of(diameter, predictor.model.diameter)
     with predictor.turn:
-        probability = segment(predictor.model, photograph, fov, predictor.tta, scale)
+        views = Views(predictor.threshold)
+        probability = segment(predictor.model, photograph, fov, predictor.tta, scale, views)
     levels = metrics.quantize(probability)
-    write_results(predictor.out, name, photograph, fov, levels, binarize(levels, fov, predictor.threshold))
+    mask = binarize(levels, fov, predictor.threshold)
+    write_results(predictor.out, name, photograph, fov, levels, mask)
+    um = um_of(path, predictor.um_per_pixel)
+    found = examine(photograph, fov, levels, mask, views, diameter, border, um)
     height, width = fov.shape
     return {
         "image": name,
@@ -90,6 +97,9 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "height": height,
         "diameter": diameter,
         "border": border,
+        "scale": scale,
+        "um_per_pixel": um,
+        **found,
     }
 
 
@@ -111,7 +121,7 @@ def write_results(
     """
     outlined = overlay(photograph, mask, fov)
     write_layers(out, name, photograph, outlined)
-    for part, pixels in zip(PARTS, (outlined, mask, levels), strict=True):
+    for part, pixels in zip(PARTS, (outlined, mask, levels, uncertainty(levels)), strict=True):
         write_png(out / part / f"{name}.png", pixels)
 
 

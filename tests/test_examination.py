@@ -1,0 +1,227 @@
+"""What predict.py says of a photograph besides its mask: measures, how sure it is, doubts, what made it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import spoilt
+import torch
+from conftest import run_script
+
+import predict
+from datasets.field_of_view import estimate_fov
+from datasets.images import write_png
+from datasets.synthetic import draw_eye
+from prediction.doubts import doubts, features
+from prediction.examination import read_um_per_pixel, summarize
+from prediction.uncertainty import Views, calibrate, confidence, uncertainty
+from scoring import metrics
+from scoring.measures import measure
+from utils import UserError
+
+GOOD = {"vessel_share": 0.12, "largest_tree": 0.9, "expected_f1": 0.8}
+
+
+@pytest.fixture(scope="module")
+def eyes() -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Photograph, vessel mask and field of view of drawn eyes."""
+    return [draw_eye(np.random.default_rng(seed), 400, 390) for seed in range(3)]
+
+
+def reasons(photograph: np.ndarray, mask: np.ndarray, row: dict[str, float] = GOOD) -> list[str]:
+    return doubts(features(photograph, estimate_fov(photograph), mask), row)
+
+
+def test_a_good_photograph_is_not_doubtful(eyes: list) -> None:
+    assert [reasons(photograph, mask) for photograph, mask, _ in eyes] == [[]] * 3
+
+
+CAUGHT = {
+    "blur": "very blurred",
+    "dark": "very dark",
+    "noise": "very noisy",
+    "jpeg": "blocks: compressed too much",
+    "enlarged": "enlarged from few pixels",
+    "inverted": "vessels lighter than the retina: an angiogram?",
+    "crop": "no border found: scale is a guess",
+}
+
+
+@pytest.mark.parametrize("kind", CAUGHT)
+def test_a_spoilt_photograph_is_doubtful_for_the_right_reason(eyes: list, kind: str) -> None:
+    for number, (photograph, mask, fov) in enumerate(eyes):
+        bad = spoilt.SPOILS[kind](photograph, fov, 1.0, np.random.default_rng(number))
+        mask = mask[spoilt.middle(mask.shape, fov)] if kind in spoilt.CUT else mask
+        assert CAUGHT[kind] in reasons(np.ascontiguousarray(bad), np.ascontiguousarray(mask))
+
+
+@pytest.mark.parametrize("kind", spoilt.ELSE)
+def test_a_picture_of_something_else_is_doubtful(kind: str) -> None:
+    picture = spoilt.ELSE[kind](np.random.default_rng(0))
+    assert "not round and red: a fundus photograph?" in reasons(picture, np.zeros(picture.shape[:2], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("vessel_share", 0.01, "hardly any vessel"),
+        ("largest_tree", 0.21, "largest tree holds only 21%"),
+        ("expected_f1", 0.31, "expected F1 only 0.31"),
+    ],
+)
+def test_odd_results_of_a_good_photograph_are_doubtful(
+    eyes: list, column: str, value: float, reason: str
+) -> None:
+    photograph, mask, _ = eyes[0]
+    assert reasons(photograph, mask, GOOD | {column: value}) == [reason]
+
+
+def test_vessels_along_the_border_are_doubtful(eyes: list) -> None:
+    photograph, _, fov = eyes[0]
+    ring = cv2.morphologyEx(fov, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) & fov
+    assert "vessels along the border" in reasons(photograph, ring)
+
+
+def test_the_map_is_darkest_where_sure_and_brightest_at_one_half() -> None:
+    found = uncertainty(metrics.quantize(np.array([[0, 0.1, 0.5, 0.9, 1]])))
+    assert found.dtype == np.uint8
+    assert found.tolist() == [[0, 51, 255, 51, 0]]
+
+
+def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_calibrated_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    levels = metrics.quantize(rng.beta(0.3, 2, (120, 120)))
+    fov = np.full(levels.shape, 255, np.uint8)
+    mask = np.where(levels >= metrics.level_of(0.4), 255, 0).astype(np.uint8)
+    found = confidence(levels, mask, fov, Views(0.4))
+    draws = [rng.random(levels.shape) < calibrate(levels) for _ in range(20)]
+    f1 = [2 * (truth & (mask > 0)).sum() / (truth.sum() + (mask > 0).sum()) for truth in draws]
+    assert found["expected_f1"] == pytest.approx(np.mean(f1), abs=0.01)
+    assert np.isnan(found["vessel_share_sd"])
+
+
+def test_calibration_keeps_the_order_and_nothing_outside_the_field_of_view() -> None:
+    found = calibrate(np.arange(metrics.LEVELS, dtype=np.uint16))
+    assert (np.diff(found) >= 0).all()
+    assert found[0] == 0
+    assert calibrate(np.array([32768], np.uint16), (1.0, 0.0))[0] == pytest.approx(0.5, abs=1e-4)
+
+
+def test_the_spread_of_the_views_is_that_of_their_vessel_shares() -> None:
+    rng = np.random.default_rng(1)
+    views, fov = torch.from_numpy(rng.random((8, 20, 30), np.float32)), np.zeros((20, 30), np.uint8)
+    fov[:, 5:] = 255
+    counted = Views(0.6)
+    for rows in (slice(0, 7), slice(7, 20)):  # tile by tile
+        counted.add(views[:, rows], fov[rows])
+    shares = (views.numpy()[:, fov > 0] >= 0.6).mean(axis=1)
+    assert counted.spread() == pytest.approx(shares.std(ddof=1))
+
+
+def test_nothing_found_is_sure_of_nothing() -> None:
+    empty = np.zeros((9, 9), np.uint8)
+    found = confidence(empty.astype(np.uint16), empty, empty + 255, Views(0.5))
+    assert all(np.isnan(value) for value in found.values())
+
+
+def test_the_last_line_names_the_doubtful() -> None:
+    rows = [{"image": name, "doubtful": why} for name, why in (("a", ""), ("b", "very dark"), ("c", "grey; dark"))]
+    assert summarize(rows, 3) == "2 of 3 photographs are doubtful: b (very dark), c (grey; dark)"
+    assert summarize(rows[:1], 1) == ""
+
+
+@pytest.mark.parametrize(
+    "content", ["", "file,um\n", "a.png,5\nb.png,none\n", "a.png,-1\na.png,0\n", "a.png\nb.png\n"]
+)
+def test_a_bad_csv_of_micrometres_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "um.csv"
+    file.write_text(content)
+    with pytest.raises(UserError, match="give micrometres a pixel"):
+        read_um_per_pixel(str(file))
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "nan", "inf", "missing.csv"])
+def test_a_bad_number_of_micrometres_is_refused(given: str) -> None:
+    with pytest.raises(UserError, match="give micrometres a pixel"):
+        read_um_per_pixel(given)
+
+
+@pytest.fixture(scope="module")
+def results(eyes: list, files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folder of photographs with odd names, and what predict.py makes of it."""
+    folder = tmp_path_factory.mktemp("examined")
+    for name, (photograph, _, _) in zip(('a, "b"', "c"), eyes, strict=False):
+        write_png(folder / "in" / f"{name}.png", photograph)
+    write_png(folder / "in" / "page.png", spoilt.page(np.random.default_rng(0)))
+    (folder / "um.csv").write_text('file,micrometres a pixel\n"a, ""b"".png",6.5\n', encoding="utf-8-sig")
+    weights = ("--weights", files / "checkpoint.pth", "--um-per-pixel", folder / "um.csv")
+    assert run_script(predict.main, folder / "in", *weights, "--out", folder / "out") == 0
+    return folder / "in", folder / "out"
+
+
+def read_rows(file: Path) -> dict[str, dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as table:
+        return {row["image"]: row for row in csv.DictReader(table)}
+
+
+def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path, Path]) -> None:
+    photographs, out = results
+    rows = read_rows(out / "measures.csv")
+    assert list(rows) == ['a, "b"', "c", "page"]
+    for name, row in rows.items():
+        photograph = cv2.imdecode(np.fromfile(photographs / f"{name}.png", np.uint8), cv2.IMREAD_COLOR)
+        levels = cv2.imdecode(np.fromfile(out / "probability" / f"{name}.png", np.uint8), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imdecode(np.fromfile(out / "masks" / f"{name}.png", np.uint8), cv2.IMREAD_UNCHANGED)
+        fov = estimate_fov(photograph[..., ::-1])
+        threshold = json.loads((out / "predict.json").read_text())["threshold"]
+        wanted = measure(levels, fov, threshold)
+        assert float(row["vessel_share"]) == pytest.approx(np.mean(mask[fov > 0] > 0), abs=1e-6)
+        for column, value in wanted.items():
+            assert (float(row[column]) if row[column] else np.nan) == pytest.approx(value, nan_ok=True, rel=1e-5)
+    known = rows['a, "b"']
+    assert float(known["width_mean_um"]) == pytest.approx(6.5 * float(known["width_mean"]), rel=1e-5)
+    assert rows["c"]["width_mean_um"] == ""
+
+
+def test_the_page_of_text_is_doubtful_and_said_so(
+    results: tuple[Path, Path], files: Path, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    photographs, out = results
+    assert "a fundus photograph?" in read_rows(out / "measures.csv")["page"]["doubtful"]
+    run_script(predict.main, photographs / "page.png", "--weights", files / "checkpoint.pth", "--out", tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 of 1 photograph is doubtful: page (not round")
+
+
+def test_the_uncertainty_map_is_of_the_photographs_size_and_its_probability(results: tuple[Path, Path]) -> None:
+    _, out = results
+    maps = {path.name: path for path in (out / "uncertainty").glob("*.png")}
+    assert len(maps) == 3
+    for name, path in maps.items():
+        found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        levels = cv2.imdecode(np.fromfile(out / "probability" / name, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert (found == uncertainty(levels)).all()
+
+
+def test_predict_json_says_what_made_the_results(results: tuple[Path, Path], files: Path) -> None:
+    photographs, out = results
+    made = json.loads((out / "predict.json").read_text(encoding="utf-8"))
+    weights = files / "checkpoint.pth"
+    assert made["weights"] == [
+        {"file": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    ]
+    project = (Path(predict.__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{made["program"]["version"]}"' in project
+    assert made["flags"]["tta"] is True
+    assert made["number_of_photographs"] == 3
+    assert {"python", "torch", "numpy", "opencv"} <= made["versions"].keys()
+    first = made["photographs"][0]
+    assert (first["width"], first["height"], first["border"]) == (390, 400, True)
+    assert first["photograph"] == str(photographs / 'a, "b".png')
+    assert first["fov_diameter"] == pytest.approx(0.955 * 390, rel=0.03)
+    assert first["scale"] > 0
