@@ -131,7 +131,9 @@ def test_nothing_found_is_sure_of_nothing() -> None:
 
 
 def test_the_last_line_names_the_doubtful() -> None:
-    rows = [{"image": name, "doubtful": why} for name, why in (("a", ""), ("b", "very dark"), ("c", "grey; dark"))]
+    rows = [
+        {"image": name, "doubtful": why} for name, why in (("a", ""), ("b", "very dark"), ("c", "grey; dark"))
+    ]
     assert summarize(rows, 3) == "2 of 3 photographs are doubtful: b (very dark), c (grey; dark)"
     assert summarize(rows[:1], 1) == ""
 
@@ -183,7 +185,8 @@ def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path,
         wanted = measure(levels, fov, threshold)
         assert float(row["vessel_share"]) == pytest.approx(np.mean(mask[fov > 0] > 0), abs=1e-6)
         for column, value in wanted.items():
-            assert (float(row[column]) if row[column] else np.nan) == pytest.approx(value, nan_ok=True, rel=1e-5)
+            found = float(row[column]) if row[column] else np.nan
+            assert found == pytest.approx(value, nan_ok=True, rel=1e-5)
     known = rows['a, "b"']
     assert float(known["width_mean_um"]) == pytest.approx(6.5 * float(known["width_mean"]), rel=1e-5)
     assert rows["c"]["width_mean_um"] == ""
