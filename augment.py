@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from data import Eye, rescale
+from datasets.checks import check_fov, check_label
 from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size, write_png
 from datasets.published import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
@@ -104,15 +105,10 @@ def read_source(source: Source, square: int | None, diameter: int = DIAMETER) ->
         raise UserError("\n".join(problems))
     if "fov" not in masks:
         masks["fov"] = estimate_fov(image)
-    elif source.scaled and (share := (masks["fov"] > 0).mean()) < 0.1:  # the scale depends on it
-        raise UserError(f"{source.files['fov']}: {share:.0%} of it is field of view; is it the vessel mask?")
-    if source.part == "train" and "mask" in masks:
-        share = (masks["mask"] > 0)[masks["fov"] > 0].mean()  # 8 to 15 % in DRIVE
-        if not 0 < share <= 0.5:
-            raise UserError(
-                f"{source.files['mask']}: {share:.0%} of its field of view is vessel; "
-                "is it inverted, blank, or the field of view?"
-            )
+    else:
+        check_fov(source.files["fov"], masks["fov"])
+    for target in masks.keys() - {"fov"}:
+        check_label(source.files[target], masks[target], masks["fov"])
     if square:
         image = cv2.resize(image, (square, square), interpolation=cv2.INTER_AREA)
         for target, mask in masks.items():

@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from datasets.checks import check_fov, check_label
 from datasets.field_of_view import DIAMETER, estimate_fov
 from datasets.images import list_images, read_fov, read_image, read_mask, size
 from utils import UserError, did_you_mean
@@ -161,6 +162,7 @@ def read_diameter(folder: Path) -> float:
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     """Read one image of `folder/image` with its masks; see `read_eyes`."""
     eye = Eye(path.stem, image := read_image(path), np.empty(0))
+    drawn: dict[Path, np.ndarray] = {}
     for part, needed in (("fov", False), ("mask", labels), ("second_observer", False)):
         file = folder / part / path.name
         # a second observer may have drawn only some of the eyes
@@ -170,8 +172,14 @@ def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
         if mask.shape != image.shape[:2]:
             raise UserError(f"{file}: {size(mask)} pixels, but {path.name} has {size(image)}")
         setattr(eye, {"second_observer": "second"}.get(part, part), mask)
+        if part == "fov":
+            check_fov(file, mask)
+        else:
+            drawn[file] = mask
     if not eye.fov.size:
         eye.fov = estimate_fov(image)
+    for file, mask in drawn.items():
+        check_label(file, mask, eye.fov)
     return eye
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data import Eye
-from datasets.images import MAX_PIXELS, SUFFIXES, list_images, read_levels, size
+from datasets.decoding import MAX_PIXELS
+from datasets.images import SUFFIXES, list_images, read_levels, size
 from scoring import metrics
 from utils import UserError, did_you_mean
 

@@ -135,6 +135,10 @@ PNG, JPEG = encode(PHOTOGRAPH, "PNG"), encode(PHOTOGRAPH, "JPEG", quality=95)
 TIFF, GIF = encode(PHOTOGRAPH, "TIFF", compression="tiff_lzw"), encode(GREY, "GIF")
 BMP, PPM = encode(PHOTOGRAPH, "BMP"), encode(PHOTOGRAPH, "PPM")
 ALPHA = np.dstack([PHOTOGRAPH, FIELD])
+NOISY = np.dstack([np.where(FIELD[..., None] > 0, PHOTOGRAPH, np.roll(PHOTOGRAPH, 40, 0)), FIELD])
+CLASSES = np.where(VESSELS > 0, 1 + (np.arange(92) > 45), 0).astype(np.uint8)  # one half artery, one vein
+ARTERIES = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)[CLASSES]
+SOFT = cv2.GaussianBlur(cv2.resize(VESSELS, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST), (0, 0), 0.8)
 NOT_A_NUMBER = np.where(FIELD > 0, GREY / 255, np.nan).astype(np.float32)
 BROKEN = "cannot be read as an image"
 NO_IMAGE = "not a TIFF, PNG, GIF, JPEG, BMP or PPM image"
@@ -161,8 +165,9 @@ PHOTOGRAPHS = [
     Case("two_frames.gif", content(two_frames("GIF")), PHOTOGRAPH, 12),
     Case("two_frames.png", content(two_frames("PNG")), PHOTOGRAPH),
     Case("palette.png", content(encode(PHOTOGRAPH, "PNG", "P")), PHOTOGRAPH, 20),
-    Case("alpha.png", content(encode(ALPHA, "PNG")), PHOTOGRAPH),
-    Case("grey_alpha.png", content(encode(np.dstack([GREY, FIELD]), "PNG")), GREY3),
+    Case("alpha.png", content(encode(ALPHA, "PNG")), np.where(FIELD[..., None] > 0, PHOTOGRAPH, 0)),
+    Case("grey_alpha.png", content(encode(np.dstack([GREY, FIELD]), "PNG")), GREY3 * (FIELD[..., None] > 0)),
+    Case("noise_under_alpha.png", content(encode(NOISY, "PNG")), np.where(FIELD[..., None] > 0, PHOTOGRAPH, 0)),
     Case("one_bit.png", content(encode(VESSELS, "PNG", "1")), np.dstack([VESSELS] * 3)),
     Case("grey_16_bit.png", content(opencv(WIDE_GREY, ".png")), GREY3),
     Case("rgb_16_bit.png", content(opencv(WIDE, ".png")), PHOTOGRAPH),
@@ -171,6 +176,20 @@ PHOTOGRAPHS = [
     Case("grey_12_bit.png", content(opencv(WIDE_GREY // 16, ".png")), GREY3, 1),
     Case("8_bit_in_16.png", content(opencv(GREY.astype(np.uint16), ".png")), GREY3),
     Case("turned_16_bit.png", content(oriented(WIDE_GREY, "PNG", 6, 1)), GREY3),
+    *(
+        Case(f"rgb_{n}_bit.png", content(opencv(WIDE // 257 << n - 8, ".png")), PHOTOGRAPH, 2)
+        for n in (10, 12, 14)
+    ),
+    Case("rgb_12_bit.tif", content(opencv(WIDE // 257 * 16, ".tif")), PHOTOGRAPH, 2),
+    Case("grey_10_bit.png", content(opencv(WIDE_GREY // 257 * 4, ".png")), GREY3, 2),
+    Case("webp_inside.png", content(encode(PHOTOGRAPH, "WEBP", quality=95)), PHOTOGRAPH, 6),
+    Case("camera.jfif", content(JPEG), PHOTOGRAPH, 4),
+    Case("grey.pgm", content(encode(GREY, "PPM")), GREY3),
+    Case("Screenshot at 9.41\u202fAM.png", content(PNG), PHOTOGRAPH),
+    Case(
+        "\u53f3\u773c\u3000no\u00a0break soft\u00adhyphen mark\u200f join\u200d.png", content(PNG), PHOTOGRAPH
+    ),
+    Case("\u246020240501.png", content(PNG), PHOTOGRAPH),
     Case("one_pixel.png", content(encode(PHOTOGRAPH[40:41, 40:41], "PNG")), PHOTOGRAPH[40:41, 40:41]),
     Case("one_row.png", content(encode(PHOTOGRAPH[40:41], "PNG")), PHOTOGRAPH[40:41]),
     Case("two words.png", content(PNG), PHOTOGRAPH),
@@ -182,14 +201,14 @@ PHOTOGRAPHS = [
     Case("-rf.png", content(PNG), PHOTOGRAPH),
     Case("=SUM(A1).png", content(PNG), PHOTOGRAPH),
     Case("link_outside.png", link_outside, PHOTOGRAPH, posix=True),
-    Case("cut.tif", cut(TIFF), f"{BROKEN}|{NO_IMAGE}"),
+    Case("cut.tif", cut(TIFF), f"{BROKEN}|{NO_IMAGE}|a TIFF of a kind"),
     Case("cut_in_the_pixels.tif", cut(encode(PHOTOGRAPH, "TIFF")), BROKEN),
     Case("cut.png", cut(PNG), BROKEN),
     Case("cut.jpg", cut(JPEG), BROKEN),
     Case("cut.gif", cut(GIF), BROKEN),
     Case("cut.bmp", cut(BMP), BROKEN),
     Case("cut.ppm", cut(PPM), BROKEN),
-    Case("cut_in_the_header.tif", content(TIFF[:6]), f"{BROKEN}|{NO_IMAGE}"),
+    Case("cut_in_the_header.tif", content(TIFF[:6]), f"{BROKEN}|{NO_IMAGE}|a TIFF of a kind"),
     Case("cut_in_the_header.png", content(PNG[:20]), f"{BROKEN}|{NO_IMAGE}"),
     Case("damaged.png", damaged(PNG), BROKEN),
     Case("empty.png", content(b""), "empty"),
@@ -199,7 +218,8 @@ PHOTOGRAPHS = [
     Case("archive.tif", content(b"PK\x03\x04" + bytes(100)), NO_IMAGE),
     Case("program.png", content(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), NO_IMAGE),
     Case("drawing.png", content(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), NO_IMAGE),
-    Case("webp_inside.png", content(encode(PHOTOGRAPH, "WEBP")), NO_IMAGE),
+    Case("dicom_inside.png", content(bytes(128) + b"DICM" + bytes(50)), "a DICOM file; export"),
+    Case("heic_inside.jpg", content(b"\0\0\0\x18ftypheic" + bytes(200)), "a HEIC photograph; export"),
     Case("bomb.png", content(huge_png(20_000, 20_000)), "more than 120,000,000 pixels"),
     Case("large.png", content(huge_png(11_000, 11_000)), "more than 120,000,000 pixels"),
     Case("no_width.png", content(huge_png(0, 10)), f"{BROKEN}|{NO_IMAGE}"),
@@ -234,12 +254,18 @@ MASKS = [
     Case("all_vessel.png", content(encode(VESSELS * 0 + 255, "PNG")), VESSELS * 0 + 255),
     Case("grey.png", content(encode(RAMP, "PNG")), "not a mask of 0 and 255"),
     Case("photograph.png", content(PNG), "not a mask of 0 and 255"),
-    Case("half_grey.png", content(encode(VESSELS // 2, "PNG")), "not a mask of 0 and 255"),
+    Case("half_grey.png", content(encode(VESSELS // 2, "PNG")), VESSELS),
+    Case("zero_and_two.png", content(encode(VESSELS // 255 * 2, "PNG")), VESSELS),
+    Case("artery_1_vein_2.png", content(encode(CLASSES, "PNG")), VESSELS),
+    Case("artery_red_vein_blue.png", content(encode(ARTERIES, "PNG")), VESSELS),
     Case(
-        "dark.png",
-        content(encode(np.where(VESSELS > 0, 30, 0).astype(np.uint8), "PNG")),
-        "brightest pixel is 30",
+        "artery_vein_on_white.png",
+        content(encode(np.where(VESSELS[..., None] > 0, ARTERIES, 255).astype(np.uint8), "PNG")),
+        VESSELS,
     ),
+    Case("in_the_alpha.png", content(encode(np.dstack([VESSELS * 0 + 255] * 3 + [VESSELS]), "PNG")), VESSELS),
+    Case("antialiased.png", content(encode(SOFT, "PNG")), np.where(SOFT > 127, 255, 0)),
+    Case("dark.png", content(encode(np.where(VESSELS > 0, 30, 0).astype(np.uint8), "PNG")), VESSELS),
     Case("labels.png", content(encode(VESSELS // 255 + FIELD // 255, "PNG")), "brightest pixel is 2"),
     Case("cut.gif", cut(encode(VESSELS, "GIF", optimize=False), 0.9), BROKEN),
     Case("folder.gif", lambda path: path.mkdir(), "not a file"),

@@ -226,26 +226,50 @@ def test_eyes_of_two_runs_of_augment_are_never_mixed(
         read_eyes(own / "train", labels=True)
 
 
-@pytest.mark.parametrize("truth", [VESSELS * 0, VESSELS * 0 + 255], ids=["no vessels", "no background"])
-def test_a_truth_of_one_class_has_scores_and_a_word_on_the_missing_one(
-    new_data: Path, files: Path, tmp_path: Path, capsys, truth: np.ndarray
+WRONG = {
+    "blank": ("mask", VESSELS * 0, "0% of its field of view is vessel"),
+    "all vessel": ("mask", VESSELS * 0 + 255, "100% of its field of view is vessel"),
+    "inverted": ("mask", 255 - VESSELS, "of its field of view is vessel"),
+    "the field of view": ("mask", FIELD, "of its field of view is vessel"),
+    "second observer blank": ("second_observer", VESSELS * 0, "0% of its field of view is vessel"),
+    "field of view inverted": ("fov", 255 - FIELD, "an inverted field of view"),
+    "field of view of vessels": ("fov", VESSELS, "is it the vessel mask?"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
+    new_data: Path, files: Path, tmp_path: Path, capsys, wrong: str
 ) -> None:
+    part, pixels, reason = WRONG[wrong]
     own = shutil.copytree(new_data, tmp_path / "new_data")
-    shutil.rmtree(own / "test" / "second_observer")
-    write_png(own / "test" / "mask" / "02_test_0.png", truth)
-    checkpoint = files / "checkpoint.pth"
-    arguments = ["--data", own, "--weights", checkpoint, "--results", tmp_path / "results", "--device=cpu"]
-    # a threshold of 1 makes the prediction empty as well
-    assert run_script(test.main, *arguments, "--threshold=1") == 0
-    assert "No AUC for 02_test_0:" in capsys.readouterr().out
+    path = own / "test" / part / "02_test_0.png"
+    write_png(path, pixels)
+    arguments = ["--data", own, "--weights", files / "checkpoint.pth", "--results", tmp_path / "results"]
+    assert run_script(test.main, *arguments, "--device=cpu", "--no-tta") == 2
+    said = capsys.readouterr().err
+    assert f"{path}: " in said and reason in said
     with (tmp_path / "results" / "metrics.csv").open(newline="") as file:
-        rows = {row.pop("image"): row for row in csv.DictReader(file)}
-    empty = {(image, column) for image, row in rows.items() for column, value in row.items() if value == ""}
-    areas = {("02_test_0", "auc"), ("02_test_0", "average_precision")}
-    # without vessels, and with nothing but vessel, there are no thin ones to find
-    assert empty == areas | {("02_test_0", "recall_2px"), ("02_test_0", "recall_3px")}
-    values = [float(value) for row in rows.values() for value in row.values() if value]
-    assert np.isfinite(values).all()
+        scored = {row["image"] for row in csv.DictReader(file)}
+    assert {"01_test_0", "03_test_0"} <= scored and "02_test_0" not in scored
+
+
+@pytest.mark.parametrize("part", ["1st_manual", "2nd_manual"])
+def test_augment_checks_the_test_labels_too(drive: Path, tmp_path: Path, part: str) -> None:
+    own = shutil.copytree(drive, tmp_path / "DRIVE")
+    path = own / "test" / part / f"02_manual{part[0]}.gif"
+    path.write_bytes(encode(255 - VESSELS, "GIF", optimize=False))
+    with pytest.raises(UserError, match=f"{path.name}: .* of its field of view is vessel; is it inverted"):
+        run_script(augment.main, "--drive", own, "--out", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_inverted_field_of_view_is_not_blamed_on_the_label(drive: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(drive, tmp_path / "DRIVE")
+    path = own / "training" / "mask" / "22_training_mask.gif"
+    path.write_bytes(encode(255 - FIELD, "GIF", optimize=False))
+    with pytest.raises(UserError, match=f"{path.name}: an inverted field of view"):
+        run_script(augment.main, "--drive", own, "--out", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Vessel masks and fields of view, also as labelling tools write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.decoding import decode
+from utils import UserError
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a vessel mask or a field of view.
+
+    Beside masks of 0 and 255 it reads what labelling tools write, where there is one sensible reading: any two
+    levels of which one is 0; arteries and veins in two or three levels or in colours, on black or white; soft
+    edges of one or two pixels, as in a resized or antialiased mask; a mask that is drawn in the transparency.
+
+    Returns:
+        uint8 (H, W), exactly 0 or 255.
+
+    Raises:
+        UserError: unreadable, or not a mask.
+    """
+    pixels = decode(path)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        colours, alpha = pixels[..., :3], pixels[..., 3]
+        visible = colours[alpha > 0]
+        if alpha.any() and not alpha.all() and (visible == visible[0]).all():
+            return np.where(alpha > 127, 255, 0).astype(np.uint8)  # one colour on transparent surroundings
+        pixels = colours
+    if pixels.ndim == 3 and (mask := colours_to_mask(pixels)) is not None:
+        return mask
+    levels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
+    found = np.unique(levels)
+    if len(found) <= 2 and found[0] == 0 and found[-1] < 255:
+        return np.where(levels > 0, 255, 0).astype(np.uint8)
+    if len(found) <= 4 and found[0] == 0 and found[-1] <= 3 and (levels > 0).mean() < 0.4:
+        return np.where(levels > 0, 255, 0).astype(np.uint8)  # classes: artery, vein, both
+    if found[-1] > 255:
+        levels = levels // (found[-1] // 255)
+    return split_soft(path, np.minimum(levels, 255).astype(np.uint8))
+
+
+def colours_to_mask(pixels: np.ndarray) -> np.ndarray | None:
+    """Mask of a picture in few colours, uint8 (H, W, 3), on black or white; None if it is not one."""
+    if pixels.dtype != np.uint8 or (pixels == pixels[..., :1]).all():
+        return None
+    codes = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+    colours, counts = np.unique(codes, return_counts=True)
+    background = int(colours[counts.argmax()])
+    if len(colours) > 8 or background not in (0, 0xFFFFFF):
+        return None
+    return np.where(codes != background, 255, 0).astype(np.uint8)
+
+
+def split_soft(path: Path, levels: np.ndarray) -> np.ndarray:
+    """Split a nearly binary mask, uint8 (H, W), at 127; UserError if it is not one."""
+    grey = ((levels > 32) & (levels < 223)).astype(np.uint8)
+    if grey.mean() > 0.02:
+        # soft edges lie between dark and bright pixels, the greys of a photograph do not
+        near = np.ones((5, 5), np.uint8)
+        dark, bright = (cv2.dilate(part.astype(np.uint8), near) for part in (levels <= 32, levels >= 160))
+        between = np.logical_and(dark, bright)
+        if np.logical_and(grey, between).sum() < 0.9 * grey.sum() or (levels <= 32).mean() < 0.5:
+            raise UserError(
+                f"{path}: not a mask of 0 and 255 ({grey.mean():.0%} of its pixels are grey); "
+                "save it with two levels, 0 for background and 255 for vessel"
+            )
+    if 0 < levels.max() <= 127:
+        raise UserError(f"{path}: not a mask of 0 and 255 (its brightest pixel is {levels.max()})")
+    return np.where(levels > 127, 255, 0).astype(np.uint8)
+
+
+def read_fov(path: Path) -> np.ndarray:
+    """Read a field of view as `read_mask` does; UserError if it is empty."""
+    fov = read_mask(path)
+    if not fov.any():
+        raise UserError(f"{path}: an empty field of view")
+    return fov
