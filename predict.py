@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets.images import list_images
 from prediction.checkpoints import find_weights
 from prediction.examination import read_um_per_pixel, summarize, write_measures
+from prediction.journal import Journal, fingerprint
 from prediction.manifest import write_manifest
 from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
 from prediction.photographs import PARTS, Outcome, Predictor, predict_photographs
@@ -37,6 +38,12 @@ def parse_args() -> argparse.Namespace:
         "files/fundus_unet.pth, else drive_unet.pth, else checkpoint.pth)",
     )
     parser.add_argument("--out", type=Path, default=Path("results/predict"), help="folder to write")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after a run that was ended: photographs whose results are whole, made by the same weights "
+        "and flags, are not segmented again",
+    )
     parser.add_argument(
         "--diameter",
         type=float,
@@ -117,12 +124,18 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     model, threshold = load_networks(weights, args.threshold, device)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
     predictor = Predictor(model, threshold, args.tta, args.diameter, args.out, um_per_pixel)
-    outcome = Outcome()
+    settings = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter, "um": um_per_pixel}
+    journal, outcome = Journal(args.out, fingerprint(weights, **settings)), Outcome()
     with claim(args.out, *PARTS[1:], "page/*"):
+        outcome.rows = journal.begin(names, args.resume)
+        if outcome.rows:
+            print(f"{len(outcome.rows)} of {len(names)} photographs are finished already")
+        waiting = {name: path for name, path in names.items() if name not in outcome.rows}
         try:
-            with closing(predict_photographs(names, predictor, outcome)) as done:
-                for _ in tqdm(done, "predict", len(names), unit="photograph", disable=None):
-                    pass
+            with closing(predict_photographs(waiting, predictor, outcome)) as done:
+                for name in tqdm(done, "predict", len(waiting), unit="photograph", disable=None):
+                    if name in outcome.rows:
+                        journal.add(name, names[name], outcome.rows[name])
         finally:  # after Ctrl-C, those that are finished get their page too
             written = [name for name in names if name in outcome.rows]
             guessed = [row for row in outcome.rows.values() if not row["border"] and args.diameter is None]
