@@ -6,10 +6,8 @@ import argparse
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -19,9 +17,12 @@ from data import Eye, rescale
 from datasets.checks import check_fov, check_label
 from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size, write_png
+from datasets.new_data import check_out, own_files, replace, scratch
 from datasets.published import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
 from system.files import claim
-from utils import HelpFormatter, UserError, run
+from system.ownership import read_list, write_list
+from system.threads import threads
+from utils import HelpFormatter, UserError, folder_name, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         default=0,
         help="which fifth of STARE's 20 eyes tests, 0 to 4; the others train",
     )
-    parser.add_argument("--out", type=Path, default=Path("new_data"), help="folder to write")
+    parser.add_argument("--out", type=folder_name, default=Path("new_data"), help="folder to write")
     parser.add_argument(
         "--leave-one-out",
         action="store_true",
@@ -166,36 +167,12 @@ def write_all(sources: list[Source], problems: list[str], out: Path, args: argpa
     """
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threads() as pool:
         jobs = [pool.submit(write_eye, source, out, args) for source in sources]
         for job in tqdm(jobs, desc="augment", unit="eye", disable=None):
             problems += job.result()
     if problems:
         raise UserError("\n  ".join([f"nothing was written: {len(problems)} unusable", *problems]))
-
-
-def replace(staged: Path, out: Path) -> None:
-    """Move `staged` into `out`, replacing an earlier run; undo it if a move fails."""
-    old = Path(tempfile.mkdtemp(prefix=".old-", dir=out))
-    undo: list[tuple[Path, Path]] = []
-    try:
-        # move all old files out before new ones in, so that a kill leaves no mixture; dataset.json goes last
-        # and comes first, because without it the next run would not recognise the rest as its own
-        for source, target in [
-            *((out / name, old / name) for name in reversed(OWN) if (out / name).exists()),
-            *((staged / name, out / name) for name in OWN),
-        ]:
-            source.rename(target)
-            undo.append((target, source))
-    except BaseException:
-        for target, source in reversed(undo):
-            target.rename(source)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-OWN = ("dataset.json", "train", "test")  # what this script writes; everything else in the folder is left alone
 
 
 def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
@@ -214,9 +191,7 @@ def main() -> None:
     args = parse_args()
     data_sets = find_data_sets(args)
     out = args.out.expanduser()
-    foreign = [name for name in OWN[1:] if (out / name).exists() and not (out / OWN[0]).exists()]
-    if foreign:
-        raise UserError(f"{out / foreign[0]}: not written by augment.py; choose another --out, or move it away")
+    check_out(out, data_sets)
     if args.leave_one_out:
         for data_set in data_sets:
             data_set.train_on_all()
@@ -232,8 +207,9 @@ def main() -> None:
 
     with claim(out):
         for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run
-            shutil.rmtree(leftover, ignore_errors=True)
-        staged = Path(tempfile.mkdtemp(prefix=".staged-", dir=out))
+            if read_list(leftover)[0] == "augment.py":
+                shutil.rmtree(leftover, ignore_errors=True)
+        staged = scratch(out, ".staged-")
         try:
             write_all(sources, problems, staged, args)
             counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
@@ -251,6 +227,7 @@ def main() -> None:
             info["scale"] = {f"{s.name}_0": s.scale for s in sources if s.part == "test" and s.scale != 1}
             (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
             replace(staged, out)
+            write_list(out, "augment.py", own_files(out))
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.synthetic import write_drive
-from utils import HelpFormatter, UserError, run
+from system.ownership import read_list, refuse, users_files, write_list
+from utils import HelpFormatter, UserError, folder_name, run
 
 NETWORK = ["--width=16", "--depth=3", "--batch-size=4", "--crop=192"]
 
@@ -44,23 +45,29 @@ def main() -> int:
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder for all of it, replaced if it exists"
+        "--out", type=folder_name, default=Path("demo"), help="folder for all of it, replaced if it exists"
     )
     parser.add_argument("--seed", type=int, default=42, help="seed of the drawn eyes, 0 or more")
     arguments = parser.parse_args()
     if arguments.seed < 0:
         parser.error(f"--seed {arguments.seed}: give 0 or more")
     out: Path = arguments.out
-    if out.is_symlink() or (out.exists() and not (out / MARKER).is_file()):
+    if out.is_symlink() or (out.exists() and read_list(out)[0] != "demo.py"):
         raise UserError(f"{out}: exists and was not written by demo.py; choose another --out")
     if out.exists():
+        # each script has listed its own files
+        refuse("demo.py", "--out", out, users_files(out, read_list(out)[1], nested=True))
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / MARKER).write_text(NOTE)
 
     drive, data, files, results = out / "DRIVE", out / "new_data", out / "files", out / "results"
     print(f"drawing SYNTHETIC eyes into {drive}", flush=True)
-    write_drive(drive, seed=arguments.seed)
+    try:
+        write_drive(drive, seed=arguments.seed)
+    finally:
+        drawn = [path.relative_to(out).as_posix() for path in drive.rglob("*") if path.is_file()]
+        write_list(out, "demo.py", [MARKER, *drawn])
     steps: list[list[Any]] = [
         ["augment.py", "--drive", drive, "--out", data],
         ["train.py", "--data", data, "--files", files, *training()],

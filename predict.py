@@ -16,9 +16,10 @@ from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_a
 from prediction.photographs import PARTS, Outcome, Predictor, predict_photographs
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from scoring.report import write_report
+from scoring.results import result_files
 from system.devices import describe, pick_device
-from system.files import claim
-from utils import HelpFormatter, UserError, did_you_mean, run
+from system.ownership import own_results
+from utils import HelpFormatter, UserError, did_you_mean, folder_name, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: "
         "files/fundus_unet.pth, else drive_unet.pth, else checkpoint.pth)",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/predict"), help="folder to write")
+    parser.add_argument("--out", type=folder_name, default=Path("results/predict"), help="folder to write")
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -82,7 +83,9 @@ def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
-    """Give each photograph a unique name for its results: its stem, or stem_2 if that is taken.
+    """Give each photograph a unique name for its results: its stem, or where that is taken stem_2 and so on.
+
+    A name that is a photograph's own goes to no other: b/eye.jpg beside eye_2.jpg becomes eye_3.
 
     Raises:
         UserError: the results would lie among the photographs and could overwrite them.
@@ -93,9 +96,10 @@ def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
         raise UserError(f"--out {out}: photographs to segment lie there; choose another folder for the results")
     names: dict[str, Path] = {}
     taken: set[str] = set()  # Windows and macOS ignore case
+    stems = {path.stem.casefold() for path in photographs}
     for path in photographs:
         name, number = path.stem, 1
-        while name.casefold() in taken:
+        while name.casefold() in taken or (number > 1 and name.casefold() in stems):
             number += 1
             name = f"{path.stem}_{number}"
         taken.add(name.casefold())
@@ -126,7 +130,9 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     predictor = Predictor(model, threshold, args.tta, args.diameter, args.out, um_per_pixel)
     settings = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter, "um": um_per_pixel}
     journal, outcome = Journal(args.out, fingerprint(weights, **settings)), Outcome()
-    with claim(args.out, *PARTS[1:], "page/*"):
+    files = ["index.html", "measures.csv", "predict.json", journal.path.name, *(f"{n}.png" for n in names)]
+    files += [file for n in names for file in result_files(n)]
+    with own_results("predict.py", "--out", args.out, files, *PARTS[1:], "page/*", keep=args.resume):
         outcome.rows = journal.begin(names, args.resume)
         if outcome.rows:
             print(f"{len(outcome.rows)} of {len(names)} photographs are finished already")

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data import Eye, eye_of, read_diameter, read_eyes, read_info
-from datasets.images import write_png
 from prediction.checkpoints import find_weights
 from prediction.networks import load_networks, parse_prediction_args
-from prediction.segmentation import binarize, segment
+from prediction.segmentation import segment
 from scoring import metrics
 from scoring.challenge import write_challenge
 from scoring.comparison import compare_scores, describe_comparison
-from scoring.masks import name_folders, read_maps
-from scoring.report import compare, picture, write_layers, write_report
+from scoring.masks import Maps, name_folders, read_maps
+from scoring.report import write_report
+from scoring.results import PARTS, check_results, files_of, write_results
 from system.devices import describe, pick_device
-from system.files import claim, write_csv
-from utils import HelpFormatter, UserError, run
+from system.files import write_csv
+from system.ownership import own_results
+from system.threads import threads
+from utils import HelpFormatter, UserError, folder_name, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,9 @@ def parse_args() -> argparse.Namespace:
         "more than one folder: compare each with the first (threshold 0.5 unless given)",
     )
     parser.add_argument(
-        "--results", type=Path, help="folder to write (default: results; with --masks results/masks_scored)"
+        "--results",
+        type=folder_name,
+        help="folder to write (default: results; with --masks results/masks_scored)",
     )
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
     args = parse_prediction_args(parser)
@@ -88,17 +90,6 @@ class Stopwatch:
         self.seconds += sign * time.perf_counter()
 
 
-def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
-    """Write mask and picture of one eye, and `probability` if asked for."""
-    name = eye.result_name
-    prediction = binarize(levels, eye.fov, threshold)
-    write_png(results / "masks" / f"{name}.png", prediction)
-    if probability:
-        write_png(results / "probability" / f"{name}.png", levels)
-    write_png(results / f"{eye.name}.png", picture(eye, prediction))
-    write_layers(results, name, eye.image, compare(eye, prediction), eye.mask)
-
-
 def score(
     eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -116,7 +107,7 @@ def score(
     def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
         return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # centre lines take 0.2 s an eye
+    with threads() as pool:  # centre lines take 0.2 s an eye
         counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
     each = [scores(*c, threshold) for c in counts]
     rows: list[dict[str, Any]] = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
@@ -160,13 +151,12 @@ def main() -> int:
     model, threshold = load_networks(weights, args.threshold, device)
     eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
+    check_results(args.results, args.data)
     if seen := [eye.name for eye in eyes if eye_of(eye.name) in model.trained_on]:
         print(f"{len(seen)} of these {len(eyes)} eyes trained this network: their scores say nothing of others")
-    with claim(args.results, "masks", "probability", "page/*"):
+    with own_results("test.py", "--results", args.results, files_of(eyes), *PARTS[1:]):
         levels = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):
-            # an earlier run's scores do not belong to these masks
-            (args.results / "metrics.csv").unlink(missing_ok=True)
             print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
             notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]
             names = [eye.result_name for eye in eyes]
@@ -193,7 +183,7 @@ def segment_all(
 
     levels, network = [], Stopwatch(model)
     to_working_scale = model.diameter / read_diameter(args.data)  # 1 if it was trained on such a new_data
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threads() as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
             levels.append(
@@ -254,14 +244,33 @@ def score_masks(args: argparse.Namespace) -> int:
         raise UserError(f"{test / 'mask'}: no labels to score with (DRIVE's download withholds them)")
     refused: list[str] = []
     eyes = read_eyes(test, True, refused)
+    check_results(args.results, args.data)
+    named = name_folders(args.masks, args.results)
+    below = [results.relative_to(args.results) for _, results in named.values()]
+    files = ["comparison.csv", *((b / f).as_posix() for b in below for f in files_of(eyes))]
+    maps_of = {name: read_maps(folder, eyes) for name, (folder, _) in named.items()}
+    parts = [f"{b}/{part}" for b in below for part in PARTS]
+    with own_results("test.py", "--results", args.results, files, *parts):
+        return score_maps(args, threshold, eyes, named, maps_of, refused)
+
+
+def score_maps(
+    args: argparse.Namespace,
+    threshold: float,
+    eyes: Sequence[Eye],
+    named: Mapping[str, tuple[Path, Path]],
+    maps_of: Mapping[str, Maps],
+    refused: list[str],
+) -> int:
+    """Score the maps of each folder and compare them; returns the exit status."""
     rows = {}
-    for name, (folder, results) in name_folders(args.masks, args.results).items():
-        maps = read_maps(folder, eyes)
+    for name, (folder, results) in named.items():
+        maps = maps_of[name]
         what = "masks" if maps.binary else f"probability maps, threshold {threshold:.4f}"
         print(f"{folder}: {len(maps.levels)} {what}")
         paired = [eye for eye in eyes if eye.name in maps.levels]
         levels = [maps.levels[eye.name] for eye in paired]
-        with claim(results, "masks", "page/*"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with threads() as pool:
             for job in [
                 pool.submit(write_results, results, eye, own, threshold, False)
                 for eye, own in zip(paired, levels, strict=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, eye_of, read_eyes, split_by_eye
+from prediction.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system.devices import describe
 from system.files import claim
 from training import distributed
@@ -19,7 +20,7 @@ from training.leave_one_out import best_of, leave_one_out, mean_f1
 from training.loop import fit
 from training.start import begin, settle
 from training.state import Training
-from utils import HelpFormatter, UserError, run
+from utils import HelpFormatter, UserError, folder_name, run
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     )
     folders = parser.add_argument_group("folders")
     folders.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
-    folders.add_argument("--files", type=Path, default=Path("files"), help="checkpoints and history")
+    folders.add_argument("--files", type=folder_name, default=Path("files"), help="checkpoints and history")
     folders.add_argument("--resume", action="store_true", help="go on from FILES/last.pth, same settings")
     network = parser.add_argument_group("network")
     network.add_argument(
@@ -113,6 +114,8 @@ def parse_args() -> argparse.Namespace:
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     machine.add_argument("--workers", type=int, help="processes that cut crops (default: GPU 4, CPU 0)")
     args = parser.parse_args()
+    args.chosen = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+    args.make_room = None  # set where more than FILES has to be moved away
     if args.fold is not None and args.folds is None:
         parser.error("--fold: give --folds as well")
     if args.leave_one_out is not None and (args.folds or args.all_eyes):
@@ -137,6 +140,8 @@ def parse_args() -> argparse.Namespace:
         "threshold": args.threshold is None or 0 <= args.threshold <= 1,
         "minutes": args.minutes is None or 0.05 <= args.minutes <= 100_000,
         "seed": args.seed >= 0,
+        "width": args.width is None or args.width <= MAX_WIDTH,
+        "depth": args.depth is None or args.depth <= MAX_DEPTH,
         "workers": args.workers is None or args.workers >= 0,
     }.items():
         if not good:
@@ -184,6 +189,7 @@ def run_training(args: argparse.Namespace) -> bool:
         raise UserError(
             f"--batch-size {args.batch_size}: cannot be dealt out to {processes} processes; give a multiple"
         )
+    check_crops(args, processes)
 
     def train_on(own: argparse.Namespace, split: dict[str, list[str]]) -> Training | None:
         return train(own, device, settle(own, device, len(sets)), split, eyes)
@@ -220,6 +226,16 @@ def keep_threshold(args: argparse.Namespace, state: Training, eyes: Sequence[Eye
     if threshold is not None:
         checkpoint = args.files / "checkpoint.pth"
         state.save(checkpoint, state.averaged, threshold=threshold, scores=state.history[-1])
+
+
+def check_crops(args: argparse.Namespace, processes: int) -> None:
+    """Raise UserError if the deepest level of a step has one pixel: batch normalisation needs two."""
+    if args.batch_size == processes and args.crop <= 2**args.depth:
+        alone = f"--crop {args.crop} --depth {args.depth} leave one pixel at the deepest level"
+        raise UserError(
+            f"--batch-size {args.batch_size}: {alone}, and batch normalisation needs two; "
+            f"give --batch-size {2 * processes}, or --crop {2 * 2**args.depth}"
+        )
 
 
 def train(

@@ -29,6 +29,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def folder_name(text: str) -> Path:
+    """argparse type: a folder to write. An empty text would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a folder")
+    return Path(text)
+
+
 def run(main: Callable[[], int | None], lower: str = "") -> None:
     """Run a script: a UserError becomes one line on stderr and exit status 2, without a traceback.
 
@@ -36,9 +43,7 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
     """
     script = Path(sys.argv[0]).name
     wait_asleep()
-    # flush every line, so that a log can be followed; escape names that the console cannot show
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook has a stream of its own
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    prepare_streams()
     warnings.filterwarnings("ignore", module="PIL")  # a bad image raises a UserError instead
     status = 2
     try:
@@ -48,7 +53,9 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
     except KeyboardInterrupt:
         message, status = "interrupted", 130
     except Exception as error:
-        if out_of_memory(error):
+        if "shared memory" in str(error).lower():
+            message = "out of shared memory; use --workers 0, or start the container with --shm-size=2g"
+        elif out_of_memory(error):
             message = f"out of memory; {f'lower {lower}, or ' if lower else ''}end other programs"
         elif isinstance(error, OSError) and error.strerror:
             message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -71,10 +78,22 @@ def wait_asleep() -> None:
         os.environ["GOMP_SPINCOUNT"] = "1000"  # some 0.03 ms; the default is 300,000
 
 
+def prepare_streams() -> None:
+    """Make stdout and stderr such that every script can print: in a shell, a notebook, IDLE, or with none."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            # devnull also takes the number of the closed stream, which a file of results would get otherwise
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):  # a notebook has a stream of its own
+            # flush every line, so that a log can be followed; escape names that the console cannot show
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. Python, OpenCV and each device of torch word it differently."""
     signs: tuple[str, ...] = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
-    signs += ("out of shared memory", "killed by signal: killed")  # of a DataLoader's worker
+    signs += ("killed by signal: killed",)  # of a DataLoader's worker
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import imageio.v3 as iio
 import numpy as np
 from tqdm import tqdm
+
+from system.threads import threads
 
 # Lengths are in radii of the field of view and (0, 0) is its centre, so that the drawing scales.
 STEP = 0.014  # between two points of a vessel
@@ -286,6 +286,6 @@ def write_drive(
 
     folder = Path(folder)
     eyes = [(0, "training", 21 + k) for k in range(train)] + [(1, "test", 1 + k) for k in range(test)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with threads() as pool:
         for _ in tqdm(pool.map(write_eye, eyes), "drawing eyes", len(eyes), disable=None):
             pass

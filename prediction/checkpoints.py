@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from model import ResUNet, UNet
 
 
+MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, checkpoint: dict[str, Any], before: Callable[[], None] | None = None) -> None:
     """Write a checkpoint of plain tensors, numbers, strings, lists and dicts atomically.
+
+    `before` is called when all of it is on the disk, before it is put in place.
 
     Raises:
         UserError: the file cannot be written; an earlier one is unchanged.
@@ -34,6 +37,8 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     torch.save({"format": FORMAT, **checkpoint}, content)
     with atomic(path) as temporary:
         temporary.write_bytes(content.getbuffer())
+        if before:
+            before()
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, dict[str, Any]]:
@@ -122,9 +127,9 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
             raise TypeError
         settings = dict(config)
         network = NETWORKS[settings.pop("name", "unet")]  # files of format 1 do not name it
-        if not all(type(value) is int and 1 <= value <= 4096 for value in settings.values()):
+        if not all(type(value) is int and 1 <= value <= MAX_WIDTH for value in settings.values()):
             raise ValueError
-        if settings["in_channels"] != 3 or settings["out_channels"] != 1 or settings["depth"] > 10:
+        if settings["in_channels"] != 3 or settings["out_channels"] != 1 or settings["depth"] > MAX_DEPTH:
             raise ValueError
         # shapes without memory: absurd settings cost nothing
         with torch.device("meta"):
@@ -158,6 +163,10 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
     return model
 
 
+UNDER_WAY = (
+    "not there yet, the training in this folder has not come so far; wait for it, or give --weights, such as "
+    "files/drive_unet.pth or one of files/earlier"
+)
 HERE = Path(__file__).parent.parent
 
 
@@ -171,4 +180,7 @@ def find_weights(names: Sequence[str], roots: Sequence[Path] = (Path(), HERE)) -
     for path in candidates:
         if path.is_file():
             return path
+        begun = path.with_name("last.pth").is_file() or path.with_name("earlier").is_dir()
+        if path.name == "checkpoint.pth" and begun:  # other weights would be scored without a word
+            raise UserError(f"{path}: {UNDER_WAY}")
     raise UserError(f"no {' and no '.join(names)} in files; train with: python train.py, or give --weights")

@@ -7,7 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from prediction.segmentation import binarize, segment
 from prediction.uncertainty import Views, uncertainty
 from scoring import metrics
 from scoring.report import overlay, write_layers
+from system.threads import threads
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def predict_photographs(
 
     hook = predictor.model.register_forward_pre_hook(check)
     waiting: deque[Future[str]] = deque()
-    with shared_cores(predictor, len(names)) as workers, ThreadPoolExecutor(workers) as pool:
+    with shared_cores(predictor, len(names)) as workers, threads(workers) as pool:
         try:
             for name in names:
                 waiting.append(pool.submit(work, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 
 class Stop:
@@ -12,7 +13,10 @@ class Stop:
         self.requested = False
 
     def __enter__(self) -> Stop:
-        self.before = {s: signal.signal(s, self.ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        # Python sets handlers in the main thread only
+        in_main = threading.current_thread() is threading.main_thread()
+        wanted = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+        self.before = {s: signal.signal(s, self.ask) for s in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:

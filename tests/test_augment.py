@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert again == first
     changed = {name for name in first if first[name] != other[name]}
     rotated = {name for name in first if name.endswith("_3.png")}
-    assert changed == rotated | {"dataset.json"}
+    assert changed == rotated | {"dataset.json", "written.json"}
 
 
 def test_missing_test_labels_are_normal(own_drive: Path, tmp_path: Path, capsys) -> None:
@@ -169,7 +169,13 @@ def test_a_second_run_replaces_all_of_the_first(own_drive: Path, tmp_path: Path)
     assert len(list((out / "train" / "image").iterdir())) == 16
     assert all(iio.imread(f).shape[:2] == (32, 32) for f in (out / "test" / "image").iterdir())
     assert (out / "README.md").read_text() == "mine"
-    assert sorted(f.name for f in out.iterdir()) == ["README.md", "dataset.json", "test", "train"]
+    assert sorted(f.name for f in out.iterdir()) == [
+        "README.md",
+        "dataset.json",
+        "test",
+        "train",
+        "written.json",
+    ]
 
 
 def test_a_folder_of_somebody_else_is_not_replaced(drive: Path, own_drive: Path) -> None:

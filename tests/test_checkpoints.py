@@ -240,7 +240,7 @@ STATES = {
     "a history of text": (lambda last: last.update(history=["f1"]), "AttributeError"),
     "a history without scores": (lambda last: last.update(history=[{"epoch": 1}]), "ValueError: its history"),
     "losses of text": (lambda last: last.update(losses=["low"]), "TypeError"),
-    "settings in a list": (lambda last: last.update(settings=[1]), "AttributeError"),
+    "settings in a list": (lambda last: last.update(settings=[1]), "TypeError"),
     "an optimizer of another network": (
         lambda last: last["optimizer"]["state"][0].update(momentum=torch.zeros(3)),
         "does not fit",
@@ -249,7 +249,7 @@ STATES = {
     "other eyes": (lambda last: last["split"]["train"].pop(), "other eyes or another split"),
     "another seed": (
         lambda last: last["settings"].update(seed=1),
-        r"--seed 1, not 42; give --resume with the same",
+        r"--seed 1, not 42; it is finished",
     ),
     "two differences": (
         lambda last: last["settings"].update(lr=0.1, ema=0.5),

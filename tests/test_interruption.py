@@ -27,10 +27,11 @@ import utils
 from data import read_eyes
 from datasets.images import write_png
 from model import UNet
-from prediction.checkpoints import load_checkpoint
+from prediction.checkpoints import find_weights, load_checkpoint
 from system.files import UNFINISHED, atomic, claim
 from training import loop, optimizers
 from training.crops import Crops, random_affine
+from training.earlier import OWN
 from training.muon import Muon
 from training.state import Training
 from utils import UserError
@@ -291,7 +292,7 @@ def test_a_second_ctrl_c_ends_a_training_at_once(eyes: Path, tmp_path: Path) -> 
     status, said = stop(process, signal.SIGINT)
     assert status == 130
     assert said.endswith("train.py: interrupted\n") and "Traceback" not in said
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["split.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["split.json", "written.json"]
 
 
 class Killed(BaseException):
@@ -516,11 +517,93 @@ def test_a_new_training_sets_an_earlier_one_aside(eyes: Path, tmp_path: Path, ca
     run_script(train.main, *arguments, "--seed=1")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     run_script(train.main, *arguments, "--seed=2")
-    assert f"moved to {tmp_path / 'earlier'}" in capsys.readouterr().out
-    del before["drive_unet.pth"]
-    assert {path.name: path.read_bytes() for path in (tmp_path / "earlier").iterdir()} == before
+    assert f"moved to {tmp_path / 'earlier' / '1'}" in capsys.readouterr().out
+    del before["drive_unet.pth"], before["written.json"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "earlier" / "1").iterdir()} == before
     assert load(tmp_path / "last.pth")["settings"]["seed"] == 2
     assert (tmp_path / "drive_unet.pth").exists()
+    run_script(train.main, *arguments, "--seed=3")
+    for generation, seed in (("earlier/1", 1), ("earlier/2", 2), ("", 3)):  # whole, and none is lost
+        own = tmp_path / generation
+        assert {load(own / name)["settings"]["seed"] for name in ("last.pth", "checkpoint.pth")} == {seed}
+        assert json.loads((own / "split.json").read_text()) == load(own / "last.pth")["split"]
+
+
+def test_a_start_that_fails_before_its_first_save_moves_nothing(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=1", "--crops=6"]
+    run_script(train.main, *arguments)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "vessel_loss", lambda *_: 1 / 0)  # in the first step
+        with pytest.raises(ZeroDivisionError):
+            run_script(train.main, *arguments, "--seed=2")
+    with monkeypatch.context() as patch:  # a full disk
+        patch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(UserError, match=r"checkpoint\.pth: cannot be written"):
+            run_script(train.main, *arguments, "--seed=2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_kill_while_an_earlier_training_is_moved_loses_and_mixes_nothing(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["--data", eyes, *NETWORK, "--epochs=1", "--crops=6"]
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
+    run_script(train.main, *arguments, "--files", tmp_path / "first")
+    rename, calls = Path.rename, []
+
+    def killed(self: Path, target: Path) -> Path:
+        calls.append(Path(target).name)
+        if len(calls) == fatal:
+            raise Killed
+        return rename(self, target)
+
+    for fatal in range(1, 8):  # six files, and the folder they are moved to
+        files = shutil.copytree(tmp_path / "first", tmp_path / str(fatal))
+        with monkeypatch.context() as patch:
+            calls.clear()
+            patch.setattr(Path, "rename", killed)
+            with pytest.raises(Killed):
+                run_script(train.main, *arguments, "--files", files, "--seed=2")
+        run_script(train.main, *arguments, "--files", files, "--seed=3")
+        assert [path.name for path in (files / "earlier").iterdir()] == ["1"]
+        for name in ("last.pth", "checkpoint.pth", "split.json", "history.csv"):
+            assert (files / "earlier" / "1" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+        assert load(files / "checkpoint.pth")["settings"]["seed"] == 3
+
+
+def test_while_a_training_has_no_checkpoint_test_py_scores_no_other_weights_without_a_word(
+    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "drive_unet.pth").write_text("the shipped weights")
+    (tmp_path / "files" / "last.pth").write_text("of a training in its first epoch")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"checkpoint\.pth: not there yet.* give --weights"):
+        find_weights(("checkpoint.pth", "drive_unet.pth"))
+    (tmp_path / "files" / "last.pth").unlink()
+    assert find_weights(("checkpoint.pth", "drive_unet.pth")) == Path("files/drive_unet.pth")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_training_never_moves_or_overwrites_a_strangers_file(eyes: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=f"{name} would be lost: not written by train.py"):
+        run_script(train.main, "--data", eyes, "--files", tmp_path, *NETWORK)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "{}")]
+
+
+def test_a_folder_of_version_1_is_known_by_what_its_files_say(eyes: Path, tmp_path: Path) -> None:
+    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=1", "--crops=6"]
+    run_script(train.main, *arguments)
+    (tmp_path / "written.json").unlink()
+    run_script(train.main, *arguments)
+    (tmp_path / "written.json").unlink()
+    (tmp_path / "split.json").unlink()
+    run_script(train.main, *arguments)
+    assert {path.name for path in (tmp_path / "earlier").iterdir()} == {"1", "2"}
 
 
 def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:

@@ -134,7 +134,7 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(
         Image.fromarray(small[: 140 - k]).save(tmp_path / name)
     assert run_predict(weights, tmp_path / "out", *(tmp_path / part for part in "abcde")) == 0
     heights = {f.stem: len(iio.imread(f)) for f in list_images(tmp_path / "out" / "masks")}
-    assert heights == {"1": 140, "1_2": 139, "1_2_2": 138, "Eye": 137, "eye_2": 136}
+    assert heights == {"1": 140, "1_3": 139, "1_2": 138, "Eye": 137, "eye_2": 136}
     said = capsys.readouterr().out
     assert f"{tmp_path / 'b' / '1.jpg'}: called 1_2.png in the results" in said
 

@@ -51,6 +51,7 @@ def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> No
         "last.pth",
         "preview.png",
         "split.json",
+        "written.json",
     ]
     history = rows(files)
     assert [row["epoch"] for row in history] == ["1", "2", "3"]

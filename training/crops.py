@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import multiprocessing
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -245,6 +247,21 @@ def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Cr
     """Training crops of these eyes with the settings of a training."""
     chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera", "degrade")}
     return Crops(eyes, length=length, **chosen)
+
+
+@contextlib.contextmanager
+def end_workers(batches: object) -> Iterator[None]:
+    """At the end, end the workers of a DataLoader's iterator, also after an error.
+
+    A traceback keeps the iterator, the iterator its workers, and Python waits for them forever at its exit.
+    """
+    try:
+        yield
+    finally:
+        # torch has no public function for it; without workers there is none
+        getattr(batches, "_shutdown_workers", lambda: None)()
+        for worker in multiprocessing.active_children():
+            worker.kill()
 
 
 def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:

@@ -17,7 +17,8 @@ from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
 from system.files import claim, write_csv
-from training.state import Training, set_aside
+from training.earlier import OWN, check_own, list_own, set_aside, undo_move
+from training.state import Training
 from utils import UserError
 
 Split = dict[str, list[str]]
@@ -83,10 +84,13 @@ def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Tra
     chosen = range(args.folds) if args.fold is None else sorted(set(args.fold))
     whole = len(chosen) == args.folds
     with claim(args.files) if whole else contextlib.nullcontext():
-        prepare(args, chosen, list(eyes))
+        if whole:
+            undo_move(args.files)
+        args.make_room = prepare(args, chosen, list(eyes))
         predicted: list[Predicted] = []
         for k in chosen:
             of_fold = run_fold(args, k, splits[k], eyes, train)
+            args.make_room = None
             if of_fold is None:
                 return False
             predicted += of_fold
@@ -98,8 +102,12 @@ def cross_validate(args: argparse.Namespace, eyes: Mapping[str, Eye], train: Tra
         return args.fold is not None or train_final(args, list(eyes), found, train)
 
 
-def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str]) -> None:
-    """With --resume, check that it is possible; else move an earlier run away, so that nothing is mixed.
+def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str]) -> Callable[[], None] | None:
+    """With --resume, check that it is possible.
+
+    Returns:
+        A function that moves an earlier run of all folds away as a whole, so that nothing is mixed, to be
+        called when the first checkpoint is ready. None: there is none, or each fold does it in its own folder.
 
     Raises:
         UserError: nothing to resume, or a network in FILES that is not the one on all eyes.
@@ -114,16 +122,19 @@ def prepare(args: argparse.Namespace, chosen: Sequence[int], names: Sequence[str
             _, content = load_checkpoint(last, pick_device("cpu"))
             if content.get("split") != on_all_eyes(names):
                 raise UserError(f"{last}: of a training on other eyes; move it away, or give another --files")
-        return
-    if len(chosen) == args.folds:
-        set_aside(args.files, ("folds.csv",), "cross-validation")
-        # an earlier run may have had more folds
-        folders = sorted(f for f in args.files.glob("fold*") if f.name[4:].isdigit() and f.is_dir())
+        return None
+    if len(chosen) < args.folds:
+        return None
+    # an earlier run may have had more folds
+    folders = sorted(f for f in args.files.glob("fold*") if f.name[4:].isdecimal() and f.is_dir())
+    own = ["folds.csv", *(OWN if args.fold is None else ())]
+    check_own(args.files, own)
     for folder in folders:
-        with claim(folder):
-            set_aside(folder)
-    if args.fold is None:
-        set_aside(args.files)
+        check_own(folder)
+        own += [f"{folder.name}/{name}" for name in OWN]
+    if not any((args.files / name).exists() for name in own):
+        return None
+    return lambda: set_aside(args.files, own, "cross-validation")
 
 
 def fold_folder(args: argparse.Namespace, k: int) -> Path:
@@ -219,6 +230,7 @@ def summarize(args: argparse.Namespace, predicted: Sequence[Predicted]) -> dict[
         {"eye": "std_of_folds", **fold_spread},
     ]
     path, pooled = args.files / "folds.csv", best_threshold(predicted)
+    list_own(args.files, ["folds.csv"])
     write_csv(path, [*table, *summary])
     print(f"{path}: {len(table)} eyes, each scored by a network that was trained without it")
     print(

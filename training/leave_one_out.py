@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from scoring import metrics
 from system.devices import pick_device
 from system.files import claim, write_csv
 from training.cross_validation import Train, arguments_for
+from training.earlier import OWN, set_aside
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train:
     print(f"without {name}: {len(split['train'])} images to train")
     with claim(folder, "probability"):
         if not own.resume:
-            shutil.rmtree(folder / "probability", ignore_errors=True)
+            predicted = [f"probability/{eye_of(held)}.png" for held in split["held_out"]]
+            own.make_room = lambda: set_aside(folder, [*OWN, "scores.csv", *predicted])
         if (state := train(own, split)) is None:
             return False
         missing = [

@@ -20,7 +20,7 @@ from scoring.report import picture, write_history
 from system.devices import autocast
 from system.signals import Stop
 from training import distributed
-from training.crops import load, make_crops
+from training.crops import end_workers, load, make_crops
 from training.losses import vessel_loss
 from training.optimizers import one_cycle
 from training.state import Training
@@ -157,7 +157,11 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     network = distributed.wrap(state.model)
     silent = None if distributed.is_main() else True  # None: silent only if the output is not a terminal
     saves = Saves(args.files / "last.pth")
-    with Stop() as stop, tqdm(total=total, initial=done, unit="step", disable=silent) as bar:
+    with (
+        end_workers(batches),
+        Stop() as stop,
+        tqdm(total=total, initial=done, unit="step", disable=silent) as bar,
+    ):
 
         def report(loss: float) -> None:
             best = f"{state.best:.4f}" if state.best >= 0 else "-"

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, read_diameter
@@ -14,8 +15,9 @@ from scoring.report import write_history
 from system.devices import pick_device
 from system.files import atomic
 from training import distributed
+from training.earlier import check_own, holds_training, list_own, set_aside, undo_move
 from training.optimizers import make_optimizer
-from training.state import Training, set_aside
+from training.state import Training
 from training.time_budget import fit_to_minutes
 from utils import UserError, seed_everything
 
@@ -75,6 +77,11 @@ def begin(
 
     from model import NETWORKS, ResUNet
 
+    if distributed.is_main():
+        undo_move(args.files)
+        if not args.resume:  # a last.pth may have been brought here from another machine
+            check_own(args.files)
+    distributed.from_main(None)  # the others wait
     seed_everything(args.seed)
     model = NETWORKS[args.model](width=args.width, depth=args.depth)
     if isinstance(model, ResUNet) and args.pretrained and not args.resume:
@@ -88,7 +95,7 @@ def begin(
     if args.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
     optimizer = make_optimizer(model, settings)
-    state = Training(settings, split, model, average, optimizer)
+    state = Training(settings, split, model, average, optimizer, chosen=args.chosen)
     if args.resume:
         state.restore(args.files / "last.pth")
     elif args.minutes:
@@ -96,11 +103,26 @@ def begin(
         print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
     distributed.check_same([state.settings, split, len(state.history), state.losses])
     if distributed.is_main():
-        if not args.resume:
-            set_aside(args.files)
-        elif state.history:
-            write_history(args.files, state.history)  # a kill may have come between the two files
-        with atomic(args.files / "split.json") as temporary:
-            temporary.write_text(json.dumps(split, indent=1) + "\n")
+        if args.resume or not (args.make_room or holds_training(args.files)):
+            write_split(args.files, split)
+            if state.history:
+                write_history(args.files, state.history)  # a kill may have come between the two files
+        else:  # an earlier training stays until a checkpoint of this one is ready
+            state.make_room = lambda: make_room(args, split)
     state.start = time.time()
     return state
+
+
+def make_room(args: argparse.Namespace, split: dict[str, list[str]]) -> None:
+    """Move an earlier training away."""
+    if args.make_room:
+        args.make_room()
+    set_aside(args.files)
+    write_split(args.files, split)
+
+
+def write_split(files: Path, split: dict[str, list[str]]) -> None:
+    """Begin the folder of a training with the list of its files and its split."""
+    list_own(files)
+    with atomic(files / "split.json") as temporary:
+        temporary.write_text(json.dumps(split, indent=1) + "\n")

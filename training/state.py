@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from torch.optim.swa_utils import AveragedModel
 
     from model import Network
+
+
+# what versions did that had no such setting yet; a new setting gets its line here
+AS_IT_WAS = {
+    "model": "unet",
+    "pretrained": False,
+    "minutes": None,
+    "choroid": 0.0,
+    "camera": 0.0,
+    "degrade": 0.0,
+    "start_from": None,
+    "dice": 0.0,
+    "ema": 0.0,
+}
 
 
 @dataclass
@@ -36,6 +50,8 @@ class Training:
     history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before
     seconds: float = 0.0  # trained before this start
     start: float = field(default_factory=time.time)
+    chosen: Collection[str] = ()  # settings that the user gave
+    make_room: Callable[[], None] | None = None  # moves an earlier training away, before the first file
 
     @property
     def averaged(self) -> Network:
@@ -56,13 +72,31 @@ class Training:
         common = {"model": model.config, "weights": model.state_dict()}
         own = {"settings": self.settings, "split": self.split, "diameter": model.diameter}
         own["versions"] = versions()
-        save_checkpoint(path, {**common, **own, **more})
+        save_checkpoint(path, {**common, **own, **more}, self.make_room)
+        self.make_room = None
 
     def save_last(self, path: Path) -> None:
         """Write last.pth, from which `restore` resumes."""
         average = self.average.state_dict() if self.average else None
         states = {"optimizer": self.optimizer.state_dict(), "average": average}
         self.save(path, self.model, **states, losses=self.losses, history=self.history, seconds=self.elapsed())
+
+    def as_it_was(self, before: dict[str, Any]) -> dict[str, Any]:
+        """The settings of last.pth and, for those that its version did not have yet, what it did instead.
+
+        Where these settings were left at their defaults, they take these values too.
+        """
+        missing = {name: value for name, value in AS_IT_WAS.items() if name not in before}
+        changed = {
+            name: value
+            for name, value in missing.items()
+            if self.settings.get(name) != value and name not in self.chosen
+        }
+        if changed:
+            words = ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in changed.items())
+            print(f"as this training began, before an update: {words}")
+        self.settings |= changed
+        return {**missing, **before}
 
     def restore(self, path: Path) -> None:
         """Resume from last.pth.
@@ -72,8 +106,7 @@ class Training:
         """
         _, last = load_checkpoint(path, pick_device("cpu"))
         try:
-            # trainings of version 1.0.0 had no such flag
-            before = {"degrade": 0.0, **dict(last["settings"].items())}
+            before = self.as_it_was(last["settings"])
             if self.settings["minutes"] and before.get("minutes") == self.settings["minutes"]:
                 # measured when it began
                 self.settings |= {name: before[name] for name in ("epochs", "crops")}
@@ -85,9 +118,13 @@ class Training:
             if last["split"] != self.split:
                 differences.append("other eyes or another split")
             if differences:
-                raise UserError(
-                    f"{path}: trained with {'; '.join(differences)}; give --resume with the same settings"
-                )
+                remedy = "give --resume with the same settings"
+                if len(last["history"]) == before["epochs"]:
+                    remedy = (
+                        "it is finished, its learning rate has come down; to train on, start a new training: "
+                        f"--start-from {path.with_name('checkpoint.pth')}, without --resume"
+                    )
+                raise UserError(f"{path}: trained with {'; '.join(differences)}; {remedy}")
             self.model.load_state_dict(dict(last["weights"]))
             self.optimizer.load_state_dict(last["optimizer"])
             if self.average:
@@ -110,17 +147,3 @@ class Training:
             raise UserError(
                 f"{path}: holds no state to go on from ({reason}); train without --resume"
             ) from None
-
-
-OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
-
-
-def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:
-    """Move an earlier training to files/earlier, so that the new one does not mix with it."""
-    own = [files / name for name in names]
-    if any(path.exists() for path in own[:2]):
-        (files / "earlier").mkdir(exist_ok=True)
-        for path in own:
-            if path.exists():
-                path.replace(files / "earlier" / path.name)
-        print(f"{files}: the earlier {what} there was moved to {files / 'earlier'}")

@@ -1,0 +1,47 @@
+"""The files of a run of test.py: where they may lie, which they are, and those of one eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data import Eye
+from datasets.images import write_png
+from scoring import metrics
+from scoring.report import compare, picture, write_layers
+from utils import UserError
+
+PARTS = ("", "masks", "probability", "page/*")  # folders of the results
+
+
+def check_results(results: Path, data: Path) -> None:
+    """Raise UserError if the results would lie among the eyes that are read."""
+    place, whole = results.resolve(), data.resolve()
+    if place == whole or any(place.is_relative_to(whole / part) for part in ("train", "test")):
+        raise UserError(f"--results {results}: lies in {data}; choose another folder")
+
+
+def files_of(eyes: Sequence[Eye]) -> list[str]:
+    """Every file that test.py may write for these eyes."""
+    each = [f"{eye.name}.png" for eye in eyes] + [f for eye in eyes for f in result_files(eye.result_name)]
+    return ["index.html", "metrics.csv", "drive_challenge.zip", *each]
+
+
+def result_files(name: str) -> list[str]:
+    """Every file below the results that there may be for an image: layers of the page, mask and probability."""
+    layers = {"photograph": "jpg", "outline": "jpg", "truth": "png", "differences": "png", "thumbnail": "jpg"}
+    page = [f"page/{layer}/{name}.{suffix}" for layer, suffix in layers.items()]
+    return [*page, *(f"{part}/{name}.png" for part in ("masks", "probability", "uncertainty"))]
+
+
+def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
+    """Write mask and picture of one eye, and `probability` if asked for."""
+    name = eye.result_name
+    prediction = np.where((levels >= metrics.level_of(threshold)) & (eye.fov > 0), 255, 0).astype(np.uint8)
+    write_png(results / "masks" / f"{name}.png", prediction)
+    if probability:
+        write_png(results / "probability" / f"{name}.png", levels)
+    write_png(results / f"{eye.name}.png", picture(eye, prediction))
+    write_layers(results, name, eye.image, compare(eye, prediction), eye.mask)

@@ -1,0 +1,236 @@
+"""No script deletes, overwrites or moves a file that it did not write; results are those of one run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_script
+
+import augment
+import demo
+import predict
+import test as tester
+from datasets.images import write_png
+from system.ownership import LIST, own_results, read_list, users_files
+from utils import UserError, folder_name
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def make(folder: Path, *names: str) -> Path:
+    """A folder with files of the user's."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"years of work: {name}")
+    return folder
+
+
+FOREIGN = ("train/patient_1.txt", "train/image/a.png", "test/label_1.txt")
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"name": "MyStudy", "labels": {"vessel": 1}, "numTraining": 3, "file_ending": ".png"},
+        {"train": ["a.png"], "test": []},
+        {"size": None, "seed": 1, "test_labels": True, "train": 3, "test": 3},  # even if it looks like ours
+        None,
+        "not a list of anything",
+    ],
+)
+def test_augment_leaves_a_folder_of_another_program_alone(drive: Path, tmp_path: Path, info: object) -> None:
+    out = make(tmp_path / "mydata", *FOREIGN)
+    if info is not None:
+        (out / "dataset.json").write_text(json.dumps(info))
+    before = content(out)
+    with pytest.raises(UserError, match="would be lost: not written by augment.py"):
+        run_script(augment.main, "--drive", drive, "--out", out)
+    assert content(out) == before
+
+
+@pytest.fixture
+def own_data(new_data: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(new_data, tmp_path / "new_data")
+
+
+@pytest.mark.parametrize("name", ["train/notes.txt", "train/image/mine.png", "test/mask_corrected/01.png"])
+def test_augment_removes_nothing_that_lies_among_its_own_files(drive: Path, own_data: Path, name: str) -> None:
+    make(own_data, name)
+    before = content(own_data)
+    with pytest.raises(UserError, match=Path(name).name):
+        run_script(augment.main, "--drive", drive, "--out", own_data)
+    assert content(own_data) == before
+
+
+def test_augment_does_not_replace_a_mask_that_was_corrected_by_hand(drive: Path, own_data: Path) -> None:
+    corrected = own_data / "train" / "mask" / "21_training_0.png"
+    write_png(corrected, np.zeros((9, 9), np.uint8))
+    before = content(own_data)
+    with pytest.raises(UserError, match=r"21_training_0\.png would be lost: .* changed since"):
+        run_script(augment.main, "--drive", drive, "--out", own_data)
+    assert content(own_data) == before
+
+
+def test_augment_replaces_its_own_folder_also_one_of_version_1(drive: Path, own_data: Path) -> None:
+    make(own_data, "notes.txt", "mine/eye.png")
+    (own_data / "train" / "image" / ".DS_Store").write_text("of the file manager")
+    (own_data / LIST).unlink()  # version 1.0.0 wrote none
+    run_script(augment.main, "--drive", drive, "--out", own_data, "--seed", 7)
+    run_script(augment.main, "--drive", drive, "--out", own_data, "--size", 32)
+    assert json.loads((own_data / "dataset.json").read_text())["size"] == 32
+    assert (own_data / "notes.txt").exists() and (own_data / "mine" / "eye.png").exists()
+    script, sizes = read_list(own_data)
+    assert script == "augment.py"
+    assert not users_files(own_data, sizes, ("train", "test", "dataset.json"))
+
+
+def test_augment_removes_no_hidden_folder_of_the_users(drive: Path, tmp_path: Path) -> None:
+    out = make(tmp_path / "out", ".old-photographs/eye.png", ".staged-mine/eye.png")
+    before = content(out)
+    run_script(augment.main, "--drive", drive, "--out", out)
+    assert before.items() <= content(out).items()
+
+
+@pytest.mark.parametrize("where", ["", "training", "training/images", "test/mask", "training/images/new"])
+def test_augment_writes_into_no_data_set(drive: Path, tmp_path: Path, where: str) -> None:
+    own = shutil.copytree(drive, tmp_path / "DRIVE")
+    before = content(own)
+    with pytest.raises(UserError, match="a folder of the data set"):
+        run_script(augment.main, "--drive", own, "--out", own / where)
+    assert content(own) == before
+
+
+@pytest.mark.parametrize("script", [augment, demo, tester, predict])
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(
+    script: object, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flag = "--results" if script is tester else "--out"
+    with pytest.raises(SystemExit) as status:
+        run_script(script.main, *(["eye.png"] if script is predict else []), flag, text)
+    assert status.value.code == 2
+    assert "name a folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert folder_name("out") == Path("out")
+
+
+@pytest.mark.parametrize(
+    ("marker", "names"),
+    [
+        (None, ["mine.txt"]),
+        ("SYNTHETIC data of my own, made by demo.py", ["eye.png"]),
+        (demo.NOTE, ["thesis.txt", "DRIVE/training/images/21_training.tif"]),
+    ],
+)
+def test_demo_leaves_a_folder_alone_that_it_did_not_write(
+    tmp_path: Path, marker: str | None, names: list[str]
+) -> None:
+    out = make(tmp_path / "out", *names)
+    if marker:
+        (out / demo.MARKER).write_text(marker)
+    before = content(out)
+    with pytest.raises(UserError, match="choose another"):
+        run_script(demo.main, "--out", out)
+    assert content(out) == before
+
+
+def test_demo_keeps_what_was_put_into_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "write_drive", lambda folder, **_: make(folder, "training/21.tif"))
+    monkeypatch.setattr(demo.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 1}))
+    out = tmp_path / "demo"
+    assert run_script(demo.main, "--out", out) == 1
+    assert run_script(demo.main, "--out", out) == 1  # what it wrote itself is replaced
+    make(out, "results/thesis.txt")
+    before = content(out)
+    with pytest.raises(UserError, match="thesis.txt would be lost"):
+        run_script(demo.main, "--out", out)
+    assert content(out) == before
+
+
+def score(new_data: Path, files: Path, results: Path) -> int | None:
+    weights = files / "checkpoint.pth"
+    flags = ["--no-tta", "--device=cpu"]
+    return run_script(tester.main, "--data", new_data, "--weights", weights, "--results", results, *flags)
+
+
+@pytest.mark.parametrize("where", ["", "test", "test/image", "train/mask", "test/results"])
+def test_test_py_writes_nothing_among_the_eyes(own_data: Path, files: Path, where: str) -> None:
+    before = content(own_data)
+    with pytest.raises(UserError, match=r"--results .*choose another folder"):
+        score(own_data, files, own_data / where)
+    assert content(own_data) == before
+
+
+def test_results_are_those_of_one_run_and_a_users_file_stays(
+    own_data: Path, files: Path, tmp_path: Path
+) -> None:
+    results = make(tmp_path / "results", "thesis.txt", "masks/mine.txt")
+    score(own_data, files, results)
+    first = content(results)
+    for part in ("image", "mask", "fov", "second_observer"):
+        (own_data / "test" / part / "02_test_0.png").unlink()
+    (own_data / "test" / "image" / "03_test_0.png").write_bytes(b"now damaged")
+    assert score(own_data, files, results) == 2
+    second = content(results)
+    assert not [name for name in second if "02_test" in name or "03_test" in name]
+    assert {name for name in first if "01_test" in name} == {name for name in second if "01_test" in name}
+    assert second["thesis.txt"] == first["thesis.txt"] and "masks/mine.txt" in second
+    assert set(read_list(results)[1]) == second.keys() - {"thesis.txt", "masks/mine.txt", LIST}
+
+
+def test_a_mask_that_was_corrected_by_hand_is_not_overwritten(
+    new_data: Path, files: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    score(new_data, files, results)
+    (results / "masks" / "01_test.png").write_bytes(b"corrected for hours")
+    before = content(results)
+    with pytest.raises(UserError, match=r"01_test\.png would be lost: .*changed since"):
+        score(new_data, files, results)
+    assert content(results) == before
+
+
+@pytest.mark.parametrize("name", ["index.html", "metrics.csv", "masks/01_test.png", LIST])
+def test_a_strangers_file_is_not_overwritten(new_data: Path, files: Path, tmp_path: Path, name: str) -> None:
+    results = make(tmp_path / "results", name)
+    before = content(results)
+    with pytest.raises(UserError, match="would be lost: not written by test.py"):
+        score(new_data, files, results)
+    assert content(results) == before
+
+
+def test_a_killed_run_is_replaced_and_another_scripts_results_are_not(tmp_path: Path) -> None:
+    names = ["masks/a.png", "index.html"]
+    with pytest.raises(KeyboardInterrupt), own_results("predict.py", "--out", tmp_path, names):
+        make(tmp_path, "masks/a.png")
+        shutil.copy(tmp_path / LIST, tmp_path / "as_it_was")
+        raise KeyboardInterrupt
+    assert read_list(tmp_path) == ("predict.py", {"masks/a.png": (tmp_path / "masks" / "a.png").stat().st_size})
+    shutil.move(tmp_path / "as_it_was", tmp_path / LIST)  # as a kill leaves it
+    with own_results("predict.py", "--out", tmp_path, ["index.html"]):
+        assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == [LIST]
+    with (
+        pytest.raises(UserError, match="holds what predict.py wrote"),
+        own_results("test.py", "--results", tmp_path, ["x.png"]),
+    ):
+        pass
+
+
+def test_a_list_leads_to_nothing_outside_its_folder(tmp_path: Path) -> None:
+    outside = make(tmp_path, "thesis.txt") / "thesis.txt"
+    with own_results("predict.py", "--out", tmp_path / "out", []):
+        pass
+    listed = json.loads((tmp_path / "out" / LIST).read_text())
+    listed["files"] = {"../thesis.txt": None, str(outside): None, "a/../../thesis.txt": None}
+    (tmp_path / "out" / LIST).write_text(json.dumps(listed))
+    with own_results("predict.py", "--out", tmp_path / "out", []):
+        pass
+    assert outside.exists()

@@ -1,0 +1,222 @@
+"""Scripts run where stdout is none of a shell's, end when Ctrl-C asks them to, and never hang."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, run_script
+
+import augment
+import train
+import utils
+from data import read_eyes
+from prediction.checkpoints import MAX_DEPTH, MAX_WIDTH
+from system.signals import Stop
+from system.threads import threads
+from training import loop
+from training.crops import Crops, end_workers, load
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("augment.py", "train.py", "test.py", "predict.py", "demo.py")
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal or limit")
+
+
+class Notebook(io.TextIOBase):
+    """As ipykernel's OutStream and IDLE's: text goes in, but it is no TextIOWrapper and has no file number."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Notebook, lambda: None, closed], ids=["notebook", "none", "closed"])
+def test_a_script_runs_where_stdout_and_stderr_are_none_of_a_shells(
+    drive: Path, new_data: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: object
+) -> None:
+    import predict
+    import test as tester
+
+    own = ["--data", new_data, "--device=cpu"]
+    checkpoint = files / "checkpoint.pth"
+    photograph = drive / "test" / "images" / "01_test.tif"
+    commands = (
+        (augment.main, "--drive", drive, "--out", tmp_path / "new_data"),
+        (train.main, *own, "--files", tmp_path / "files", *TINY, "--epochs=1", "--crops=4"),
+        (tester.main, *own, "--weights", checkpoint, "--results", tmp_path / "results", "--no-tta"),
+        (predict.main, photograph, "--weights", checkpoint, "--out", tmp_path / "predicted", "--no-tta"),
+    )
+    for main, *arguments in commands if stream is Notebook else commands[-1:]:
+        monkeypatch.setattr(sys, "stdout", out := stream())
+        monkeypatch.setattr(sys, "stderr", err := stream())
+        with pytest.raises(SystemExit) as status:
+            utils.run(lambda main=main, arguments=arguments: run_script(main, *arguments))
+        assert not status.value.code, main
+        assert not isinstance(out, Notebook) or (out.text and "Traceback" not in err.text)
+    assert (tmp_path / "predicted" / "masks" / "01_test.png").exists()
+
+
+@posix
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_ends_in_order_where_the_shell_closed_its_streams(script: str, tmp_path: Path) -> None:
+    # the number of a closed stream would go to the next file that is opened
+    unknown = (
+        "import os, sys; os.close(1); os.close(2); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", unknown, str(ROOT / script), "--no-such-flag"]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 2
+
+
+def test_ctrl_c_drops_what_a_pool_has_not_begun() -> None:
+    begun = []
+
+    def job(k: int) -> None:
+        begun.append(k)
+        time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt), threads() as pool:
+        jobs = [pool.submit(job, k) for k in range(400)]
+        jobs[0].result()
+        raise KeyboardInterrupt
+    assert len(begun) <= 4 * (os.cpu_count() or 1) and all(job.done() for job in jobs)
+    with threads() as pool:
+        done = pool.map(lambda k: k + 1, range(3))
+    assert list(done) == [1, 2, 3]
+
+
+def test_no_script_has_a_pool_that_ctrl_c_does_not_stop() -> None:
+    code = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] not in ("tests", ".venv")]
+    users = {path.relative_to(ROOT).as_posix() for path in code if "PoolExecutor(" in path.read_text("utf-8")}
+    assert users == {"system/threads.py"}
+
+
+@posix
+def test_ctrl_c_stops_augment_within_the_eye_that_it_writes(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(augment, "write_eye", lambda *_: time.sleep(0.3) or [])
+    monkeypatch.setattr("system.threads.os.cpu_count", lambda: 1)  # 10 eyes: three seconds
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_script(augment.main, "--drive", drive, "--out", tmp_path / "out")
+    assert time.monotonic() - start < 2
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.fixture
+def unforeseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(loop, "vessel_loss", broken)
+
+
+@pytest.mark.usefixtures("unforeseen")
+def test_an_unforeseen_error_leaves_no_worker(new_data: Path, tmp_path: Path) -> None:
+    import multiprocessing
+
+    arguments = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=80", "--workers=2"]
+    with pytest.raises(RuntimeError, match="shapes differ") as error:  # and the traceback is kept, as at exit
+        run_script(train.main, *arguments)
+    assert error.traceback
+    assert not multiprocessing.active_children()
+
+
+@posix
+def test_a_worker_that_does_not_end_by_itself_is_ended_by_force(
+    new_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds of patience
+    monkeypatch.setattr(Crops, "__getitem__", lambda *_: time.sleep(99))
+    batches = iter(load(Crops(read_eyes(new_data / "train", labels=True), 32, 0, 64), 4, workers=1))
+    (worker,) = multiprocessing.active_children()
+    time.sleep(0.2)  # it has begun, and ignores SIGTERM
+    with pytest.raises(ZeroDivisionError), end_workers(batches):
+        raise ZeroDivisionError
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "unable to allocate shared memory(shm) for file </torch_22_41_1>: No space left on device (28)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers "
+        "are out of shared memory. Please try to raise your shared memory limit.",
+        "unable to open shared memory object </torch_1_2_3> in read-write mode: No space left on device (28)",
+    ],
+)
+def test_too_little_shared_memory_is_told_with_the_remedy(error: str, capsys: pytest.CaptureFixture) -> None:
+    def main() -> None:
+        raise RuntimeError(error)
+
+    with pytest.raises(SystemExit) as status:
+        utils.run(main, lower="--batch-size")
+    assert status.value.code == 2
+    said = capsys.readouterr().err
+    assert "out of shared memory; use --workers 0" in said and "--shm-size" in said
+
+
+def test_a_training_may_run_in_a_thread() -> None:
+    def work() -> None:
+        with Stop() as stop:
+            entered.append(stop.requested)
+
+    entered: list[bool] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert entered == [False]
+
+
+@pytest.mark.parametrize("sizes", [(1, 16, 4), (1, 4, 2), (1, 1, 1), (1, 100, 10)])
+def test_one_pixel_at_the_deepest_level_is_refused_with_the_remedy(
+    new_data: Path, tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    flags = [f"--{n}={v}" for n, v in zip(("batch-size", "crop", "depth"), sizes, strict=True)]
+    arguments = ["--data", new_data, "--files", tmp_path / "files", "--width=4", "--epochs=1", "--device=cpu"]
+    with pytest.raises(UserError, match=f"--batch-size 1: --crop {sizes[1]} .* give --batch-size 2, or --crop"):
+        run_script(train.main, *arguments, *flags)
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize("sizes", [(2, 16, 4), (1, 17, 4), (1, 3, 1), (2, 1, 1), (2, 1, 3), (2, 3, 5)])
+def test_two_pixels_at_the_deepest_level_are_enough(
+    new_data: Path, tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    flags = [f"--{n}={v}" for n, v in zip(("batch-size", "crop", "depth"), sizes, strict=True)]
+    arguments = ["--data", new_data, "--files", tmp_path, "--width=1", "--epochs=1", "--device=cpu"]
+    assert run_script(train.main, *arguments, *flags, "--crops=4", "--all-eyes") == 0
+
+
+@pytest.mark.parametrize("flag", [f"--depth={MAX_DEPTH + 1}", f"--width={MAX_WIDTH + 1}"])
+def test_no_network_is_trained_that_would_not_be_loaded(
+    new_data: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as status:
+        run_script(train.main, "--data", new_data, "--files", tmp_path / "files", flag)
+    assert status.value.code == 2
+    assert "out of range" in capsys.readouterr().err
+    assert not (tmp_path / "files").exists()

@@ -1,0 +1,79 @@
+"""What an earlier training left in the folder of a new one: kept whole, in FILES/earlier/1 and so on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from prediction.checkpoints import read_archive
+from system.ownership import LIST, read_list, refuse, write_list
+from utils import UserError
+
+OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
+MOVING = ".moving"  # in FILES/earlier: a generation on its way
+
+
+def holds_training(files: Path, names: Sequence[str] = OWN) -> bool:
+    """Whether FILES holds anything of a training."""
+    return any((files / name).is_file() for name in names)
+
+
+def check_own(files: Path, names: Sequence[str] = OWN) -> None:
+    """Raise UserError if FILES has files of a training's names that train.py did not write."""
+    script, listed = read_list(files)
+    present = [files / name for name in names if (files / name).is_file() and name not in listed]
+    if script and script != "train.py":
+        raise UserError(f"--files {files}: holds what {script} wrote; choose another folder")
+    if not script and (files / LIST).exists():
+        present.append(files / LIST)
+    elif not script and present and of_first_version(files):  # which wrote no list
+        return
+    refuse("train.py", "--files", files, present)
+
+
+def of_first_version(files: Path) -> bool:
+    """Whether split.json, or else a checkpoint, says that version 1.0.0 of train.py wrote this folder."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        split = json.loads((files / "split.json").read_text(encoding="utf-8"))
+        return {"train", "validation"} <= split.keys()
+    for name in ("last.pth", "checkpoint.pth"):
+        with contextlib.suppress(UserError, OSError):
+            content = read_archive(files / name)
+            return isinstance(content, dict) and {"format", "model", "weights", "split"} <= content.keys()
+    return False
+
+
+def list_own(files: Path, names: Sequence[str] = OWN) -> None:
+    """Write down that the files of a training in FILES are those of train.py."""
+    write_list(files, "train.py", {*names, *read_list(files)[1]}, sizes=False)
+
+
+def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:
+    """Move an earlier training to FILES/earlier/1, or the next free number, so that nothing is mixed."""
+    earlier = files / "earlier"
+    moving = earlier / MOVING
+    for name in names:
+        if (files / name).is_file():
+            (moving / name).parent.mkdir(parents=True, exist_ok=True)
+            (files / name).rename(moving / name)
+    if moving.exists():
+        numbers = [int(path.name) for path in earlier.iterdir() if path.name.isdecimal()]
+        target = earlier / str(max(numbers, default=0) + 1)
+        moving.rename(target)
+        print(f"{files}: the earlier {what} there was moved to {target}")
+
+
+def undo_move(files: Path) -> None:
+    """Move back what a killed `set_aside` had on its way: the new training was not in place yet."""
+    moving = files / "earlier" / MOVING
+    if moving.is_dir():
+        for path in sorted(moving.rglob("*"), reverse=True):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                back = files / path.relative_to(moving)
+                back.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(back)
+        moving.rmdir()
