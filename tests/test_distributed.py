@@ -238,7 +238,7 @@ def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(comp
     ("arguments", "of_rank_1", "line"),
     [
         (["--batch-size=3"], [], r"--batch-size 3: cannot be dealt out to 2 processes; give a multiple"),
-        (["--folds=2"], [], r"--folds: start it without torchrun; .*"),
+        (["--folds=2"], [], r"--folds, --leave-one-out: start it without torchrun; .*"),
         (["--device=cpu:0"], [], r"--device cpu:0: torchrun gives each process a device of its own; .*"),
         ([], ["--data=nowhere"], r"nowhere/train/image: no images; write them with: python augment\.py"),
         ([], ["--seed=7"], r"the processes have different flags, eyes, or last\.pth; .*"),

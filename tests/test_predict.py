@@ -136,7 +136,7 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(
     heights = {f.stem: len(iio.imread(f)) for f in list_images(tmp_path / "out" / "masks")}
     assert heights == {"1": 140, "1_3": 139, "1_2": 138, "Eye": 137, "eye_2": 136}
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'b' / '1.jpg'}: called 1_2.png in the results" in said
+    assert f"{tmp_path / 'b' / '1.jpg'}: called 1_3.png in the results" in said
 
 
 def test_a_photograph_named_twice_is_segmented_once(tmp_path: Path) -> None:
