@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 
 from data import Eye, rescale
 from datasets.checks import check_fov, check_label
+from datasets.duplicates import find_equal, fingerprint
 from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size, write_png
 from datasets.new_data import check_out, own_files, replace, scratch
@@ -142,35 +143,48 @@ def copies(eye: Eye, seed: int) -> Iterator[Eye]:
         yield Eye(eye.name, moved["image"], fov, mask)
 
 
-def write_eye(source: Source, out: Path, args: argparse.Namespace) -> list[str]:
-    """Read one eye and write its copies; return a message for each bad file."""
-    try:
-        eye = read_source(source, args.size, args.diameter)
-    except UserError as error:
-        return str(error).splitlines()
-    if source.part == "train" and eye.mask is None:
-        return []  # pairing has already reported it
+def write_eye(source: Source, out: Path, args: argparse.Namespace) -> np.ndarray:
+    """Read one eye and write its copies; return its fingerprint.
+
+    Raises:
+        UserError: one line for each bad file.
+    """
+    eye = read_source(source, args.size, args.diameter)
     own_seed = int(np.random.SeedSequence([args.seed, source.number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):
         parts = {"image": copy.image, "mask": copy.mask, "fov": copy.fov, "second_observer": copy.second}
         for part, pixels in parts.items():
             if pixels is not None:
                 write_png(out / source.part / part / f"{eye.name}_{k}.png", pixels)
-    return []
+    return fingerprint(eye.image, eye.fov)
 
 
-def write_all(sources: list[Source], problems: list[str], out: Path, args: argparse.Namespace) -> None:
+def write_all(sources: list[Source], out: Path, args: argparse.Namespace) -> None:
     """Write every eye below `out`, on all cores.
 
     Raises:
-        UserError: names every unusable file.
+        UserError: names every unusable file, and every photograph that is there twice.
     """
     from tqdm import tqdm
 
+    problems: list[str] = []
+    prints: dict[str, np.ndarray] = {}
     with threads() as pool:
         jobs = [pool.submit(write_eye, source, out, args) for source in sources]
-        for job in tqdm(jobs, desc="augment", unit="eye", disable=None):
-            problems += job.result()
+        for source, job in zip(sources, tqdm(jobs, desc="augment", unit="eye", disable=None), strict=True):
+            try:
+                prints[str(source.image)] = job.result()
+            except UserError as error:
+                problems += str(error).splitlines()
+    problems += [
+        f"{other}: the same photograph as {one}, perhaps turned or mirrored; remove one of them"
+        for one, other in find_equal(prints)
+    ]
+    refuse(problems)
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise UserError if there are problems."""
     if problems:
         raise UserError("\n  ".join([f"nothing was written: {len(problems)} unusable", *problems]))
 
@@ -205,13 +219,14 @@ def main() -> None:
     taken = Counter((s.part, s.name.casefold()) for s in sources)
     problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
 
+    refuse(problems)  # before any pixel is read
     with claim(out):
         for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run
             if read_list(leftover)[0] == "augment.py":
                 shutil.rmtree(leftover, ignore_errors=True)
         staged = scratch(out, ".staged-")
         try:
-            write_all(sources, problems, staged, args)
+            write_all(sources, staged, args)
             counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
             info["diameter"] = args.diameter

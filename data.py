@@ -11,9 +11,10 @@ Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import cv2
 import numpy as np
 
 from datasets.checks import check_fov, check_label
+from datasets.duplicates import find_equal, fingerprint
 from datasets.field_of_view import DIAMETER, estimate_fov
 from datasets.images import list_images, read_fov, read_image, read_mask, size
 from utils import UserError, did_you_mean
@@ -194,6 +196,44 @@ def first_copies(eyes: Iterable[Eye]) -> list[Eye]:
     for eye in eyes:
         first.setdefault(eye_of(eye.name), eye)
     return list(first.values())
+
+
+def check_different(folder: Path, eyes: Iterable[Eye]) -> None:
+    """Check that no photograph of `folder` has two names: it could train and validate.
+
+    Raises:
+        UserError: names each pair.
+    """
+    pairs = find_equal({eye.name: fingerprint(eye.image, eye.fov) for eye in first_copies(eyes)})
+    if pairs:
+        equal = [
+            f"{one} and {other} are the same photograph, perhaps turned or mirrored" for one, other in pairs
+        ]
+        remedy = "remove one of each; copies of one eye are called NAME_0, NAME_1, and so on"
+        raise UserError("\n  ".join([f"{folder / 'image'}: {remedy}:", *equal]))
+
+
+def seen_in_training(folder: Path, eyes: Sequence[Eye], trained_on: Collection[str]) -> dict[str, str]:
+    """Find test eyes of new_data, `folder`, whose photograph lies in its training part under another name.
+
+    `trained_on` names the eyes that trained the network; if it is empty, all of the training part count.
+
+    Returns:
+        The name of the training eye by the name of the test eye.
+    """
+    images = list_images(folder / "train" / "image") if (folder / "train" / "image").is_dir() else []
+    first = {eye_of(path.stem): path for path in reversed(images)}
+    own = {eye_of(eye.name) for eye in eyes}
+    prints = {}
+    for name, path in first.items():
+        if name in own or (trained_on and name not in trained_on):
+            continue  # the same name on both sides is meant so: augment.py --leave-one-out
+        with contextlib.suppress(UserError):  # train.py speaks of bad files there
+            image = read_image(path)
+            prints[name] = fingerprint(image, estimate_fov(image))
+    tested = {eye.name: fingerprint(eye.image, estimate_fov(eye.image)) for eye in eyes} if prints else {}
+    pairs = find_equal({**tested, **prints})
+    return {one: other for one, other in pairs if one in tested and other in prints}
 
 
 def person_of(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import Eye, eye_of, read_diameter, read_eyes, read_info
+from data import Eye, eye_of, read_diameter, read_eyes, read_info, seen_in_training
 from prediction.checkpoints import find_weights
 from prediction.networks import load_networks, parse_prediction_args
 from prediction.segmentation import segment
@@ -154,15 +154,20 @@ def main() -> int:
     check_results(args.results, args.data)
     if seen := [eye.name for eye in eyes if eye_of(eye.name) in model.trained_on]:
         print(f"{len(seen)} of these {len(eyes)} eyes trained this network: their scores say nothing of others")
+    notes = [
+        f"{test} is the photograph {train} of {args.data / 'train'}: its score says nothing of other eyes."
+        for test, train in seen_in_training(args.data, eyes, model.trained_on).items()
+    ]
+    print(*notes, sep="\n", end="\n" if notes else "")
     with own_results("test.py", "--results", args.results, files_of(eyes), *PARTS[1:]):
         levels = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):
             print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
-            notes = ["No scores: these images have no labels (DRIVE's download withholds them)."]
+            notes += ["No scores: these images have no labels (DRIVE's download withholds them)."]
             names = [eye.result_name for eye in eyes]
             write_report(args.results / "index.html", names, threshold, notes)
         else:
-            score_all(args, args.results, eyes, levels, threshold)
+            score_all(args, args.results, eyes, levels, threshold, notes=notes)
         challenge = write_challenge(args.results, eyes)
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
@@ -204,6 +209,7 @@ def score_all(
     levels: Sequence[np.ndarray],
     threshold: float,
     binary: bool = False,
+    notes: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Score the eyes, print the scores, write metrics.csv and the page; returns the rows of the eyes.
 
@@ -217,7 +223,7 @@ def score_all(
     by_name = {row["image"]: row for row in rows}
     where = "the whole image" if args.whole_image else "the field of view"
     print(f"mean over {len(eyes)} images, in {where} ({results / 'metrics.csv'}):")
-    notes = [f"Scores of the pixels in {where}."]
+    notes = [*notes, f"Scores of the pixels in {where}."]
     print(sentence(by_name["mean"]))
     if binary:
         notes.append("No AUC: these are masks, not probabilities.")

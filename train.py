@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import Eye, eye_of, read_eyes, split_by_eye
+from data import Eye, check_different, eye_of, read_eyes, split_by_eye
 from prediction.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system.devices import describe
 from system.files import claim
@@ -181,6 +181,7 @@ def run_training(args: argparse.Namespace) -> bool:
     device = distributed.own_device(args.device)
     print(f"device: {describe(device)}{f' in each of {processes} processes' if processes > 1 else ''}")
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
+    check_different(args.data / "train", eyes.values())
     sets = list(dict.fromkeys(eye.source for eye in eyes.values()))
     if len(sets) > 1:
         print(f"data sets, drawn from equally often: {', '.join(sets)}")
