@@ -130,13 +130,7 @@ def score(
 
 def sentence(row: dict[str, Any]) -> str:
     """The scores of one row in one line."""
-    names = {
-        "Jaccard": "jaccard",
-        "F1": "f1",
-        "Recall": "recall",
-        "Precision": "precision",
-        "Acc": "accuracy",
-    }
+    names = {"Jaccard": "jaccard", "F1": "f1", "Recall": "recall", "Precision": "precision", "Acc": "accuracy"}
     names |= {} if np.isnan(row["auc"]) else {"AUC": "auc"}
     return " - ".join(f"{name}: {row[column]:.4f}" for name, column in names.items())
 
@@ -152,13 +146,14 @@ def main() -> int:
     eyes = read_eyes(args.data / "test", (args.data / "test" / "mask").is_dir(), refused)
     print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
     check_results(args.results, args.data)
-    if seen := [eye.name for eye in eyes if eye_of(eye.name) in model.trained_on]:
-        print(f"{len(seen)} of these {len(eyes)} eyes trained this network: their scores say nothing of others")
+    if seen := sum(eye_of(eye.name) in model.trained_on for eye in eyes):
+        print(f"{seen} of these {len(eyes)} eyes trained this network: their scores say nothing of others")
     notes = [
         f"{test} is the photograph {train} of {args.data / 'train'}: its score says nothing of other eyes."
         for test, train in seen_in_training(args.data, eyes, model.trained_on).items()
     ]
-    print(*notes, sep="\n", end="\n" if notes else "")
+    for note in notes:
+        print(note)
     with own_results("test.py", "--results", args.results, files_of(eyes), *PARTS[1:]):
         levels = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):

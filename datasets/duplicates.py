@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 SIDE = 64  # of a fingerprint, in pixels
-# the least correlation of two fingerprints of one photograph. On DRIVE, STARE and HRF copies as JPEG of quality 20,
-# at half the size, cropped or turned had at least 0.91, different eyes at most 0.57.
+# the least correlation of two fingerprints of one photograph. On DRIVE, STARE and HRF, copies as JPEG of
+# quality 20, at half the size, cropped or turned had at least 0.91, different eyes at most 0.57.
 SAME = 0.75
 
 

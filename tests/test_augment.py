@@ -152,11 +152,31 @@ def test_all_or_nothing_and_every_bad_file_is_named_at_once(own_drive: Path, tmp
     run_script(augment.main, "--drive", own_drive, "--out", out)
     before = content(out)
     names = spoil(own_drive)
+    unpaired = {"23_", "99_training_mask"}
     with pytest.raises(UserError) as error:
         run_script(augment.main, "--drive", own_drive, "--out", out)
-    for name in names:
+    for name in unpaired:
         assert name in str(error.value)
     assert content(out) == before
+    # what is found without reading a pixel is said first; then what is in the files
+    for path in own_drive.rglob("*"):
+        if path.name.startswith(("23_", "99_")):
+            path.unlink()
+    with pytest.raises(UserError) as error:
+        run_script(augment.main, "--drive", own_drive, "--out", out)
+    for name in set(names) - unpaired:
+        assert name in str(error.value)
+    assert content(out) == before
+
+
+def test_files_that_do_not_pair_are_named_before_any_pixel_is_read(
+    own_drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own_drive / "training" / "1st_manual" / "23_manual1.gif").unlink()
+    monkeypatch.setattr(augment, "read_image", lambda path: pytest.fail("a photograph was read"))
+    with pytest.raises(UserError, match="23_training.tif: no file"):
+        run_script(augment.main, "--drive", own_drive, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_second_run_replaces_all_of_the_first(own_drive: Path, tmp_path: Path) -> None:
