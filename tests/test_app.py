@@ -145,7 +145,7 @@ def test_two_photographs_and_a_bad_file_are_dropped(page: Any, photographs: list
     page.click("#name input")
     page.click("text=right.png >> nth=-1")
     page.wait_for_function("before => document.querySelector('#picture img').src != before", arg=before)
-    assert page.inner_text("#text").startswith("right.png: ")
+    page.wait_for_function("document.querySelector('#text').innerText.startsWith('right.png: ')")
 
 
 def test_the_slider_changes_the_mask_without_predicting_again(
