@@ -1,7 +1,7 @@
 """Which photographs to look at first, and why: reasons in words, never a refusal.
 
 The limits were chosen on photographs of DRIVE, STARE and HRF, which must pass, and on spoilt copies and
-pictures of something else, which must not: tests/trust.py counts both.
+pictures of something else, which must not.
 """
 
 from __future__ import annotations
