@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from datasets.images import list_images
 from prediction.checkpoints import find_weights
@@ -150,7 +151,7 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
                 write_measures(args.out / "measures.csv", rows)
                 what_made = (weights, threshold, describe(device), vars(args), rows)
                 write_manifest(args.out / "predict.json", *what_made)
-                write_page(args.out, written, threshold, len(outcome.problems), len(guessed))
+                write_page(args.out, rows, threshold, len(outcome.problems), len(guessed))
     if guessed:
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
         print(
@@ -171,12 +172,21 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     return list(outcome.problems.values())
 
 
-def write_page(out: Path, names: Sequence[str], threshold: float, unusable: int, guessed: int) -> None:
-    """Write index.html over the results of these names."""
+def write_page(
+    out: Path, rows: Sequence[Mapping[str, Any]], threshold: float, unusable: int, guessed: int
+) -> None:
+    """Write index.html over the results of these photographs."""
     notes = ["No scores: these photographs have no labels."]
     notes += [f"{unusable} more could not be segmented."] if unusable else []
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []
-    write_report(out / "index.html", names, threshold, notes)
+    if doubtful := sum(bool(row["doubtful"]) for row in rows):
+        notes.append(f"{doubtful} of {len(rows)} are doubtful: they stand first, with the reason.")
+    notes.append(
+        "docs/measures.md says how far to trust each measure. Programs that tell arteries from veins and find the "
+        "optic disc take these masks for the rest: CRAE, CRVE, AVR, zones."
+    )
+    names = [row["image"] for row in rows]
+    write_report(out / "index.html", names, threshold, notes, measured=rows)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ import numpy as np
 
 from prediction.doubts import doubts, features
 from prediction.uncertainty import Views, confidence
-from scoring.measures import MEASURES, measure
+from scoring.measures import CONFIDENCE, MEASURES, measure
 from system.files import write_csv
 from utils import UserError
 
-CONFIDENCE = ("expected_f1", "uncertain_vessels", "vessel_share_sd")
 UM = [name for name in MEASURES if name.endswith("_um")]
 
 

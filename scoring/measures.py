@@ -32,6 +32,12 @@ class Measure:
     hint: str  # what it is, with its unit
 
 
+# of the segmentation, not of the vessels: see prediction.uncertainty
+CONFIDENCE = {
+    "expected_f1": Measure("Expected F1", 2, "F1 to expect if the calibrated probabilities are right"),
+    "uncertain_vessels": Measure("Uncertain", 3, "share of the vessel pixels wrong with a chance of a quarter"),
+    "vessel_share_sd": Measure("Views, SD", 4, "standard deviation of the vessel share over the views"),
+}
 MEASURES = {
     "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel"),
     "length": Measure("Length", 2, "length of all centre lines, in diameters of the field of view"),
@@ -163,5 +169,6 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The measures that any of the rows has, in the order of `MEASURES`."""
-    return [name for name in MEASURES if any(name in row for row in rows)]
+    """The columns of `CONFIDENCE` and `MEASURES` that any of the rows has a value for, in this order."""
+    present = {name for row in rows for name in row}
+    return [name for name in (*CONFIDENCE, *MEASURES) if name in present]

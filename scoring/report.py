@@ -16,6 +16,7 @@ import numpy as np
 from data import Eye
 from datasets.images import write_png
 from scoring import metrics
+from scoring.measures import CONFIDENCE, MEASURES, columns_of
 from system.files import atomic
 
 # RGB colours safe for colour blindness (Okabe and Ito 2008)
@@ -35,6 +36,7 @@ LABELS = {
     "recall_2px": "Recall, to 2 px",
     "recall_3px": "Recall, to 3 px",
 }
+UNSEEN = {"fractal_r2", "box_smallest", "box_largest", "fov_diameter"}  # of the measures, in the table only
 SUMMARY = {
     "mean": "Mean of the images",
     "pooled": "All pixels pooled",
@@ -185,6 +187,7 @@ def write_report(
     notes: Sequence[str],
     rows: Sequence[Mapping[str, Any]] = (),
     counts: np.ndarray | None = None,
+    measured: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page beside the folders `page` and `masks` that hold its pictures.
 
@@ -198,12 +201,14 @@ def write_report(
         rows: scores as metrics.csv has them: a row for each name in the same order, then those of `SUMMARY`.
             None: no table, no curves, and pictures without truth.
         counts: of all pixels pooled, int64 (2, 65536); None: no curves.
+        measured: measures as measures.csv has them, a row for each name in the same order; those with a reason
+            in `doubtful` stand first. None: no measures and no layer of `uncertainty`.
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
     data: dict[str, Any] = {
         "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
-        "layers": layers(labelled=bool(rows)),
+        "layers": layers(bool(rows), bool(measured)),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
         "images": [
             # a file name may hold bytes that are not text: the address keeps them
@@ -228,6 +233,14 @@ def write_report(
             data["observer"] = dict(zip(LABELS, values(total["second_observer"]), strict=True))
         for image, row in zip(data["images"], each, strict=True):
             image["scores"] = values(row)
+    if measured:
+        every = CONFIDENCE | MEASURES
+        shown = {name: every[name] for name in columns_of(measured) if name not in UNSEEN}
+        data["measures"] = [[m.title, m.digits, m.hint] for m in shown.values()]
+        for image, row in zip(data["images"], measured, strict=True):
+            image["doubtful"] = row.get("doubtful", "")
+            found = (row.get(name, math.nan) for name in shown)
+            image["measures"] = [None if math.isnan(value) else round(value, 6) for value in found]
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     # inside a script only < could end it or begin a comment
     embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
@@ -235,13 +248,14 @@ def write_report(
         temporary.write_text(template.replace("{{data}}", embedded), encoding="utf-8")
 
 
-def layers(labelled: bool) -> list[list[str]]:
+def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
     """The layers of the page: title, folder beside the page, and suffix of each."""
     photograph, prediction = ["Photograph", "page/photograph", ".jpg"], ["Prediction", "masks", ".png"]
+    unsure = [["Uncertainty", "uncertainty", ".png"]] if uncertainty else []
     if not labelled:
-        return [photograph, prediction, ["Outline", "page/outline", ".jpg"]]
+        return [photograph, prediction, *unsure, ["Outline", "page/outline", ".jpg"]]
     truth, compared = ["Truth", "page/truth", ".png"], ["Differences", "page/differences", ".png"]
-    return [photograph, truth, prediction, compared]
+    return [photograph, truth, prediction, *unsure, compared]
 
 
 def values(row: Mapping[str, Any]) -> list[float | None]:

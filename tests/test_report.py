@@ -182,7 +182,9 @@ def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
 def test_the_page_of_predict_py_has_all_pictures(new_data: Path, files: Path, tmp_path: Path) -> None:
     arguments = (new_data / "test" / "image", "--weights", files / "checkpoint.pth", "--out", tmp_path)
     assert run_script(predict.main, *arguments) in (0, None)
-    assert "columns" not in embedded(tmp_path / "index.html")
+    data = embedded(tmp_path / "index.html")
+    assert "columns" not in data
+    assert ["Uncertainty", "uncertainty", ".png"] in data["layers"]
     assert missing_pictures(tmp_path / "index.html") == []
 
 
@@ -479,3 +481,71 @@ def test_thumbnails_out_of_sight_are_not_loaded(browser: Browser, scored: Path, 
         "document.body.offsetHeight; return performance.now() - start; })()"
     )
     assert took < 3000  # milliseconds; tenths of a second on an idle machine
+
+
+MEASURED = [
+    {"doubtful": "", "vessel_share": 0.1, "segments": 30, "width_mean": 2.5},
+    {"doubtful": "very dark; <b>", "vessel_share": 0.05, "segments": 9, "width_mean": float("nan")},
+    {"doubtful": "", "vessel_share": 0.12, "segments": 200, "width_mean": 3.5},
+    {"doubtful": "very blurred", "vessel_share": 0.03, "segments": 100, "width_mean": 1.5},
+]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with measures and doubts, without scores."""
+    page = tmp_path_factory.mktemp("measured") / "results" / "index.html"
+    names = ["a", "b", "c", "d"]
+    write_images(page.parent, names, labelled=False)
+    for name in names:
+        write_png(page.parent / "uncertainty" / f"{name}.png", np.zeros((96, 92), np.uint8))
+    write_report(page, names, 0.5, [], measured=MEASURED)
+    return page
+
+
+NAMED = "[...document.querySelectorAll('tbody:last-child .open span:first-of-type')].map(s => s.textContent)"
+
+
+def test_doubtful_photographs_stand_first_with_the_reason(browser: Browser, measured: Path) -> None:
+    browser.open(measured)
+    assert browser.js(NAMED) == ["b", "d", "a", "c"]
+    marks = browser.js("[...document.querySelectorAll('.doubt')].map(mark => mark.textContent)")
+    assert marks == ["\u26a0 doubtful: very dark; <b>", "\u26a0 doubtful: very blurred"]
+    assert browser.errors == []
+
+
+def test_a_measure_sorts_by_its_number_and_missing_ones_stand_last(browser: Browser, measured: Path) -> None:
+    browser.open(measured)
+    titles = browser.js("[...document.querySelectorAll('thead button')].map(b => b.textContent)")
+    assert titles == ["Image", "Vessels", "Segments", "Width"]
+    browser.click("document.querySelectorAll('thead button')[2]")
+    assert browser.js(NAMED) == ["b", "a", "d", "c"]
+    for wanted in (["d", "a", "c", "b"], ["c", "a", "d", "b"]):
+        browser.click("document.querySelectorAll('thead button')[3]")
+        assert browser.js(NAMED) == wanted
+
+
+def test_there_is_a_histogram_of_each_measure_over_the_photographs(browser: Browser, measured: Path) -> None:
+    browser.open(measured)
+    browser.click("document.querySelector('#histograms summary')")
+    bars = browser.js(
+        "[...document.querySelectorAll('#bars figure')].map(f => f.querySelectorAll('.bar-of').length)"
+    )
+    assert bars == [5, 5, 5]
+    captions = browser.js("[...document.querySelectorAll('#bars strong')].map(title => title.textContent)")
+    assert captions == ["Vessels", "Segments", "Width"]
+
+
+def test_the_uncertainty_is_a_layer_and_the_doubt_stands_beside_it(browser: Browser, measured: Path) -> None:
+    browser.open(measured)
+    browser.click("document.querySelector('.open')")
+    browser.wait(LOADED)
+    browser.key("3")
+    assert browser.js(SHOWN) == "Uncertainty of b"
+    assert browser.js("document.querySelector('#scores').textContent").startswith("\u26a0 doubtful: very dark")
+
+
+def test_measures_need_no_scrolling_sideways_on_a_phone(browser: Browser, measured: Path) -> None:
+    browser.open(measured, width=360)
+    browser.click("document.querySelector('#histograms summary')")
+    assert browser.js("document.documentElement.scrollWidth") <= 360
