@@ -182,8 +182,8 @@ def write_page(
     if doubtful := sum(bool(row["doubtful"]) for row in rows):
         notes.append(f"{doubtful} of {len(rows)} are doubtful: they stand first, with the reason.")
     notes.append(
-        "docs/measures.md says how far to trust each measure. Programs that tell arteries from veins and find the "
-        "optic disc take these masks for the rest: CRAE, CRVE, AVR, zones."
+        "docs/measures.md says how far to trust each measure. Programs that find arteries, veins and the optic "
+        "disc take these masks for the rest: CRAE, CRVE, AVR, zones."
     )
     names = [row["image"] for row in rows]
     write_report(out / "index.html", names, threshold, notes, measured=rows)
