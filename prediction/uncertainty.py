@@ -12,7 +12,8 @@ from scoring import metrics
 if TYPE_CHECKING:
     import torch
 
-# slope and shift of the logits of files/drive_unet.pth, fitted on eyes of other cameras
+# slope and shift of the logits, set by hand from the reliability of files/drive_unet.pth on STARE and HRF,
+# where it is too sure; tests/trust.py prints what a fit would give
 CALIBRATION = (0.8, -0.6)
 UNSURE = 0.25  # chance of being wrong from which a vessel pixel counts as uncertain
 

@@ -99,7 +99,7 @@ def test_the_documented_prediction_needs_three_packages_and_finds_what_predict_f
     onnx_file: Path, tmp_path: Path
 ) -> None:
     block = (ROOT / "docs" / "export.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
-    block = block.replace('"files/drive_unet.onnx"', repr(str(onnx_file)))
+    block = block.replace('"files/fundus_unet.onnx"', repr(str(onnx_file)))
     assert str(onnx_file) in block
     photograph = draw_eye(np.random.default_rng(4), 700, 640)[0]
     Image.fromarray(photograph).save(tmp_path / "eye.jpg", quality=98)
