@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_script
-from test_sources import HRF_EYES, STARE_EYES, write_hrf, write_stare
+from test_sources import DRAWN, HRF_EYES, STARE_EYES, write_hrf, write_stare
 
 import augment
 import test as tester
@@ -54,7 +54,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three")
     write_drive(folder / "DRIVE", train=3, test=1, height=96, width=92)
     write_stare(folder / "STARE")
-    write_hrf(folder / "HRF")
+    write_hrf(folder / "HRF", DRAWN[3:])
     return folder
 
 

@@ -233,15 +233,23 @@ def test_incomplete_sets_are_refused_and_name_what_is_missing(
 
 
 def test_every_problem_of_every_set_is_named_and_nothing_is_written(tmp_path: Path) -> None:
-    chase, stare = write_chase(tmp_path / "CHASE_DB1"), write_stare(tmp_path / "STARE")
-    (chase / "Image_02L_1stHO.png").unlink()
-    (chase / "Image_11L.jpg").write_bytes(b"no picture")
-    (stare / "labels-ah" / "im0002.ah.ppm.gz").unlink()
-    with pytest.raises(UserError, match="nothing was written: 3 unusable") as error:
-        run_script(augment.main, chase, stare, "--out", tmp_path / "out")
-    for name in ("Image_02L_1stHO", "Image_11L.jpg", "im0002.ah"):
-        assert name in str(error.value)
-    assert not list((tmp_path / "out").iterdir())
+    others = [draw_eye(np.random.default_rng(seed), 96, 100) for seed in range(6, 9)]
+    chase, stare = write_chase(tmp_path / "CHASE_DB1"), write_stare(tmp_path / "STARE", others)
+    gone = [chase / "Image_02L_1stHO.png", stare / "labels-ah" / "im0002.ah.ppm.gz"]
+    for path in gone:
+        path.rename(tmp_path / path.name)
+    bad = [chase / "Image_11L.jpg", stare / "stare-images" / "im0001.ppm.gz"]
+    for path in bad:
+        path.write_bytes(b"no picture")
+    # first what the names tell, then what is in the files
+    for named in (["Image_02L_1stHO", "im0002.ah"], [path.name for path in bad]):
+        with pytest.raises(UserError, match="nothing was written: 2 unusable") as error:
+            run_script(augment.main, chase, stare, "--out", tmp_path / "out")
+        assert all(name in str(error.value) for name in named)
+        assert not list(tmp_path.glob("out/*"))
+        for path in gone:
+            if not path.exists():
+                (tmp_path / path.name).rename(path)
 
 
 def test_two_files_for_one_eye_are_named(tmp_path: Path) -> None:
@@ -400,7 +408,8 @@ def test_a_field_of_view_that_is_almost_nothing_is_refused(tmp_path: Path) -> No
 def mixed(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """new_data of DRIVE, CHASE_DB1 and HRF together."""
     folder = tmp_path_factory.mktemp("mixed")
-    sets = drive, write_chase(folder / "CHASE_DB1"), write_hrf(folder / "HRF")
+    others = [draw_eye(np.random.default_rng(seed), 96, 100) for seed in range(6, 9)]
+    sets = drive, write_chase(folder / "CHASE_DB1"), write_hrf(folder / "HRF", others)
     run_script(augment.main, *sets, "--out", folder / "new_data")
     return folder / "new_data"
 
