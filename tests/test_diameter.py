@@ -74,9 +74,11 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     iio.imwrite(tmp_path / "close-up.png", photograph[33:83, 31:81])
     scales: list[float] = []
 
-    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float) -> np.ndarray:
+    def watched(
+        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float, *more: object
+    ) -> np.ndarray:
         scales.append(scale)
-        return segment(model, image, fov, tta, scale)
+        return segment(model, image, fov, tta, scale, *more)
 
     monkeypatch.setattr(photographs, "segment", watched)
     monkeypatch.chdir(tmp_path)

@@ -272,6 +272,7 @@ def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
     last = load(files / "last.pth")
     assert len(last["history"]) == last["settings"]["epochs"]
     names = ["checkpoint.pth", "curves.png", "history.csv", "last.pth", "preview.png", "split.json"]
+    names.append("written.json")
     assert sorted(path.name for path in files.iterdir()) == names
     model, _ = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
     assert not [name for name in model.state_dict() if name.startswith("module")]

@@ -338,15 +338,21 @@ def test_a_new_cross_validation_sets_an_earlier_one_aside(
     def stop_at_once(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Muon, "step", stop_at_once)
-    with pytest.raises(KeyboardInterrupt):
-        run_script(train.main, "--data", new_data, "--files", files, *SHORT, "--folds", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Muon, "step", stop_at_once)
+        with pytest.raises(KeyboardInterrupt):
+            run_script(train.main, "--data", new_data, "--files", files, *SHORT, "--folds", 2)
+    for where in ("fold0", "fold1", "fold2", "."):  # a start that saved nothing moves nothing
+        kept_there = files / where / "checkpoint.pth"
+        assert kept_there.read_bytes() == (crossed / where / "checkpoint.pth").read_bytes()
+    assert not (files / "earlier").exists()
+    run_script(train.main, "--data", new_data, "--files", files, *SHORT, "--folds", 2)
     # fold2 too, though there is none now
     for where in ("fold0", "fold1", "fold2", "."):
-        earlier = files / where / "earlier" / "checkpoint.pth"
+        earlier = files / "earlier" / "1" / where / "checkpoint.pth"
         assert earlier.read_bytes() == (crossed / where / "checkpoint.pth").read_bytes()
-        assert not (files / where / "checkpoint.pth").exists() and not (files / where / "last.pth").exists()
-    assert (files / "earlier" / "folds.csv").exists() and not (files / "folds.csv").exists()
+    assert (files / "earlier" / "1" / "folds.csv").exists()
+    assert not (files / "fold2" / "checkpoint.pth").exists() and not (files / "fold2" / "last.pth").exists()
     assert contents(*backup.iterdir()) == kept
 
 
