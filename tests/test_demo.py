@@ -57,7 +57,7 @@ def test_the_demo_runs_from_drawing_to_scores_in_its_own_folder(
     small = functools.partial(demo.write_drive, train=3, test=1, height=96, width=92)
     monkeypatch.setattr(demo, "write_drive", small)
     quick = ["--width=4", "--depth=1", "--epochs=1", "--crops=8", "--crop=64", "--device=cpu"]
-    monkeypatch.setattr(demo, "training", lambda: quick)
+    monkeypatch.setattr(demo, "TRAINING", quick)
     assert run_script(demo.main) == 0
     assert [f.name for f in tmp_path.iterdir()] == ["demo"]
     for name in ("SYNTHETIC.txt", "files/checkpoint.pth", "files/curves.png", "results/metrics.csv"):
@@ -65,20 +65,6 @@ def test_the_demo_runs_from_drawing_to_scores_in_its_own_folder(
     out = capfd.readouterr().out
     assert "mean F1 on the SYNTHETIC test eyes: 0." in out
     assert "01_test_0.png" in out
-
-
-@pytest.mark.parametrize("has_it", [True, False])
-def test_the_demo_is_fitted_to_a_machine_without_bfloat16(
-    has_it: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("system.devices.has_bfloat16", lambda device: has_it)
-    monkeypatch.setattr("sys.argv", ["train.py", *demo.training()])
-    args = train.parse_args()
-    assert (args.width, args.depth, args.batch_size) == (16, 3, 4)
-    if has_it:
-        assert (args.minutes, args.epochs * args.crops) == (None, 1280)
-    else:
-        assert args.minutes < 1
 
 
 def test_a_folder_that_the_demo_did_not_write_is_left_alone(tmp_path: Path) -> None:
