@@ -46,6 +46,8 @@ def fingerprint(photograph: np.ndarray, fov: np.ndarray) -> np.ndarray:
 def find_equal(fingerprints: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
     """The pairs of names whose fingerprints are of one photograph, each pair once and in the order given."""
     names = list(fingerprints)
+    if len(names) < 2:
+        return []
     prints = np.array(list(fingerprints.values()), np.float32).reshape(len(names), SIDE, SIDE)
     flat = prints.reshape(len(names), -1)
     alike = np.zeros((len(names), len(names)), np.float32)

@@ -32,8 +32,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All results; predict.json holds a date and the command."""
-    files = [file for file in out.rglob("*") if file.is_file() and file.name != "predict.json"]
+    """All results; predict.json holds a date and the command, written.json the size of that."""
+    files = [
+        file for file in out.rglob("*") if file.is_file() and file.name not in ("predict.json", "written.json")
+    ]
     return {str(file.relative_to(out)): file.read_bytes() for file in files}
 
 
