@@ -117,7 +117,8 @@ def own_results(
         if before not in ("", script):
             raise UserError(f"{flag} {folder}: holds what {before} wrote; choose another folder")
         present = [name for name in {*earlier, *names, LIST} if (folder / name).exists()]
-        sizes = {**earlier, **({LIST: None} if before else {})}
+        # a run that goes on does what is damaged again
+        sizes = {**(dict.fromkeys(earlier) if keep else earlier), **({LIST: None} if before else {})}
         refuse(script, flag, folder, [folder / n for n in present if not is_own(folder / n, n, sizes)])
         for name in set(earlier) - set(names if keep else ()):
             (folder / name).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import test as tester
 from datasets.images import read_mask
 from prediction.checkpoints import load_checkpoint
 from scoring import metrics, report
+from system.ownership import write_list
 from utils import UserError
 
 NAMES = ["01_test", "02_test", "03_test"]
@@ -176,6 +177,7 @@ def test_without_labels_there_are_masks_and_pictures_but_no_scores(
     out = tmp_path / "results"
     out.mkdir()
     (out / "metrics.csv").write_text("of an earlier run")
+    write_list(out, "test.py", ["metrics.csv"])
     assert score(data, files, out) == 0
     assert "has no labels" in capsys.readouterr().out
     assert not (out / "metrics.csv").exists()
