@@ -234,3 +234,70 @@ def test_a_list_leads_to_nothing_outside_its_folder(tmp_path: Path) -> None:
     with own_results("predict.py", "--out", tmp_path / "out", []):
         pass
     assert outside.exists()
+
+
+@pytest.fixture
+def photographs(drive: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(drive / "test" / "images", tmp_path / "photographs")
+
+
+def segment(photographs: Path, files: Path, out: Path) -> int | None:
+    flags = ["--weights", files / "checkpoint.pth", "--no-tta", "--device=cpu"]
+    return run_script(predict.main, photographs, "--out", out, *flags)
+
+
+def test_photographs_results_are_those_of_one_run(photographs: Path, files: Path, tmp_path: Path) -> None:
+    out = make(tmp_path / "out", "notes.txt", "masks/notes.txt")
+    segment(photographs, files, out)
+    (photographs / "02_test.tif").unlink()
+    (photographs / "03_test.tif").write_bytes(b"now damaged")
+    with pytest.raises(UserError, match=r"03_test\.tif"):
+        segment(photographs, files, out)
+    after = content(out)
+    assert not [name for name in after if "02_test" in name or "03_test" in name]
+    assert "masks/01_test.png" in after and "masks/notes.txt" in after
+    page = (out / "index.html").read_text()
+    assert '"01_test"' in page and '"02_test"' not in page
+    assert set(read_list(out)[1]) == after.keys() - {"notes.txt", "masks/notes.txt", LIST}
+
+
+def test_photographs_results_replace_no_corrected_mask_and_no_page_of_test_py(
+    photographs: Path, new_data: Path, files: Path, tmp_path: Path
+) -> None:
+    score(new_data, files, tmp_path / "results")
+    segment(photographs, files, tmp_path / "predicted")
+    (tmp_path / "predicted" / "masks" / "01_test.png").write_bytes(b"corrected for hours")
+    before = content(tmp_path)
+    with pytest.raises(UserError, match=r"holds what test\.py wrote"):
+        segment(photographs, files, tmp_path / "results")
+    with pytest.raises(UserError, match=r"01_test\.png would be lost"):
+        segment(photographs, files, tmp_path / "predicted")
+    with pytest.raises(UserError, match=r"holds what predict\.py wrote"):
+        score(new_data, files, tmp_path / "predicted")
+    assert content(tmp_path) == before
+
+
+def test_interrupted_photographs_have_a_page_of_those_that_are_done(
+    photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, done = tmp_path / "out", predict.predict_photographs
+
+    def interrupted(*arguments: object):
+        for name in done(*arguments):
+            yield name
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "predict_photographs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        segment(photographs, files, out)
+    assert '"01_test"' in (out / "index.html").read_text()
+    assert set(read_list(out)[1]) == content(out).keys() - {LIST}
+
+
+def test_a_leave_one_out_deletes_no_file_that_lies_in_its_folder(tmp_path: Path) -> None:
+    from training.earlier import OWN, set_aside
+
+    make(tmp_path, "probability/01.png", "probability/mine.png", "last.pth")
+    set_aside(tmp_path, [*OWN, "probability/01.png"])
+    moved = {"earlier/1/probability/01.png", "earlier/1/last.pth"}
+    assert set(content(tmp_path)) == {"probability/mine.png"} | moved

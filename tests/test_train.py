@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from model import ResUNet
 from prediction.checkpoints import load_checkpoint
 from training import loop, optimizers
 from training.muon import Muon
+from training.state import AS_IT_WAS
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +162,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_best(
         run_script(train.main, *settings)
     model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
     assert all(w.isfinite().all() for w in model.state_dict().values())
+
+
+def resumed(files: Path, data: Path, change: Callable[[dict], None], *flags: object) -> dict:
+    """The settings of last.pth after one more epoch; `change` made it one of an older version before."""
+    settings = ["--data", data, "--files", files, *TINY, "--epochs=2", "--crops=8"]
+    run_script(train.main, *settings, "--epochs=1")
+    last = torch.load(files / "last.pth", weights_only=True)
+    last["settings"]["epochs"] = 2
+    change(last["settings"])
+    torch.save(last, files / "last.pth")
+    assert run_script(train.main, *settings, "--resume", *flags) == 0
+    return torch.load(files / "last.pth", weights_only=True)["settings"]
+
+
+def test_a_training_begun_before_an_update_goes_on_as_it_was(new_data: Path, tmp_path: Path, capsys) -> None:
+    def older(settings: dict) -> None:
+        for name in AS_IT_WAS:
+            del settings[name]
+
+    after = resumed(tmp_path, new_data, older)
+    assert "as this training began: --choroid 0.0, --camera 0.0\n" in capsys.readouterr().out
+    assert {name: after[name] for name in AS_IT_WAS} == AS_IT_WAS
+    # and once more, now that last.pth has the settings
+    again = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=2", "--crops=8", "--resume"]
+    assert run_script(train.main, *again) == 0
+    with pytest.raises(UserError, match=r"trained with --camera 0.0, not 0.3"):
+        run_script(train.main, *again, "--camera=0.3")
+
+
+def test_a_training_goes_on_where_an_update_changed_a_default(new_data: Path, tmp_path: Path) -> None:
+    after = resumed(tmp_path, new_data, lambda settings: settings.update(camera=0.05, choroid=0.1))
+    assert (after["camera"], after["choroid"]) == (0.05, 0.1)
+
+
+def test_every_setting_has_a_value_for_older_trainings(new_data: Path, tmp_path: Path) -> None:
+    run_script(train.main, "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=4")
+    settings = torch.load(tmp_path / "last.pth", weights_only=True)["settings"]
+    always = {"width", "depth", "epochs", "crops", "batch_size", "crop", "optimizer", "lr", "seed"}
+    assert settings.keys() == always | AS_IT_WAS.keys()
+
+
+def test_a_finished_training_is_not_lengthened_but_says_how(new_data: Path, tmp_path: Path) -> None:
+    settings = ["--data", new_data, *TINY, "--crops=8"]
+    run_script(train.main, *settings, "--files", tmp_path / "a", "--epochs=1")
+    with pytest.raises(UserError, match=r"--epochs 1, not 2; it is finished.* --start-from .*checkpoint\.pth"):
+        run_script(train.main, *settings, "--files", tmp_path / "a", "--epochs=2", "--resume")
+    start_from = ["--start-from", tmp_path / "a" / "checkpoint.pth"]
+    assert run_script(train.main, *settings, "--files", tmp_path / "b", "--epochs=2", *start_from) == 0
 
 
 def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(

@@ -31,6 +31,7 @@ AS_IT_WAS = {
     "dice": 0.0,
     "ema": 0.0,
 }
+RECIPE = ("choroid", "camera", "degrade", "dice")  # of these, what is read only while it trains
 
 
 @dataclass
@@ -84,19 +85,16 @@ class Training:
     def as_it_was(self, before: dict[str, Any]) -> dict[str, Any]:
         """The settings of last.pth and, for those that its version did not have yet, what it did instead.
 
-        Where these settings were left at their defaults, they take these values too.
+        A resumed training takes the recipe from them where the user left it to the defaults: an update may have
+        changed those since.
         """
-        missing = {name: value for name, value in AS_IT_WAS.items() if name not in before}
-        changed = {
-            name: value
-            for name, value in missing.items()
-            if self.settings.get(name) != value and name not in self.chosen
-        }
-        if changed:
-            words = ", ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in changed.items())
-            print(f"as this training began, before an update: {words}")
-        self.settings |= changed
-        return {**missing, **before}
+        before = {**AS_IT_WAS, **before}
+        kept = {n: before[n] for n in RECIPE if n not in self.chosen and self.settings.get(n) != before[n]}
+        if kept:
+            words = ", ".join(f"--{name} {value}" for name, value in kept.items())
+            print(f"as this training began: {words}")
+        self.settings |= kept
+        return before
 
     def restore(self, path: Path) -> None:
         """Resume from last.pth.
@@ -121,8 +119,8 @@ class Training:
                 remedy = "give --resume with the same settings"
                 if len(last["history"]) == before["epochs"]:
                     remedy = (
-                        "it is finished, its learning rate has come down; to train on, start a new training: "
-                        f"--start-from {path.with_name('checkpoint.pth')}, without --resume"
+                        "it is finished, its learning rate has come down; to train on, begin a new one with "
+                        f"--start-from {path.with_name('checkpoint.pth')} and another --files"
                     )
                 raise UserError(f"{path}: trained with {'; '.join(differences)}; {remedy}")
             self.model.load_state_dict(dict(last["weights"]))
