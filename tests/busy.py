@@ -106,6 +106,8 @@ def main() -> None:
             other.kill()
             other.join()
 
+    for pipe in workers.values():
+        pipe.send(0)  # ends it
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {device}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
     alone, taken = (stats.median(rest[beside]) for beside in (False, True))
