@@ -30,8 +30,7 @@ def decode(path: Path) -> np.ndarray:
     """Decode an image with its transparency.
 
     Returns:
-        uint8 (H, W, 3) RGB or (H, W, 4) RGBA; of a file with more than 8 bits uint16 (H, W) or (H, W, 3);
-        float32 (H, W) of a floating-point file whose numbers are all 0, 1 or 255.
+        uint8 (H, W, 3) RGB or (H, W, 4) RGBA; of a file with more than 8 bits uint16 (H, W) or (H, W, 3).
 
     Raises:
         UserError: as `read_image`.

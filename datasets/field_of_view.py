@@ -75,10 +75,19 @@ def drive_scale(fov: np.ndarray, working: float = DIAMETER) -> float:
         1 for a diameter close to the working one, 1/n close to n times that (so that whole pixels are
         averaged), else the working diameter divided by the photograph's.
     """
+    return scale_of(whole_diameter(fov, working), working)
+
+
+def whole_diameter(fov: np.ndarray, working: float = DIAMETER) -> float:
+    """Diameter in pixels of the whole field of view, or a guess where no border is visible.
+
+    Args:
+        fov: the part of it that the photograph shows, uint8 (H, W), 0 or 255.
+        working: diameter in pixels at which the network was trained, the least that is guessed.
+    """
     diameter = fov_diameter(fov)
-    if fov.all():  # no border is visible: the disc is at least as large as the frame's diagonal
-        diameter = max(diameter, working)
-    return scale_of(diameter, working)
+    # without a border the disc is at least as large as the frame's diagonal
+    return max(diameter, working) if fov.all() else diameter
 
 
 def fov_diameter(fov: np.ndarray) -> float:

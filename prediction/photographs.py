@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from datasets.field_of_view import estimate_fov, fov_diameter, scale_of
+from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
 from datasets.images import read_image, write_png
 from prediction.examination import examine, um_of
 from prediction.segmentation import binarize, segment
@@ -78,9 +78,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         raise Unreadable(str(error)) from None
     fov = estimate_fov(photograph)
     border = predictor.diameter is not None or not fov.all()
-    diameter = predictor.diameter or fov_diameter(fov)
-    if not border:  # the disc is at least as large as the frame's diagonal
-        diameter = max(diameter, predictor.model.diameter)
+    diameter = predictor.diameter or whole_diameter(fov, predictor.model.diameter)
     scale = scale_of(diameter, predictor.model.diameter)
     with predictor.turn:
         views = Views(predictor.threshold)

@@ -1,4 +1,4 @@
-"""One object that segments a photograph: from Python, through torch.hub, and behind the page of app.py."""
+"""One object that segments a photograph: from Python and through torch.hub."""
 
 from __future__ import annotations
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # the tests' networks are too small for threads to help, and threads that wait for one another on a busy
@@ -17,6 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import augment
 import demo
 import train
+from datasets.images import write_png
+from datasets.synthetic import draw_eye
 
 # a shell that starts the tests in the background has them ignore Ctrl-C, which some of them press
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,6 +54,22 @@ def new_data(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What augment.py makes of it."""
     folder = tmp_path_factory.mktemp("augmented") / "new_data"
     run_script(augment.main, "--drive", drive, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def no_charts() -> Iterator[None]:
+    """For long trainings: drawing would take most of the time, where what is drawn is no matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
+        yield
+
+
+def write_photographs(folder: Path, number: int, height: int, width: int) -> Path:
+    """So many small photographs, eye0.png and so on, in this folder."""
+    photograph = draw_eye(np.random.default_rng(4), height, width)[0]
+    for k in range(number):
+        write_png(folder / f"eye{k}.png", np.roll(photograph, k, axis=2))
     return folder
 
 

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 
 import cameras
@@ -35,6 +34,7 @@ from training.crops import Crops
 from training.muon import Muon
 from utils import UserError
 
+pytestmark = pytest.mark.usefixtures("no_charts")
 CPU = torch.device("cpu")
 K = 3
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu"]
@@ -46,14 +46,6 @@ SUMMARY = ["mean", "std_of_eyes", "std_of_folds"]
 def cross_validate(new_data: Path, files: Path, *more: object) -> int | None:
     """Run train.py --folds."""
     return run_script(train.main, "--data", new_data, "--files", files, "--folds", K, *SHORT, *more)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_charts() -> Iterator[None]:
-    """Drawing would take most of the time, and what is drawn is no matter here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
-        yield
 
 
 @pytest.fixture(scope="module")

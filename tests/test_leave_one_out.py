@@ -6,7 +6,6 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from training import leave_one_out
 from training.crops import Crops, degrade, draw_rim
 from utils import UserError
 
+pytestmark = pytest.mark.usefixtures("no_charts")
 CPU = torch.device("cpu")
 SETS = {
     "DRIVE": [f"{number}_training" for number in (21, 22, 23)],
@@ -38,14 +38,6 @@ SETS = {
 }
 SHORT = ["--width=2", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu", "--epochs=1", "--crops=8"]
 DIAMETER = 128
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_charts() -> Iterator[None]:
-    """Drawing would take most of the time, and what is drawn is no matter here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
-        yield
 
 
 @pytest.fixture(scope="module")

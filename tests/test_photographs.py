@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import tqdm
-from conftest import run_script
+from conftest import run_script, write_photographs
 
 import predict
 from datasets.field_of_view import drive_scale, estimate_fov
@@ -43,11 +43,7 @@ def two_cores() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of nine small photographs."""
-    folder = tmp_path_factory.mktemp("photographs")
-    photograph = draw_eye(np.random.default_rng(4), 150, 140)[0]
-    for k in range(9):
-        write_png(folder / f"eye{k}.png", np.roll(photograph, k, axis=2))
-    return folder
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 9, 150, 140)
 
 
 def run_predict(out: Path, *more: object) -> int | None:

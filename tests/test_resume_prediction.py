@@ -9,13 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import run_script
+from conftest import run_script, write_photographs
 
 import predict
-from datasets.images import list_images, write_png
-from datasets.synthetic import draw_eye
+from datasets.images import list_images
 from prediction import photographs
 
 ROOT = Path(predict.__file__).parent
@@ -24,11 +22,7 @@ ROOT = Path(predict.__file__).parent
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of six small photographs."""
-    folder = tmp_path_factory.mktemp("photographs")
-    photograph = draw_eye(np.random.default_rng(4), 120, 110)[0]
-    for k in range(6):
-        write_png(folder / f"eye{k}.png", np.roll(photograph, k, axis=2))
-    return folder
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 6, 120, 110)
 
 
 def contents(out: Path) -> dict[str, bytes]:

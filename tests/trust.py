@@ -3,13 +3,14 @@
 Predicts STARE's and HRF's eyes, which files/drive_unet.pth has not seen, DRIVE's photographs, spoilt copies of
 STARE's and pictures of something else, and keeps the probabilities in --cache, so that a second run is quick.
 
-    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --cache /tmp/trust
+    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --cache trust_cache
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--drive", type=Path, default=Path("DRIVE"))
     parser.add_argument("--cameras", type=Path, default=Path("cameras"), help="has STARE and HRF")
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/trust"))
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "trust")
     parser.add_argument("--weights", type=Path, default=ROOT / "files" / "drive_unet.pth")
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
