@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from datasets.images import list_images
+from datasets.images import list_images, passed_over
 from prediction.checkpoints import find_weights
 from prediction.examination import read_um_per_pixel, summarize, write_measures
 from prediction.journal import Journal, fingerprint
@@ -83,6 +84,15 @@ def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return list({path.resolve(): path for path in photographs}.values()), problems
 
 
+def left_out(paths: Sequence[Path]) -> list[str]:
+    """Describe the files of the named folders that are not images, one line each, and what to do with them."""
+    others: list[str] = []
+    for path in paths:
+        with suppress(OSError):  # find_photographs speaks of a folder that cannot be read
+            others += passed_over(path) if path.is_dir() else []
+    return others
+
+
 def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
     """Give each photograph a unique name for its results: its stem, or where that is taken stem_2 and so on.
 
@@ -114,6 +124,8 @@ def main() -> int:
     names = name_results(photographs, args.out)
     if names:
         problems += predict_all(names, args)
+    if others := left_out(args.paths):
+        print("\n  ".join([f"{len(others)} other files were left out:", *others]), file=sys.stderr)
     if problems:
         raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
     return 0

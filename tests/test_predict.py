@@ -119,6 +119,23 @@ def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
     assert not list(out.rglob(".*"))
 
 
+def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(
+    small: np.ndarray, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    Image.fromarray(small).save(folder / "eye.JPG")
+    for name in ("a.dcm", "b.heic", "notes.txt", "Thumbs.db", ".hidden"):
+        (folder / name).touch()
+    assert run_predict(weights, tmp_path / "out", folder) == 0
+    said = capsys.readouterr().err
+    assert said.endswith(
+        f"3 other files were left out:\n  {folder / 'a.dcm'}: a DICOM file; export the photograph as PNG or "
+        f"JPEG, for example with dcmj2pnm of DCMTK\n  {folder / 'b.heic'}: a HEIC photograph; export it as JPEG\n"
+        f"  {folder / 'notes.txt'}: not an image that can be read here\n"
+    )
+
+
 def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "Left.JPG").touch()
     with pytest.raises(UserError, match="no such file or folder; did you mean .*Left.JPG"):
