@@ -129,11 +129,14 @@ def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(
         (folder / name).touch()
     assert run_predict(weights, tmp_path / "out", folder) == 0
     said = capsys.readouterr().err
-    assert said.endswith(
-        f"3 other files were left out:\n  {folder / 'a.dcm'}: a DICOM file; export the photograph as PNG or "
-        f"JPEG, for example with dcmj2pnm of DCMTK\n  {folder / 'b.heic'}: a HEIC photograph; export it as JPEG\n"
-        f"  {folder / 'notes.txt'}: not an image that can be read here\n"
-    )
+    lines = [
+        "3 other files were left out:",
+        f"  {folder / 'a.dcm'}: a DICOM file; export the photograph as PNG or JPEG, "
+        "for example with dcmj2pnm of DCMTK",
+        f"  {folder / 'b.heic'}: a HEIC photograph; export it as JPEG",
+        f"  {folder / 'notes.txt'}: not an image that can be read here",
+    ]
+    assert said.splitlines()[-4:] == lines
 
 
 def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path: Path) -> None:
