@@ -104,13 +104,22 @@ class Forked:
 
 
 def train_in_process(log: Path, *arguments: str) -> None:
-    """What `python train.py` does, its words going to a file, but that last.pth is written after every step."""
+    """What `python train.py` does, its words going to a file, but that last.pth is written after every step, and
+    that every file takes a hundredth of a second to be put in place, so that kills land there too.
+    """
     with log.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     multiprocessing.set_start_method("fork", force=True)  # as in a process of one's own
     torch.set_num_threads(1)
     loop.Saves.PERIOD, loop.Saves.SHARE = 0.001, 1.0
+    replace = Path.replace
+
+    def replace_slowly(self: Path, target: str | Path) -> Path:
+        time.sleep(0.01)
+        return replace(self, target)
+
+    Path.replace = replace_slowly  # type: ignore[method-assign]
     sys.argv = ["train.py", *arguments]
     utils.run(train.main)
 
@@ -142,10 +151,9 @@ def read_history(files: Path) -> list[dict[str, str]]:
 
 def check_whole(files: Path) -> None:
     """Fail unless every file that is there is whole."""
-    for path in files.glob("*.pth"):
-        if not path.name.startswith("."):
-            load_checkpoint(path, torch.device("cpu"))
-    for path in files.glob("*.csv"):
+    for path in files.glob("[!.]*.pth"):
+        load_checkpoint(path, torch.device("cpu"))
+    for path in files.glob("[!.]*.csv"):
         assert [row["epoch"] for row in read_history(files)] == [
             str(1 + k) for k in range(len(read_history(files)))
         ]
