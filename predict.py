@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from datasets.images import list_images, passed_over
 from prediction.checkpoints import find_weights
 from prediction.examination import read_um_per_pixel, summarize, write_measures
+from prediction.folders import find_photographs, name_results
 from prediction.journal import Journal, fingerprint
 from prediction.manifest import write_manifest
 from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
@@ -21,7 +22,7 @@ from scoring.report import write_report
 from scoring.results import result_files
 from system.devices import describe, pick_device
 from system.ownership import own_results
-from utils import HelpFormatter, UserError, did_you_mean, folder_name, run
+from utils import HelpFormatter, UserError, folder_name, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +49,11 @@ def parse_args() -> argparse.Namespace:
         "and flags, are not segmented again",
     )
     parser.add_argument(
+        "--recursive",
+        action="store_true",
+        help="look into folders inside the folders, too; results lie in folders of the same names",
+    )
+    parser.add_argument(
         "--diameter",
         type=float,
         metavar="PIXELS",
@@ -66,65 +72,16 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_photographs(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Find the named files and the images of the named folders, each once; also return what is missing."""
-    photographs, problems = [], []
-    for path in paths:
-        try:
-            if path.is_dir():
-                inside = list_images(path)
-                photographs += inside
-                problems += [] if inside else [f"{path}: no images in this folder"]
-            elif path.exists():
-                photographs.append(path)
-            else:
-                problems.append(f"{path}: no such file or folder{did_you_mean(path)}")
-        except OSError as error:
-            problems.append(f"{path}: {error.strerror}")
-    return list({path.resolve(): path for path in photographs}.values()), problems
-
-
-def left_out(paths: Sequence[Path]) -> list[str]:
-    """Describe the files of the named folders that are not images, one line each, and what to do with them."""
-    others: list[str] = []
-    for path in paths:
-        with suppress(OSError):  # find_photographs speaks of a folder that cannot be read
-            others += passed_over(path) if path.is_dir() else []
-    return others
-
-
-def name_results(photographs: Sequence[Path], out: Path) -> dict[str, Path]:
-    """Give each photograph a unique name for its results: its stem, or where that is taken stem_2 and so on.
-
-    A name that is a photograph's own goes to no other: b/eye.jpg beside eye_2.jpg becomes eye_3.
-
-    Raises:
-        UserError: the results would lie among the photographs and could overwrite them.
-    """
-    folders = {path.parent.resolve() for path in photographs}
-    results = out.resolve()
-    if folders & {results / part for part in PARTS} or results / "page" in {f.parent for f in folders}:
-        raise UserError(f"--out {out}: photographs to segment lie there; choose another folder for the results")
-    names: dict[str, Path] = {}
-    taken: set[str] = set()  # Windows and macOS ignore case
-    stems = {path.stem.casefold() for path in photographs}
-    for path in photographs:
-        name, number = path.stem, 1
-        while name.casefold() in taken or (number > 1 and name.casefold() in stems):
-            number += 1
-            name = f"{path.stem}_{number}"
-        taken.add(name.casefold())
-        names[name] = path
-    return names
-
-
 def main() -> int:
     args = parse_args()
-    photographs, problems = find_photographs(args.paths)
-    names = name_results(photographs, args.out)
+    found = find_photographs(args.paths, args.out, args.recursive)
+    names, problems = name_results(found.photographs, args.out), found.problems
     if names:
         problems += predict_all(names, args)
-    if others := left_out(args.paths):
+    for name, path in names.items():
+        if name != found.photographs[path]:
+            print(f"{path}: called {name}.png in the results, because its own name was taken")
+    if others := list(dict.fromkeys(found.others)):
         print("\n  ".join([f"{len(others)} other files were left out:", *others]), file=sys.stderr)
     if problems:
         raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
@@ -145,7 +102,9 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
     journal, outcome = Journal(args.out, fingerprint(weights, **settings)), Outcome()
     files = ["index.html", "measures.csv", "predict.json", journal.path.name, *(f"{n}.png" for n in names)]
     files += [file for n in names for file in result_files(n)]
-    with own_results("predict.py", "--out", args.out, files, *PARTS[1:], "page/*", keep=args.resume):
+    places = {glob.escape(Path(name).parent.as_posix()) for name in names}
+    parts = [f"{part or '.'}/{place}" for part in (*PARTS, "page/*") for place in places]
+    with own_results("predict.py", "--out", args.out, files, *parts, keep=args.resume):
         outcome.rows = journal.begin(names, args.resume)
         if outcome.rows:
             print(f"{len(outcome.rows)} of {len(names)} photographs are finished already")
@@ -171,9 +130,6 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
                 [f"{guess}:", *(f"{row['photograph']}: {row['diameter']:.0f} pixels" for row in guessed)]
             )
         )
-    for name, path in names.items():
-        if name != path.stem:
-            print(f"{path}: called {name}.png in the results, because its own name was taken")
     what = "photographs with their vessels outlined in blue and the field of view in orange"
     print(f"{args.out}: {len(written)} of {len(names)} {what}, masks/, probability/ (16 bit)")
     if written:

@@ -121,9 +121,12 @@ def positive(given: str) -> float:
     return number
 
 
-def um_of(path: Path, known: Mapping[str, float]) -> float | None:
-    """Micrometres a pixel of this photograph, by its file name with or without suffix; None if unknown."""
-    for name in (path.name, path.stem, ""):
+def um_of(path: Path, known: Mapping[str, float], result: str = "") -> float | None:
+    """Micrometres a pixel of a photograph, by the name of its file or results; None if unknown.
+
+    The file's name counts with or without suffix, as does that of the results, which has folders in it.
+    """
+    for name in (f"{result}{path.suffix}", result or path.name, path.name, path.stem, ""):
         if name in known:
             return known[name]
     return None

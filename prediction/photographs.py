@@ -86,7 +86,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     levels = metrics.quantize(probability)
     mask = binarize(levels, fov, predictor.threshold)
     write_results(predictor.out, name, photograph, fov, levels, mask)
-    um = um_of(path, predictor.um_per_pixel)
+    um = um_of(path, predictor.um_per_pixel, name)
     found = examine(photograph, fov, levels, mask, views, diameter, border, um)
     height, width = fov.shape
     return {

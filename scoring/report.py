@@ -211,8 +211,8 @@ def write_report(
         "layers": layers(bool(rows), bool(measured)),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
         "images": [
-            # a file name may hold bytes that are not text: the address keeps them
-            {"name": name, "url": quote(name, safe="", errors="surrogateescape")}
+            # a file name may hold bytes that are not text: the address keeps them; / leads into a folder
+            {"name": name, "url": quote(name, errors="surrogateescape")}
             for name in names
         ],
     }

@@ -104,8 +104,8 @@ class Forked:
 
 
 def train_in_process(log: Path, *arguments: str) -> None:
-    """What `python train.py` does, its words going to a file, but that last.pth is written after every step, and
-    that every file takes a hundredth of a second to be put in place, so that kills land there too.
+    """What `python train.py` does, its words going to a file, but that last.pth is written after every step,
+    and that every file takes a hundredth of a second to be put in place, so that kills land there too.
     """
     with log.open("w") as file:
         for stream in (1, 2):

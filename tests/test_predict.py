@@ -23,6 +23,7 @@ from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
 from prediction import checkpoints, networks, segmentation
 from prediction.checkpoints import load_checkpoint
+from prediction.folders import find_photographs, name_results
 from scoring import metrics
 from system import devices
 from utils import UserError
@@ -163,9 +164,9 @@ def test_a_photograph_named_twice_is_segmented_once(tmp_path: Path) -> None:
     for name in ("eye10.png", "eye9.png"):
         (tmp_path / name).touch()
     paths = [tmp_path, tmp_path / "eye9.png", tmp_path / ".." / tmp_path.name]
-    photographs, problems = predict.find_photographs(paths)
-    assert [path.name for path in photographs] == ["eye9.png", "eye10.png"]
-    assert not problems
+    found = find_photographs(paths)
+    assert [path.name for path in found.photographs] == ["eye9.png", "eye10.png"]
+    assert not found.problems
 
 
 @pytest.mark.parametrize("part", ["", "masks", "probability"])
@@ -180,7 +181,7 @@ def test_results_never_overwrite_photographs(
 
 def test_no_name_writes_outside_the_folder_of_the_results(tmp_path: Path) -> None:
     photographs = [Path("../../x.png"), Path("/etc/y.png"), Path("..png"), Path("a/..x.png"), Path("z")]
-    for name in predict.name_results(photographs, tmp_path):
+    for name in name_results({path: path.stem for path in photographs}, tmp_path):
         assert (tmp_path / f"{name}.png").resolve().parent == tmp_path.resolve()
 
 

@@ -1,0 +1,104 @@
+"""`predict.py --recursive` walks folders, and its results lie in folders of the same names."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_script
+from test_resume_prediction import contents
+
+import predict
+from datasets.images import list_images, write_png
+from datasets.synthetic import draw_eye
+from prediction import photographs
+from prediction.folders import find_photographs, name_results
+from utils import UserError
+
+NAMES = ["eye", "a/eye", "a/b c/#eye 100%", "masks_2/eye"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders in folders, with photographs and other files in them."""
+    tree = tmp_path_factory.mktemp("tree") / "photographs"
+    photograph = draw_eye(np.random.default_rng(4), 120, 110)[0]
+    for k, name in enumerate(("eye", "a/eye", "a/b c/#eye 100%", "masks/eye")):
+        write_png(tree / f"{name}.png", np.roll(photograph, k, axis=2))
+    for name in ("notes.txt", "a/b c/eye.dcm", ".hidden/eye.png", "a/.DS_Store"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).touch()
+    (tree / "empty.png").mkdir()
+    return tree
+
+
+def run_predict(tree: Path, files: Path, out: Path, *more: object) -> int | None:
+    weights = ("--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta")
+    return run_script(predict.main, tree, "--recursive", "--out", out, *weights, *more)
+
+
+def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
+    tree: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (um := tmp_path / "um.csv").write_text("eye.png,5\na/eye.png,7\n#eye 100%,9\n")
+    out = tmp_path / "out"
+    assert run_predict(tree, files, out, "--um-per-pixel", um) == 0
+    said = capsys.readouterr()
+    for part in ("", "masks", "probability", "uncertainty", "page/thumbnail"):
+        suffix = "jpg" if part.startswith("page") else "png"
+        assert [name for name in NAMES if not (out / part / f"{name}.{suffix}").is_file()] == []
+    with (out / "measures.csv").open(newline="") as file:
+        assert sorted(row["image"] for row in csv.DictReader(file)) == sorted(NAMES)
+    made = json.loads((out / "predict.json").read_text())["photographs"]
+    assert {row["image"]: row["um_per_pixel"] for row in made} == dict(zip(NAMES, (5, 7, 9, 5), strict=True))
+    page = (out / "index.html").read_text()
+    assert '"url": "a/b%20c/%23eye%20100%25"' in page
+    assert f"{tree / 'masks' / 'eye.png'}: called masks_2/eye.png in the results" in said.out
+    others = [line.split(":")[0].strip() for line in said.err.splitlines()[-2:]]
+    assert others == [str(tree / "notes.txt"), str(tree / "a" / "b c" / "eye.dcm")]
+
+    before, segmented, original = contents(out), [], photographs.predict_photograph
+
+    def watched(path: Path, name: str, predictor: photographs.Predictor) -> dict:
+        segmented.append(name)
+        return original(path, name, predictor)
+
+    monkeypatch.setattr(photographs, "predict_photograph", watched)
+    (out / "masks" / "a" / "eye.png").unlink()
+    leftover = out / "page" / "outline" / "a" / "b c" / ".unfinished-1"
+    leftover.touch()
+    run_predict(tree, files, out, "--um-per-pixel", um, "--resume")
+    assert segmented == ["a/eye"]
+    assert not leftover.exists()
+    after = contents(out)
+    del before["finished.jsonl"], after["finished.jsonl"]
+    assert after == before
+
+    # without a part of the photographs, their results and the folders of those go
+    monkeypatch.undo()
+    run_script(predict.main, tree, "--out", out, "--weights", files / "checkpoint.pth", "--no-tta")
+    assert [file.name for file in list_images(out)] == ["eye.png"]
+    assert not (out / "a").exists() and not (out / "masks" / "a").exists()
+
+
+def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs(tmp_path: Path) -> None:
+    for name in ("eye.png", "results/predict/eye.png", "b/eye.png", "empty/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if linked := os.name != "nt":
+        (tmp_path / "around").symlink_to(tmp_path)
+    found = find_photographs([tmp_path, tmp_path / "empty"], tmp_path / "results" / "predict", recursive=True)
+    assert found.photographs == {tmp_path / "eye.png": "eye", tmp_path / "b" / "eye.png": "b/eye"}
+    assert found.problems == [f"{tmp_path / 'empty'}: no images in this folder or below"]
+    links = [f"{tmp_path / 'around'}: a link to a folder; name it itself"]
+    assert [other for other in found.others if "notes" not in other] == links * linked
+
+
+@pytest.mark.parametrize("inside", ["masks/a", "page/outline/a/b", "uncertainty"])
+def test_results_are_never_segmented_into_themselves(tmp_path: Path, inside: str) -> None:
+    with pytest.raises(UserError, match="photographs to segment lie there"):
+        name_results({tmp_path / inside / "eye.png": "eye"}, tmp_path)
