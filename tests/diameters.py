@@ -1,0 +1,92 @@
+"""Score a network at several working diameters, and the average of each two, on eyes it has not seen; by hand.
+
+python augment.py DRIVE STARE HRF --leave-one-out
+python train.py --leave-one-out STARE
+python tests/diameters.py files/without_STARE/checkpoint.pth STARE --diameters 548 720 960
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from data import Eye, read_sets  # noqa: E402
+from datasets.field_of_view import drive_scale  # noqa: E402
+from model import Network, fold_batch_norm  # noqa: E402
+from prediction.checkpoints import load_checkpoint  # noqa: E402
+from prediction.segmentation import segment  # noqa: E402
+from scoring import metrics  # noqa: E402
+from system.devices import pick_device  # noqa: E402
+from training.leave_one_out import best_of, f1_curve, native_eyes, saw  # noqa: E402
+from utils import UserError, run  # noqa: E402
+
+COLUMNS = {"AUC": "auc", "AP": "average_precision", "F1": "f1", "recall 2 px": "recall_2px"}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("weights", type=Path, help="a checkpoint that was trained without these eyes")
+    parser.add_argument("data_set", help="whose eyes in DATA/test are scored: DRIVE, STARE or HRF")
+    parser.add_argument("--data", type=Path, default=Path("new_data"), help="written with --leave-one-out")
+    parser.add_argument("--diameters", type=int, nargs="+", default=[548, 720, 960], help="pixels")
+    parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
+    parser.add_argument("--threshold", type=float, default=0.37, help="probability that makes a vessel")
+    parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    return parser.parse_args()
+
+
+def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict[str, tuple[np.ndarray, float]]:
+    """The probability at each diameter and the average of each two, float32 (H, W), with its CPU seconds."""
+    found = {}
+    for diameter in diameters:
+        start = time.process_time()
+        probability = segment(network, eye.image, eye.fov, tta, drive_scale(eye.fov, diameter))
+        found[str(diameter)] = probability, time.process_time() - start
+    for one, two in itertools.combinations(map(str, diameters), 2):
+        (first, took), (second, more) = found[one], found[two]
+        found[f"{one} and {two}"] = (first + second) / 2, took + more
+    return found
+
+
+def main() -> None:
+    args = parse_args()
+    network, _ = load_checkpoint(args.weights, pick_device(args.device))
+    network = fold_batch_norm(network)
+    names = sorted(name for name, data_set in read_sets(args.data).items() if data_set == args.data_set)
+    if not (names := names[:: args.every]):
+        raise UserError(f"{args.data}: no eyes of {args.data_set}")
+    if saw(args.weights, names):
+        raise UserError(f"{args.weights}: it was trained on eyes of {args.data_set}")
+    rows: dict[str, list[tuple[dict[str, float], list[float], float]]] = {}
+    for eye in tqdm(native_eyes(args.data, names), total=len(names)):
+        for name, (probability, seconds) in at_each(network, eye, args.diameters, args.tta).items():
+            levels = metrics.quantize(probability)
+            counts = metrics.count_levels(levels, eye.truth, eye.fov)
+            tree = metrics.count_tree(levels >= metrics.level_of(args.threshold), eye.truth, eye.fov)
+            found = {**metrics.scores(counts, args.threshold), **metrics.tree_scores(tree)}
+            rows.setdefault(name, []).append((found, f1_curve(counts), seconds))
+    print(f"{'diameter':16}" + "".join(f"{title:>13}" for title in [*COLUMNS, "best F1", "at", "CPU s"]))
+    for name, found in rows.items():
+        mean = metrics.mean([scores for scores, _, _ in found])
+        curve = np.mean([curve for _, curve, _ in found], axis=0)
+        best = best_of(curve)
+        figures = [mean[column] for column in COLUMNS.values()]
+        figures += [curve.max(), best, np.mean([seconds for _, _, seconds in found])]
+        print(f"{name:16}" + "".join(f"{figure:13.4f}" for figure in figures))
+    print(f"{len(names)} eyes of {args.data_set}; F1 and recall at {args.threshold}")
+
+
+if __name__ == "__main__":
+    run(main)
