@@ -18,8 +18,9 @@ from datasets.checks import check_fov, check_label
 from datasets.duplicates import find_equal, fingerprint
 from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size, write_png
+from datasets.layouts import STARE_FOLDS, DataSet, Source
 from datasets.new_data import check_out, own_files, replace, scratch
-from datasets.published import STARE_FOLDS, DataSet, Source, find_data_set, find_drive, read_drive
+from datasets.published import find_data_set, find_drive, read_drive
 from system.files import claim
 from system.ownership import read_list, write_list
 from system.threads import threads

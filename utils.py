@@ -99,9 +99,9 @@ def out_of_memory(error: Exception) -> bool:
 
 def did_you_mean(path: Path) -> str:
     """Suggest the existing name closest to the first missing part of a path; empty if there is none."""
-    for part in (path, *path.parents):
+    for part in () if path.exists() else (path, *path.parents):
         if part.parent.is_dir():
-            there = {file.name.casefold(): file for file in part.parent.iterdir()}
+            there = {f.name.casefold(): f for f in part.parent.iterdir() if f.name != part.name}
             near = difflib.get_close_matches(part.name.casefold(), there, n=1)
             return f"; did you mean {there[near[0]]}?" if near else ""
     return ""

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.published import DataSet
+from datasets.layouts import DataSet
 from system.ownership import LIST, Sizes, read_list, refuse, users_files, write_list
 from utils import UserError
 

@@ -24,7 +24,8 @@ from data import Eye, check_split, eye_of, read_eyes
 from datasets import images
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import read_image, read_mask
-from datasets.published import LAYOUTS, STARE, find_data_set
+from datasets.layouts import LAYOUTS, STARE
+from datasets.published import find_data_set
 from datasets.synthetic import draw_eye, write_drive
 from prediction.networks import load_networks
 from prediction.segmentation import segment

@@ -1,0 +1,255 @@
+"""How published data sets name their files, as they unpack and as mirrors arrange them; pair each eye's files.
+
+A file's name tells its eye, in small letters or capitals. What it is follows from the end of its name or, where
+it has the photograph's name, from its folder: `labels/im0001.png`. The split follows from each eye's name: so a
+missing eye moves no other one to the other side, and folders `train` and `test` of a mirror do not either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from datasets.images import SUFFIXES, list_images
+from system.ownership import LIST
+
+
+@dataclass
+class Source:
+    """The files of one eye as published."""
+
+    part: str  # train or test
+    name: str  # the eye's name in new_data, such as 21_training, Image_01L, im0001 or 01_h
+    image: Path
+    number: int  # seeds the random rotation of this eye
+    files: dict[str, Path] = field(default_factory=dict)  # by target folder: mask, fov, second_observer
+    scaled: bool = False  # whether training resizes it to DRIVE's scale
+    scale: float = 1.0  # factor at which the network must see it; known once the eye is read
+
+
+@dataclass
+class DataSet:
+    """The eyes of one data set, and a message for each file that is missing, unpaired or ambiguous."""
+
+    name: str
+    folder: Path
+    eyes: list[Source]
+    problems: list[str]
+    split: str = ""  # as text; DRIVE comes split
+    published: int = 0  # number of eyes as published, if it does not come split
+
+    def describe(self) -> str:
+        """Describe the split, and whether the data set is complete."""
+        eyes = len({eye.name for eye in self.eyes})
+        there = "" if eyes == self.published else f"only {eyes} of {self.published} eyes: "
+        train, test = self.count("train"), self.count("test")
+        return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split})"
+
+    def train_on_all(self) -> None:
+        """Let every labelled eye train, and lie among the test eyes at its native size too.
+
+        Not DRIVE's own test eyes: where they have labels, these must stay unseen.
+        """
+        labelled = [eye for eye in self.eyes if "mask" in eye.files and (self.published or eye.part == "train")]
+        self.eyes = [replace(eye, part=part) for part in ("train", "test") for eye in labelled]
+        self.split = "all of them, for scores of a data set left out"
+
+    def count(self, part: str) -> int:
+        """The number of eyes of a part, train or test."""
+        return sum(eye.part == part for eye in self.eyes)
+
+
+# what a file is that has the photograph's name, by the name of the folder that it lies in; the first counts
+ROLES = (
+    ("second_observer", r"2nd|vk$"),
+    ("fov", r"fov"),
+    ("mask", r"1st|manual|labels?(?![a-z])|annot|truth|^gt$|segm"),
+    ("fov", r"mask"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The file names of a data set that comes without a split; {} stands for the name of an eye."""
+
+    name: str
+    eye: str  # regular expression of an eye's name, in small letters or capitals
+    canonical: Callable[[str], str]  # the name as published
+    image: str  # the photograph without suffix, with its folder where that matters
+    files: dict[str, str]  # the same for its other files, by target folder; only the mask is required
+    published: int  # number of eyes
+    split: str  # as text
+    tests: Callable[[str, int], bool]  # whether an eye is a test eye, given the fold
+
+    def identify(self, path: Path, folder: Path) -> tuple[str, str] | None:
+        """The eye of a file below `folder`, and what it is: image, mask, fov, second_observer; or None."""
+        ends = {name.partition("{}")[2].casefold(): target for target, name in self.files.items()}
+        ends |= {"_mask": "fov", "_fov": "fov", "": "image"}
+        pattern = f"({self.eye})({'|'.join(map(re.escape, ends))})"
+        match = re.fullmatch(pattern, stem(path), re.IGNORECASE)
+        if not match:
+            return None
+        target = ends[match[2].casefold()]
+        if target in ("image", "fov"):
+            target = role(path, folder) or target
+        return self.canonical(match[1]), target
+
+    def find(self, folder: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
+        """Find the files below `folder`, by target and eye; and a message for each second file of an eye."""
+        problems: list[str] = []
+        found: dict[str, dict[str, Path]] = {}
+        for path in image_files(folder):
+            if not (known := self.identify(path, folder)):
+                continue
+            eye, target = known
+            other = found.setdefault(target, {}).setdefault(eye, path)
+            if other != path:
+                problems.append(second_file(path, eye, other))
+        return found, problems
+
+    def read(self, folder: Path, fold: int) -> DataSet | None:
+        """Pair the files of this data set below `folder`; None if there is no photograph of it."""
+        found, problems = self.find(folder)
+        if not (images := found.pop("image", {})):
+            return None
+        paths = [path for files in (images, *found.values()) for path in files.values()]
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+        eyes = {
+            eye: Source(
+                "test" if self.tests(eye, fold) else "train", eye, path, zlib.crc32(eye.encode()), scaled=True
+            )
+            for eye, path in images.items()
+        }
+        photograph, mask = (self.image, folder), self.files["mask"]
+        if not found.get("mask"):
+            problems.append(no_labels(folder, mask.format(min(eyes)), found.get("fov", {}).values()))
+        for target, files in found.items():
+            pair(eyes, files, target, photograph, (self.files.get(target, "{}"), folder), problems)
+        for eye in eyes.values():
+            if eye.part == "train":
+                eye.files.pop("second_observer", None)
+        split = self.split.format(fold)
+        in_order = [eyes[eye] for eye in sorted(eyes)]
+        data_set = DataSet(self.name, folder, in_order, problems, split, self.published)
+        problems += [
+            f"{folder}: no eyes of {self.name} to {part} ({split})"
+            for part in ("train", "test")
+            if not data_set.count(part)
+        ]
+        return data_set
+
+
+# the 20 of STARE's 397 photographs that have labels
+STARE = (1, 2, 3, 4, 5, 44, 77, 81, 82, 139, 162, 163, 235, 236, 239, 240, 255, 291, 319, 324)
+STARE_FOLDS = 5
+
+LAYOUTS = (
+    Layout(
+        "CHASE_DB1",
+        eye=r"Image_\d+[LR]",
+        canonical=lambda eye: f"Image_{number_in(eye):02d}{eye[-1].upper()}",
+        image="{}",
+        files={"mask": "{}_1stHO", "second_observer": "{}_2ndHO"},
+        published=28,
+        # the first 20 images and the last 8: both eyes of a child are on the same side
+        split="children 01 to 10 train, the others test",
+        tests=lambda eye, _: number_in(eye) > 10,
+    ),
+    Layout(
+        "STARE",
+        eye=f"im0*(?:{'|'.join(map(str, STARE))})",
+        canonical=lambda eye: f"im{number_in(eye):04d}",
+        image="{}",
+        files={"mask": "{}.ah", "second_observer": "{}.vk"},
+        published=len(STARE),
+        # every fifth in the order of their numbers, so that no fold consists of neighbours
+        split=f"fold {{}} of 0 to {STARE_FOLDS - 1} tests",
+        tests=lambda eye, fold: STARE.index(number_in(eye)) % STARE_FOLDS == fold,
+    ),
+    Layout(
+        "HRF",
+        eye=r"\d+_(?:h|g|dr)",
+        canonical=lambda eye: f"{number_in(eye):02d}_{eye.split('_')[1].lower()}",
+        image="images/{}",
+        files={"mask": "manual1/{}", "fov": "mask/{}_mask"},
+        published=45,
+        # Orlando, Prokofyeva and Blaschko 2017: 15 and 30
+        split="01 to 05 of each group train, the others test",
+        tests=lambda eye, _: number_in(eye) > 5,
+    ),
+)
+
+
+def number_in(name: str) -> int:
+    """The first number in a name: Image_01L -> 1."""
+    return int(re.findall(r"\d+", name)[0])
+
+
+def role(path: Path, folder: Path) -> str:
+    """What a file is by the nearest folder that tells, of those between it and `folder`; empty if none does."""
+    for parent in path.relative_to(folder).parents:
+        for target, names in ROLES:
+            if re.search(names, parent.name, re.IGNORECASE):
+                return target
+    return ""
+
+
+def second_file(path: Path, eye: str | int, other: Path) -> str:
+    """The message that an eye has two files, with what to do."""
+    beside = other.name if other.parent == path.parent else other
+    return f"{path}: a second file for eye {eye}, beside {beside}; remove one of them"
+
+
+def no_labels(folder: Path, example: str, others: Iterable[Path]) -> str:
+    """The message that a data set has no vessel masks, with what to do; `others` are other masks of it."""
+    places = sorted({str(path.parent) for path in others})
+    there = f", or if they are the files in {', '.join(places)}, rename that to labels" if places else ""
+    return f"{folder}: no vessel masks; name them as {example}, or put them into a folder labels{there}"
+
+
+Key = TypeVar("Key", int, str)  # identifies an eye: its number or its name
+
+
+def pair(
+    eyes: dict[Key, Source],
+    files: dict[Key, Path],
+    target: str,
+    photograph: tuple[str, Path],
+    file: tuple[str, Path],
+    problems: list[str],
+) -> None:
+    """Add to each eye its file; an eye or a file without a partner is added to `problems`.
+
+    `photograph` and `file` name what is missing in the message: a name, in which {} stands for the eye, and a
+    folder.
+    """
+    for eye in sorted(eyes.keys() | files.keys()):
+        if eye not in eyes:
+            problems.append(f"{files[eye]}: no photograph {photograph[0].format(eye)} in {photograph[1]}")
+        elif eye not in files:
+            problems.append(f"{eyes[eye].image}: no file {file[0].format(eye)} in {file[1]}")
+        else:
+            eyes[eye].files[target] = files[eye]
+
+
+def image_files(folder: Path, depth: int = 4) -> list[Path]:
+    """List the image files of a folder and those inside it, so many deep, including gzipped ones."""
+    return [f for inside in folders(folder, depth) for f in list_images(inside, {*SUFFIXES, ".gz"})]
+
+
+def folders(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield a folder and those inside it, so many deep, without hidden ones, macOS's and scripts' results."""
+    yield folder
+    for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:
+        if not inside.name.startswith((".", "__MACOSX")) and not (inside / LIST).exists():
+            yield from folders(inside, depth - 1)
+
+
+def stem(path: Path) -> str:
+    """The file name without suffix and without .gz: im0001.ppm.gz -> im0001."""
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
