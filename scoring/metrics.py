@@ -203,6 +203,22 @@ def tree_scores(counts: np.ndarray) -> dict[str, float]:
     return dict(zip(TREE_COLUMNS, (cldice, *recalls), strict=True))
 
 
+def score_image(levels: np.ndarray, truth: np.ndarray, valid: np.ndarray, threshold: float) -> dict[str, float]:
+    """The columns of `COLUMNS` of one image.
+
+    Args:
+        levels: predicted probabilities, uint16 (H, W), see `quantize`.
+        truth: vessel mask, (H, W), not 0 where there is a vessel.
+        valid: (H, W), not 0 where pixels count.
+        threshold: in [0, 1]; pixels of at least this probability are vessels.
+
+    Raises:
+        ValueError: the three differ in shape.
+    """
+    tree = count_tree(levels >= level_of(threshold), truth, valid)
+    return scores(count_levels(levels, truth, valid), threshold) | tree_scores(tree)
+
+
 def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """95 % bootstrap interval of the mean score, by drawing images with replacement.
 

@@ -74,8 +74,7 @@ def main() -> None:
         for name, (probability, seconds) in at_each(network, eye, args.diameters, args.tta).items():
             levels = metrics.quantize(probability)
             counts = metrics.count_levels(levels, eye.truth, eye.fov)
-            tree = metrics.count_tree(levels >= metrics.level_of(args.threshold), eye.truth, eye.fov)
-            found = {**metrics.scores(counts, args.threshold), **metrics.tree_scores(tree)}
+            found = metrics.score_image(levels, eye.truth, eye.fov, args.threshold)
             rows.setdefault(name, []).append((found, f1_curve(counts), seconds))
     print(f"{'diameter':16}" + "".join(f"{title:>13}" for title in [*COLUMNS, "best F1", "at", "CPU s"]))
     for name, found in rows.items():

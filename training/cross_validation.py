@@ -193,8 +193,7 @@ def score_eye(one: Predicted, threshold: float) -> dict[str, float]:
         one: an eye that has a vessel mask.
         threshold: in [0, 1]; pixels of at least this probability are vessels.
     """
-    tree = metrics.count_tree(one.levels >= metrics.level_of(threshold), one.eye.truth, one.eye.fov)
-    return {"threshold": threshold, **metrics.scores(one.counts, threshold), **metrics.tree_scores(tree)}
+    return {"threshold": threshold} | metrics.score_image(one.levels, one.eye.truth, one.eye.fov, threshold)
 
 
 def best_threshold(predicted: Iterable[Predicted]) -> float:

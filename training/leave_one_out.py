@@ -133,7 +133,8 @@ def summarize(args: argparse.Namespace, sets: Mapping[str, Sequence[str]]) -> No
     for name, names in sets.items():
         threshold = best_of(np.mean([curve for other, curve in curves.items() if other != name], axis=0))
         scores = {
-            eye_of(eye.name): score(eye, levels, threshold) for eye, levels in predictions(args, name, names)
+            eye_of(eye.name): metrics.score_image(levels, eye.truth, eye.fov, threshold)
+            for eye, levels in predictions(args, name, names)
         }
         table = [{"image": image, **row} for image, row in scores.items()]
         write_csv(folder_of(args, name) / "scores.csv", table)
@@ -191,13 +192,6 @@ def native_eyes(data: Path, names: Sequence[str]) -> Iterator[Eye]:
         raise UserError(
             f"{folder}: these eyes are not there; write it with: python augment.py ... --leave-one-out"
         )
-
-
-def score(eye: Eye, levels: np.ndarray, threshold: float) -> dict[str, float]:
-    """The columns of `metrics.COLUMNS` of one eye inside its field of view."""
-    tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.truth, eye.fov)
-    counts = metrics.count_levels(levels, eye.truth, eye.fov)
-    return {**metrics.scores(counts, threshold), **metrics.tree_scores(tree)}
 
 
 def f1_curve(counts: np.ndarray) -> list[float]:
