@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import glob
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from prediction.photographs import PARTS, Outcome, Predictor, predict_photograph
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from scoring.report import write_report
 from scoring.results import result_files
-from system.devices import describe, pick_device
+from system import processes
+from system.devices import describe
 from system.ownership import own_results
 from utils import HelpFormatter, UserError, folder_name, run
 
@@ -74,75 +76,114 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    found = find_photographs(args.paths, args.out, args.recursive)
-    names, problems = name_results(found.photographs, args.out), found.problems
-    if names:
-        problems += predict_all(names, args)
-    for name, path in names.items():
-        if name != found.photographs[path]:
-            print(f"{path}: called {name}.png in the results, because its own name was taken")
-    if others := list(dict.fromkeys(found.others)):
-        print("\n  ".join([f"{len(others)} other files were left out:", *others]), file=sys.stderr)
-    if problems:
-        raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
+    again = [*processes.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
+    args.resume |= processes.restarts() > 0
+    with processes.group(lambda: f"go on with: {shlex.join(again)}") as store:
+        found = find_photographs(args.paths, args.out, args.recursive)
+        names, problems = name_results(found.photographs, args.out), found.problems
+        if names:
+            problems += predict_all(names, args, store)
+        for name, path in names.items():
+            if name != found.photographs[path]:
+                print(f"{path}: called {name}.png in the results, because its own name was taken")
+        if not processes.is_main():
+            return 0
+        if others := list(dict.fromkeys(found.others)):
+            print("\n  ".join([f"{len(others)} other files were left out:", *others]), file=sys.stderr)
+        if problems:
+            raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
     return 0
 
 
-def predict_all(names: dict[str, Path], args: argparse.Namespace) -> list[str]:
-    """Segment the photographs and write their results; return a message for each unusable one."""
-    from tqdm import tqdm
+def predict_all(names: dict[str, Path], args: argparse.Namespace, store: Any) -> list[str]:
+    """Segment the photographs and write their results; return a message for each unusable one.
 
+    Several processes, which have one `store`, share the photographs; rank 0 writes tables and page.
+    """
     um_per_pixel = read_um_per_pixel(args.um_per_pixel)
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
-    device = pick_device(args.device)
+    device = processes.own_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
-    print(f"weights: {', '.join(map(str, weights))}; device: {describe(device)}; threshold {threshold:.4f}")
+    number = processes.world_size()
+    each = f" in each of {number} processes" if number > 1 else ""
+    print(
+        f"weights: {', '.join(map(str, weights))}; device: {describe(device)}{each}; threshold {threshold:.4f}"
+    )
     predictor = Predictor(model, threshold, args.tta, args.diameter, args.out, um_per_pixel)
     settings = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter, "um": um_per_pixel}
-    journal, outcome = Journal(args.out, fingerprint(weights, **settings)), Outcome()
-    files = ["index.html", "measures.csv", "predict.json", journal.path.name, *(f"{n}.png" for n in names)]
-    files += [file for n in names for file in result_files(n)]
-    places = {glob.escape(Path(name).parent.as_posix()) for name in names}
-    parts = [f"{part or '.'}/{place}" for part in (*PARTS, "page/*") for place in places]
-    with own_results("predict.py", "--out", args.out, files, *parts, keep=args.resume):
-        outcome.rows = journal.begin(names, args.resume)
-        if outcome.rows:
-            print(f"{len(outcome.rows)} of {len(names)} photographs are finished already")
-        waiting = {name: path for name, path in names.items() if name not in outcome.rows}
+    journal = Journal(args.out, fingerprint(weights, **settings), processes.rank())
+    outcome, problems, guessed, whole = Outcome(journal.add), {}, [], False
+    same = "flags, weights or photographs; start all nodes with the same command and the same files"
+    processes.check_same([journal.made_by, list(names)], same)
+    with own_folder(args, names, journal):
+        waiting = [name for name in names if name not in journal.finished]
+        share = processes.dealt_out(waiting, store)
         try:
-            with closing(predict_photographs(waiting, predictor, outcome)) as done:
-                for name in tqdm(done, "predict", len(waiting), unit="photograph", disable=None):
-                    if name in outcome.rows:
-                        journal.add(name, names[name], outcome.rows[name])
+            with closing(predict_photographs(names, predictor, outcome, share)) as done:
+                follow(done, len(waiting))
+            problems = {k: v for found in processes.gathered(outcome.problems) for k, v in found.items()}
+            whole = True
         finally:  # after Ctrl-C, those that are finished get their page too
-            written = [name for name in names if name in outcome.rows]
-            guessed = [row for row in outcome.rows.values() if not row["border"] and args.diameter is None]
-            rows = [outcome.rows[name] for name in written]
-            if written:
-                write_measures(args.out / "measures.csv", rows)
-                what_made = (weights, threshold, describe(device), vars(args), rows)
-                write_manifest(args.out / "predict.json", *what_made)
-                write_page(args.out, rows, threshold, len(outcome.problems), len(guessed))
+            if processes.is_main() and (whole or number == 1):
+                journal.end(names)
+                guessed = [row for row in journal if not row["border"] and args.diameter is None]
+                if journal.finished:
+                    write_measures(args.out / "measures.csv", journal)
+                    what_made = (weights, threshold, describe(device), vars(args), journal)
+                    write_manifest(args.out / "predict.json", *what_made)
+                    write_page(args.out, journal, threshold, len(problems or outcome.problems), len(guessed))
+    if not processes.is_main():
+        return []
     if guessed:
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
-        print(
-            "\n  ".join(
-                [f"{guess}:", *(f"{row['photograph']}: {row['diameter']:.0f} pixels" for row in guessed)]
-            )
-        )
+        lines = [f"{row['photograph']}: {row['diameter']:.0f} pixels" for row in guessed]
+        print("\n  ".join([f"{guess}:", *lines]))
     what = "photographs with their vessels outlined in blue and the field of view in orange"
-    print(f"{args.out}: {len(written)} of {len(names)} {what}, masks/, probability/ (16 bit)")
-    if written:
+    print(f"{args.out}: {len(journal)} of {len(names)} {what}, masks/, probability/ (16 bit)")
+    if journal.finished:
         print(f"{args.out}: uncertainty/ (8 bit), measures.csv, predict.json")
         print(f"to look through them, open {args.out / 'index.html'} in a browser")
-    if doubtful := summarize(rows, len(rows)):
-        print(doubtful)
-    return list(outcome.problems.values())
+        if doubtful := summarize(journal, len(journal)):
+            print(doubtful)
+    return [problems[name] for name in names if name in problems]
 
 
-def write_page(
-    out: Path, rows: Sequence[Mapping[str, Any]], threshold: float, unusable: int, guessed: int
-) -> None:
+@contextmanager
+def own_folder(args: argparse.Namespace, names: Mapping[str, Path], journal: Journal) -> Iterator[None]:
+    """Claim --out and begin the journal in rank 0; the others wait, and learn what is finished already."""
+    number = processes.world_size()
+    with ExitStack() as stack:
+        if processes.is_main():
+            files = ["index.html", "measures.csv", "predict.json", journal.path.name]
+            files += [f"finished-{rank}.jsonl" for rank in range(1, number)]
+            files += [part.name for part in journal.parts()]  # of an earlier run
+            for name in names:
+                files += [f"{name}.png", *result_files(name)]
+            places = {glob.escape(Path(name).parent.as_posix()) for name in names}
+            parts = [f"{part or '.'}/{place}" for part in (*PARTS, "page/*") for place in places]
+            own = own_results(
+                "predict.py", "--out", args.out, files, *parts, keep=args.resume, alone=number == 1
+            )
+            stack.enter_context(own)
+            journal.begin(names, args.resume)
+            if journal.finished:
+                print(f"{len(journal)} of {len(names)} photographs are finished already")
+        journal.finished = processes.from_main(journal.finished)
+        if not journal.path.exists():
+            raise UserError(f"--out {args.out}: not the folder of rank 0; give one that all machines see")
+        yield
+
+
+def follow(done: Iterable[str], number: int) -> None:
+    """Show how many photographs are done; rank 0 shows its own."""
+    from tqdm import tqdm
+
+    silent = None if processes.is_main() else True  # None: silent only if the output is not a terminal
+    for _ in tqdm(done, "predict", number // processes.world_size(), unit="photograph", disable=silent):
+        pass
+
+
+def write_page(out: Path, rows: Journal, threshold: float, unusable: int, guessed: int) -> None:
     """Write index.html over the results of these photographs."""
     notes = ["No scores: these photographs have no labels."]
     notes += [f"{unusable} more could not be segmented."] if unusable else []

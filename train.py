@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from data import Eye, check_different, eye_of, read_eyes, split_by_eye
 from prediction.checkpoints import MAX_DEPTH, MAX_WIDTH
+from system import processes
 from system.devices import describe
 from system.files import claim
-from training import distributed
 from training.cross_validation import cross_validate
 from training.leave_one_out import best_of, leave_one_out, mean_f1
 from training.loop import fit
@@ -158,13 +158,20 @@ def positive(text: str) -> int:
 
 def main() -> int:
     args = parse_args()
-    again = [*distributed.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
-    if distributed.restarts() and (args.files / "last.pth").exists():
+    again = [*processes.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
+    if processes.restarts() and (args.files / "last.pth").exists():
         args.resume = True
-    with distributed.group(args.files, shlex.join(again)):
+
+    def goes_on() -> str:
+        last = args.files / "last.pth"
+        if not last.exists():
+            return "no epoch was finished; start again"
+        return f"{last} is as it was written last; go on with: {shlex.join(again)}"
+
+    with processes.group(goes_on):
         finished = run_training(args)
     if not finished:
-        if distributed.is_main():
+        if processes.is_main():
             print(f"stopped, all steps are kept; go on with: {shlex.join(again)}", file=sys.stderr)
         return 130
     return 0
@@ -172,25 +179,25 @@ def main() -> int:
 
 def run_training(args: argparse.Namespace) -> bool:
     """Read the eyes and train on them, in folds or once; False if it was stopped before the end."""
-    processes = distributed.world_size()
-    if (args.folds or args.leave_one_out is not None) and processes > 1:
+    number = processes.world_size()
+    if (args.folds or args.leave_one_out is not None) and number > 1:
         raise UserError(
             "--folds, --leave-one-out: start it without torchrun; processes of their own can train a part "
             "each, with --fold N or --leave-one-out DATA_SET"
         )
-    device = distributed.own_device(args.device)
-    print(f"device: {describe(device)}{f' in each of {processes} processes' if processes > 1 else ''}")
+    device = processes.own_device(args.device)
+    print(f"device: {describe(device)}{f' in each of {number} processes' if number > 1 else ''}")
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
     check_different(args.data / "train", eyes.values())
     sets = list(dict.fromkeys(eye.source for eye in eyes.values()))
     if len(sets) > 1:
         print(f"data sets, drawn from equally often: {', '.join(sets)}")
     settle(args, device, len(sets))
-    if args.batch_size % processes:
+    if args.batch_size % number:
         raise UserError(
-            f"--batch-size {args.batch_size}: cannot be dealt out to {processes} processes; give a multiple"
+            f"--batch-size {args.batch_size}: cannot be dealt out to {number} processes; give a multiple"
         )
-    check_crops(args, processes)
+    check_crops(args, number)
 
     def train_on(own: argparse.Namespace, split: dict[str, list[str]]) -> Training | None:
         return train(own, device, settle(own, device, len(sets)), split, eyes)
@@ -206,9 +213,9 @@ def run_training(args: argparse.Namespace) -> bool:
     sides = f"{len(split['train'])} images to train, {len(split['validation'])} to validate"
     held_out = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
     print(f"split by eye: {sides} ({held_out})")
-    with claim(args.files) if distributed.is_main() else contextlib.nullcontext():
+    with claim(args.files) if processes.is_main() else contextlib.nullcontext():
         state = train_on(args, split)
-        if state and args.all_eyes and distributed.is_main():
+        if state and args.all_eyes and processes.is_main():
             keep_threshold(args, state, list(eyes.values()), len(sets))
     if state is None:
         return False
@@ -229,13 +236,13 @@ def keep_threshold(args: argparse.Namespace, state: Training, eyes: Sequence[Eye
         state.save(checkpoint, state.averaged, threshold=threshold, scores=state.history[-1])
 
 
-def check_crops(args: argparse.Namespace, processes: int) -> None:
+def check_crops(args: argparse.Namespace, number: int) -> None:
     """Raise UserError if the deepest level of a step has one pixel: batch normalisation needs two."""
-    if args.batch_size == processes and args.crop <= 2**args.depth:
+    if args.batch_size == number and args.crop <= 2**args.depth:
         alone = f"--crop {args.crop} --depth {args.depth} leave one pixel at the deepest level"
         raise UserError(
             f"--batch-size {args.batch_size}: {alone}, and batch normalisation needs two; "
-            f"give --batch-size {2 * processes}, or --crop {2 * 2**args.depth}"
+            f"give --batch-size {2 * number}, or --crop {2 * 2**args.depth}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,15 @@ def examine(
     return row
 
 
-def write_measures(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write measures.csv: a row for each photograph; micrometres only if any is known.
+def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write measures.csv: a row for each photograph; micrometres only if any is known. Reads the rows twice.
 
     Raises:
         UserError: the file cannot be written.
     """
     known = any(name in row for row in rows for name in UM)
     columns = ["image", "doubtful", *CONFIDENCE, *(name for name in MEASURES if known or name not in UM)]
-    write_csv(path, [{name: text(row.get(name, float("nan"))) for name in columns} for row in rows])
+    write_csv(path, ({name: text(row.get(name, float("nan"))) for name in columns} for row in rows))
 
 
 def text(value: Any) -> Any:

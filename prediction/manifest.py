@@ -9,7 +9,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def write_manifest(
     threshold: float,
     device: str,
     flags: Mapping[str, Any],
-    photographs: Sequence[Mapping[str, Any]],
+    photographs: Iterable[Mapping[str, Any]],
 ) -> None:
     """Write predict.json atomically.
 
@@ -91,8 +91,12 @@ def write_manifest(
         "device": device,
         "flags": plain(flags),
         "versions": versions(),
-        "number_of_photographs": len(photographs),
-        "photographs": plain(list(photographs)),
     }
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}"))
+        file.write(',\n "photographs": [')
+        number = 0
+        for row in photographs:  # one at a time: there may be a hundred thousand
+            file.write(f"{',' if number else ''}\n  {json.dumps(plain(row), allow_nan=False)}")
+            number += 1
+        file.write(f'\n ],\n "number_of_photographs": {number}\n}}\n')

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from prediction.segmentation import binarize, segment
 from prediction.uncertainty import Views, uncertainty
 from scoring import metrics
 from scoring.report import overlay, write_layers
+from system.processes import on_this_machine
 from system.threads import threads
 from utils import UserError
 
@@ -49,9 +50,9 @@ class Predictor:
 
 @dataclass
 class Outcome:
-    """What became of each photograph, by the name of its results."""
+    """Where becomes known what became of each photograph, by the name of its results."""
 
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # of those whose results are whole
+    keep: Callable[[str, Path, dict[str, Any]], None]  # receives name, file and row of each that is whole
     problems: dict[str, str] = field(default_factory=dict)  # of those that cannot be read
 
 
@@ -125,7 +126,7 @@ def write_results(
 
 
 def predict_photographs(
-    names: Mapping[str, Path], predictor: Predictor, outcome: Outcome
+    names: Mapping[str, Path], predictor: Predictor, outcome: Outcome, own: Iterable[str] | None = None
 ) -> Generator[str, None, None]:
     """Segment photographs, several at a time, and yield the name of each that is done, in their order.
 
@@ -135,7 +136,8 @@ def predict_photographs(
     Args:
         names: the photographs by the name of their results.
         predictor: network and folder.
-        outcome: receives rows and problems, also of those that end after the caller has stopped.
+        outcome: receives rows and problems from any thread, also of those that end after the caller stopped.
+        own: those of the names that this process takes; None: all.
 
     Raises:
         UserError: a result cannot be written.
@@ -148,16 +150,18 @@ def predict_photographs(
 
     def work(name: str) -> str:
         try:
-            outcome.rows[name] = predict_photograph(names[name], name, predictor)
+            row = predict_photograph(names[name], name, predictor)
         except Unreadable as error:
             outcome.problems[name] = str(error)
+        else:
+            outcome.keep(name, names[name], row)
         return name
 
     hook = predictor.model.register_forward_pre_hook(check)
     waiting: deque[Future[str]] = deque()
     with shared_cores(predictor, len(names)) as workers, threads(workers) as pool:
         try:
-            for name in names:
+            for name in names if own is None else own:
                 waiting.append(pool.submit(work, name))
                 if len(waiting) > 2 * workers:  # so that memory does not grow with the number of photographs
                     yield waiting.popleft().result()
@@ -180,7 +184,7 @@ def shared_cores(predictor: Predictor, photographs: int) -> Iterator[int]:
 
     before = torch.get_num_threads(), cv2.getNumThreads()
     on_cpu = next(predictor.model.parameters()).device.type == "cpu"
-    cores = before[0] if on_cpu else os.cpu_count() or 1
+    cores = before[0] if on_cpu else (os.cpu_count() or 1) // on_this_machine()
     workers = max(1, min(MOST_WORKERS, cores, photographs))
     threads = max(1, cores // workers)
     torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ docs/measures.md defines every measure and says how far it can be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,7 +168,7 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
     return by_chord, float(squared[long].sum() / arc[long].sum() * diameter**2)
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The columns of `CONFIDENCE` and `MEASURES` that any of the rows has a value for, in this order."""
     present = {name for row in rows for name in row}
     return [name for name in (*CONFIDENCE, *MEASURES) if name in present]

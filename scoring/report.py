@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -187,7 +188,7 @@ def write_report(
     notes: Sequence[str],
     rows: Sequence[Mapping[str, Any]] = (),
     counts: np.ndarray | None = None,
-    measured: Sequence[Mapping[str, Any]] = (),
+    measured: Iterable[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page beside the folders `page` and `masks` that hold its pictures.
 
@@ -210,11 +211,6 @@ def write_report(
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
         "layers": layers(bool(rows), bool(measured)),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
-        "images": [
-            # a file name may hold bytes that are not text: the address keeps them; / leads into a folder
-            {"name": name, "url": quote(name, errors="surrogateescape")}
-            for name in names
-        ],
     }
     if rows:
         f1 = [row["f1"] for row in each]
@@ -231,21 +227,34 @@ def write_report(
         }
         if "second_observer" in total:
             data["observer"] = dict(zip(LABELS, values(total["second_observer"]), strict=True))
-        for image, row in zip(data["images"], each, strict=True):
-            image["scores"] = values(row)
+    shown: dict[str, Any] = {}
     if measured:
         every = CONFIDENCE | MEASURES
         shown = {name: every[name] for name in columns_of(measured) if name not in UNSEEN}
         data["measures"] = [[m.title, m.digits, m.hint] for m in shown.values()]
-        for image, row in zip(data["images"], measured, strict=True):
-            image["doubtful"] = row.get("doubtful", "")
-            found = (row.get(name, math.nan) for name in shown)
-            image["measures"] = [None if math.isnan(value) else round(value, 6) for value in found]
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    # inside a script only < could end it or begin a comment
-    embedded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    with atomic(path) as temporary:
-        temporary.write_text(template.replace("{{data}}", embedded), encoding="utf-8")
+
+    def images() -> Iterator[dict[str, Any]]:
+        for name, scored, found in itertools.zip_longest(names, each, measured):
+            # a file name may hold bytes that are not text: the address keeps them; / leads into a folder
+            image = {"name": name, "url": quote(name, errors="surrogateescape")}
+            if scored:
+                image["scores"] = values(scored)
+            if found:
+                numbers = (found.get(name, math.nan) for name in shown)
+                image["doubtful"] = found.get("doubtful", "")
+                image["measures"] = [None if math.isnan(n) else round(n, 6) for n in numbers]
+            yield image
+
+    def embedded(value: object) -> str:
+        # inside a script only < could end it or begin a comment
+        return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+    before, after = Path(__file__).with_name("report.html").read_text(encoding="utf-8").split("{{data}}")
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as page:
+        page.write(f'{before}{embedded(data)[:-1]}, "images": [')
+        for number, image in enumerate(images()):  # one at a time: there may be a hundred thousand
+            page.write(f"{', ' if number else ''}{embedded(image)}")
+        page.write(f"]}}{after}")
 
 
 def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:

@@ -7,7 +7,7 @@ import csv
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -45,16 +45,18 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a table atomically. The first row must have all columns; NaN becomes an empty cell.
 
     Raises:
         UserError: the file cannot be written.
     """
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
+        writer = None
         for row in rows:
+            if writer is None:
+                writer = csv.DictWriter(file, row.keys())
+                writer.writeheader()
             writer.writerow(
                 {
                     k: v if not isinstance(v, float) else "" if np.isnan(v) else f"{v:.8f}"

@@ -96,7 +96,13 @@ def refuse(script: str, flag: str, folder: Path, users: Collection[Path]) -> Non
 
 @contextlib.contextmanager
 def own_results(
-    script: str, flag: str, folder: Path, names: Collection[str], *parts: str, keep: bool = False
+    script: str,
+    flag: str,
+    folder: Path,
+    names: Collection[str],
+    *parts: str,
+    keep: bool = False,
+    alone: bool = True,
 ) -> Iterator[None]:
     """Claim a folder for the results of a run, and remove those of an earlier run of the same script.
 
@@ -107,6 +113,7 @@ def own_results(
         names: of all files that may be written, by their path in the folder.
         parts: as of `claim`.
         keep: whether files of an earlier run that this one may write stay, for a run that goes on.
+        alone: whether no other process writes into the folder for this one.
 
     Raises:
         UserError: the results would replace a file that is not of an earlier run, or has been changed since; or
@@ -124,10 +131,13 @@ def own_results(
             (folder / name).unlink(missing_ok=True)
         remove_empty(folder, earlier)
         write_list(folder, script, names, sizes=False)
+        whole = alone
         try:
             yield
+            whole = True
         finally:
-            write_list(folder, script, names)
+            if whole:  # else others may still write, and the list of what may be written stays
+                write_list(folder, script, names)
 
 
 def remove_empty(folder: Path, names: Iterable[str]) -> None:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_script, small_data
+from ranks import Ranks
 
 import train
 import utils
 from data import read_eyes
 from model import UNet
 from prediction.checkpoints import load_checkpoint
+from system import processes
 from training import crops, distributed, loop, optimizers
 from training.crops import Crops
 from training.muon import Muon
@@ -52,61 +53,10 @@ def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
-# Processes as torchrun starts them, but forked off one that has imported everything, and so without the seconds
-# that each import of torch takes.
-
-
-class Ranks:
-    """Two processes that run `work(*arguments)`, each with its rank in the environment."""
-
-    context = multiprocessing.get_context("forkserver") if os.name != "nt" else None
-
-    def __init__(self, folder: Path, work: Callable[..., None], *arguments: object) -> None:
-        self.context.set_forkserver_preload(["test_distributed", "sklearn.model_selection", "torch._dynamo"])
-        # torchrun's own process holds this store, so that it outlives the processes it starts
-        self.store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        shared = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(self.store.port),
-            "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "TORCHELASTIC_RESTART_COUNT": "0",
-            "WORLD_SIZE": "2",
-            "LOCAL_WORLD_SIZE": "2",
-        }
-        self.logs = [folder / f"rank{rank}.txt" for rank in range(2)]
-        self.processes = []
-        for rank, log in enumerate(self.logs):
-            environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            process = self.context.Process(target=as_rank, args=(environment, log, work, arguments))
-            process.start()
-            self.processes.append(process)
-
-    def finish(self) -> tuple[list[int], list[str]]:
-        """Wait for the end of both; their statuses and what they said."""
-        until = time.time() + 60
-        try:
-            for process in self.processes:
-                process.join(until - time.time())
-            return [process.exitcode for process in self.processes], [log.read_text() for log in self.logs]
-        finally:
-            for process in self.processes:
-                process.kill()
-
-
-def as_rank(environment: dict[str, str], log: Path, work: Callable[..., None], arguments: tuple) -> None:
-    """What a process does: its words go to a file."""
-    with log.open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    work(*arguments)
-
-
 def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
     """What `python train.py` does, in rank 1 with more arguments; last.pth is written within epochs, too."""
     loop.Saves.PERIOD = 0.001
-    sys.argv = ["train.py", *arguments, *(of_rank_1 if distributed.rank() else [])]
+    sys.argv = ["train.py", *arguments, *(of_rank_1 if processes.rank() else [])]
     utils.run(train.main)
 
 
@@ -139,8 +89,8 @@ def gradients(eyes: Path, dice: float) -> tuple[dict[str, torch.Tensor], float]:
 
 def compute(eyes: Path, out: Path) -> None:
     """Write what this process finds in several computations that the processes share."""
-    rank, found = distributed.rank(), {}
-    with distributed.group(out, ""):
+    rank, found = processes.rank(), {}
+    with processes.group(str):
         _, _, fovs = next(iter(crops.load(first_batch(eyes), 8)))
         found["pixels"] = int(fovs.sum())
         for dice in (0.0, 0.5):
@@ -148,7 +98,7 @@ def compute(eyes: Path, out: Path) -> None:
         labelled = read_eyes(eyes / "train", labels=True)
         found["scores"] = loop.evaluate(new_network(), labelled[:3])
         found["one eye"] = loop.evaluate(new_network(), labelled[:1])
-        found["any"] = [distributed.any_of(rank == 1), distributed.any_of(False)]
+        found["any"] = [processes.any_of(rank == 1), processes.any_of(False)]
         model = UNet(width=2, depth=1).train()
         network = distributed.wrap(model)
         torch.manual_seed(rank)
@@ -161,7 +111,7 @@ def compute(eyes: Path, out: Path) -> None:
         distributed.average_buffers(model)
         found["buffers"] = dict(model.named_buffers())
         try:
-            distributed.check_same(["equal but for one", rank])
+            processes.check_same(["equal but for one", rank], "flags or eyes")
         except UserError as error:
             found["differs"] = str(error)
     torch.save(found, out / f"rank{rank}.pt")
@@ -228,7 +178,7 @@ def test_synchronised_batch_normalisation_shares_what_it_learns_with_a_network_t
 def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(computed: list[dict]) -> None:
     for found in computed:
         assert found["any"] == [True, False]
-        assert "the processes have different flags, eyes, or last.pth" in found["differs"]
+        assert "the processes have different flags or eyes" in found["differs"]
 
 
 # What users see
@@ -352,7 +302,7 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(
     assert len(load(tmp_path / "last.pth")["losses"]) == 2
 
     # two go on; when one is killed, torchrun starts both again, and when another is, it gives up
-    lost = "another process of this training died, was ended or cannot be reached; "
+    lost = "another process of this run died, was ended or cannot be reached; "
     again = r"torchrun --nproc-per-node=2 .*train\.py .*--resume"
     with torchrun(eyes, tmp_path, "--resume") as process:
         for rank in (0, 1):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +25,12 @@ from datasets.synthetic import draw_eye
 from model import UNet
 from prediction import photographs
 from prediction.checkpoints import load_checkpoint
+from prediction.examination import write_measures
+from prediction.journal import Journal
+from prediction.manifest import write_manifest
 from prediction.photographs import Outcome, Predictor, predict_photographs
 from prediction.segmentation import segment
+from scoring.measures import CONFIDENCE, MEASURES
 from utils import UserError
 
 SHIPPED = Path(predict.__file__).parent / "files" / "drive_unet.pth"
@@ -97,12 +103,13 @@ def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(
     folder: Path, tmp_path: Path, two_cores: None
 ) -> None:
     passed, model = [], UNet(width=4, depth=2).eval()
-    outcome = Outcome()
+    kept: list[str] = []
+    outcome = Outcome(lambda name, *_: kept.append(name))
     names = {path.stem: path for path in list_images(folder)}
     with closing(predict_photographs(names, Predictor(model, 0.5, True, None, tmp_path), outcome)) as done:
         next(done)
         model.register_forward_hook(lambda *_: passed.append(1))
-    assert len(outcome.rows) < len(names)
+    assert len(kept) < len(names)
     assert len(passed) < 2 * 8, "two photographs went through all their views"
     assert not model._forward_pre_hooks
 
@@ -120,10 +127,58 @@ def test_few_photographs_are_in_memory_at_a_time(
     names = {str(k): Path(f"{k}.png") for k in range(1000)}
     predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, tmp_path)
     order = []
-    for name in predict_photographs(names, predictor, Outcome()):
+    for name in predict_photographs(names, predictor, Outcome(lambda *_: None)):
         order.append(name)
         assert len(started) <= len(order) + 5
     assert order == list(names)
+
+
+class Row(dict):
+    """A row that can be watched."""
+
+    __hash__ = object.__hash__
+
+
+def test_rows_go_to_the_journal_and_are_kept_nowhere_else(
+    tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[Row] = weakref.WeakSet()
+    monkeypatch.setattr(photographs, "predict_photograph", lambda path, name, _: watched(name))
+
+    def watched(name: str) -> Row:
+        alive.add(row := Row(image=name))
+        return row
+
+    kept = []
+    names = {str(k): Path(f"{k}.png") for k in range(300)}
+    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, tmp_path)
+    outcome = Outcome(lambda name, path, row: kept.append(row["image"]))
+    for _ in predict_photographs(names, predictor, outcome):
+        assert len(alive) < 10
+    assert sorted(kept) == sorted(names)
+
+
+def test_tables_and_page_of_many_photographs_are_written_a_row_at_a_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "")
+    row = dict.fromkeys((*CONFIDENCE, *MEASURES), 0.123456789)
+    row |= {"photograph": "x" * 100, "doubtful": "", "border": True}
+    lines = [json.dumps({"row": {"image": f"a/{k}", **row}}) for k in range(3000)]
+    journal.path.write_text("\n".join(lines))
+    journal.finished = {f"a/{k}" for k in range(3000)}
+    size = journal.path.stat().st_size
+    del lines
+    tracemalloc.start()
+    try:
+        write_measures(tmp_path / "measures.csv", journal)
+        write_manifest(tmp_path / "predict.json", [], 0.5, "cpu", {}, journal)
+        predict.write_page(tmp_path, journal, 0.5, 0, 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 2e6
+    assert peak < size / 3, "names are kept, and no more"
+    assert len(json.loads((tmp_path / "predict.json").read_text())["photographs"]) == 3000
+    assert len(pages_names(tmp_path)) == 3000
 
 
 def test_a_result_that_cannot_be_written_ends_the_run(

@@ -483,6 +483,59 @@ def test_thumbnails_out_of_sight_are_not_loaded(browser: Browser, scored: Path, 
     assert took < 3000  # milliseconds; tenths of a second on an idle machine
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 5,000 photographs with measures, without their pictures."""
+    page = tmp_path_factory.mktemp("many") / "index.html"
+    rows = [
+        {"doubtful": "dark" if k == 4321 else "", "vessel_share": (k * 7919 % 5000) / 5000, "segments": k}
+        for k in range(5000)
+    ]
+    write_report(page, [f"{k // 100}/eye_{k}" for k in range(5000)], 0.5, [], measured=rows)
+    return page
+
+
+FIRST_NAME = "document.querySelector('tbody:last-child .open span').textContent"
+
+
+def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer_go_through(
+    browser: Browser, many: Path
+) -> None:
+    browser.open(many)
+    assert browser.js("document.querySelectorAll('tbody:last-child tr').length") == 500
+    assert browser.js("document.querySelector('#range').textContent") == "1 to 500 of 5000"
+    assert browser.js(FIRST_NAME) == "43/eye_4321", "the doubtful one stands first, wherever it was"
+
+    browser.click("document.querySelector('thead th:nth-child(3) button')")  # segments, from few to many
+    assert browser.js(FIRST_NAME) == "0/eye_0"
+    browser.click("document.querySelector('#after')")
+    assert browser.js(FIRST_NAME) == "5/eye_500"
+    assert browser.js("document.querySelector('#range').textContent") == "501 to 1000 of 5000"
+
+    # the viewer goes on to the next page, which then is shown
+    browser.js("document.querySelector('tbody:last-child tr:last-child .open').click()")
+    browser.key("n")
+    assert browser.js("document.querySelector('#name').textContent") == "10/eye_1000"
+    browser.key("Escape")
+    browser.wait(f"!{OPEN} && document.activeElement.textContent === '10/eye_1000'")
+    assert browser.js("document.querySelector('#range').textContent") == "1001 to 1500 of 5000"
+
+    browser.js("document.querySelector('#search').focus()")
+    for key in "E_49":
+        browser.key(key)
+    assert browser.js("document.querySelector('#range').textContent") == "1 to 111 of 111"
+    assert browser.js("document.querySelector('#before').disabled && document.querySelector('#after').disabled")
+    names = browser.js(NAMED)
+    assert len(names) == 111 and all("eye_49" in name for name in names)
+    browser.key("x")
+    assert browser.js("document.querySelector('#range').textContent") == "0 to 0 of 0"
+
+
+def test_a_page_of_few_images_has_no_pages(browser: Browser, scored: Path) -> None:
+    browser.open(scored)
+    assert browser.js("document.querySelector('#pager').offsetHeight") == 0
+
+
 MEASURED = [
     {"doubtful": "", "vessel_share": 0.1, "segments": 30, "width_mean": 2.5},
     {"doubtful": "very dark; <b>", "vessel_share": 0.05, "segments": 9, "width_mean": float("nan")},

@@ -12,8 +12,8 @@ import numpy as np
 
 from data import Eye
 from datasets.images import normalize, statistics
+from system import processes
 from system.signals import ignore_signals
-from training import distributed
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -271,8 +271,8 @@ def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bo
     return torch.utils.data.DataLoader(
         # torch accepts any map-style data set, but its type hint asks for the base class
         cast("Dataset[Any]", crops),
-        batch_size=batch_size // distributed.world_size(),
-        sampler=distributed.share(range(done, len(crops))),
+        batch_size=batch_size // processes.world_size(),
+        sampler=processes.share(range(done, len(crops))),
         num_workers=workers,
         pin_memory=pin,
         worker_init_fn=ignore_signals,

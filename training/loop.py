@@ -17,6 +17,7 @@ from datasets.images import write_png
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from scoring.report import picture, write_history
+from system import processes
 from system.devices import autocast
 from system.signals import Stop
 from training import distributed
@@ -63,7 +64,7 @@ def train_one_epoch(
     device = next(model.parameters()).device
     model.train()
     for rate in rates[len(losses) :]:
-        if distributed.any_of(pause()):
+        if processes.any_of(pause()):
             break
         images, masks, fovs = (part.to(device, non_blocking=True) for part in next(batches))
         for group in optimizer.param_groups:
@@ -99,7 +100,7 @@ def evaluate(model: Network, eyes: Sequence[Eye]) -> dict[str, float]:
 
     model = fold_batch_norm(model)
     losses, counts = np.zeros(len(eyes), np.float32), np.zeros((2, metrics.LEVELS), np.int64)
-    for i in distributed.share(range(len(eyes))):
+    for i in processes.share(range(len(eyes))):
         eye = eyes[i]
         probability = segment(model, eye.image, eye.fov)
         counts += metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
@@ -155,7 +156,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
     pin = next(state.model.parameters()).is_cuda
     batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
     network = distributed.wrap(state.model)
-    silent = None if distributed.is_main() else True  # None: silent only if the output is not a terminal
+    silent = None if processes.is_main() else True  # None: silent only if the output is not a terminal
     saves = Saves(args.files / "last.pth")
     with (
         end_workers(batches),
@@ -169,7 +170,7 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
             bar.update()
 
         def pause() -> bool:
-            return stop.requested or (distributed.is_main() and saves.due())
+            return stop.requested or (processes.is_main() and saves.due())
 
         for epoch in range(len(state.history) + 1, settings["epochs"] + 1):
             first = (epoch - 1) * epoch_steps
@@ -191,9 +192,9 @@ def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], vali
                     ) from None
                 if len(state.losses) < epoch_steps:
                     with distributed.averaged_buffers(state.model, state.averaged):
-                        if distributed.is_main():
+                        if processes.is_main():
                             saves.write(state)
-                    if distributed.any_of(stop.requested):
+                    if processes.any_of(stop.requested):
                         return False
             for averaged in (state.model, state.averaged):
                 distributed.average_buffers(averaged)
@@ -214,7 +215,7 @@ def end_epoch(
     is_best = state.best > best
     is_kept = is_best or (not validation and epoch == state.settings["epochs"])
     threshold = steady(row.get("threshold", 0.0), len({eye_of(eye.name) for eye in validation}))
-    if not distributed.is_main():
+    if not processes.is_main():
         return
     if is_kept:
         state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)

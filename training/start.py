@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from data import Eye, read_diameter
 from prediction.checkpoints import load_checkpoint
 from scoring.report import write_history
+from system import processes
 from system.devices import pick_device
 from system.files import atomic
-from training import distributed
 from training.earlier import check_own, holds_training, list_own, set_aside, undo_move
 from training.optimizers import make_optimizer
 from training.state import Training
@@ -77,11 +77,11 @@ def begin(
 
     from model import NETWORKS, ResUNet
 
-    if distributed.is_main():
+    if processes.is_main():
         undo_move(args.files)
         if not args.resume:  # a last.pth may have been brought here from another machine
             check_own(args.files)
-    distributed.from_main(None)  # the others wait
+    processes.from_main(None)  # the others wait
     seed_everything(args.seed)
     model = NETWORKS[args.model](width=args.width, depth=args.depth)
     if isinstance(model, ResUNet) and args.pretrained and not args.resume:
@@ -101,8 +101,12 @@ def begin(
     elif args.minutes:
         state.settings |= fit_to_minutes(model, training, validation, settings)
         print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
-    distributed.check_same([state.settings, split, len(state.history), state.losses])
-    if distributed.is_main():
+    processes.check_same(
+        [state.settings, split, len(state.history), state.losses],
+        "flags, eyes, or last.pth; start all nodes with the same command, the same data, and one folder "
+        "--files that all of them see",
+    )
+    if processes.is_main():
         if args.resume or not (args.make_room or holds_training(args.files)):
             write_split(args.files, split)
             if state.history:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data import Eye
+from system import processes
 from training import distributed
 from training.crops import load, make_crops
 from training.loop import evaluate, train_one_epoch
@@ -44,10 +45,10 @@ def fit_to_minutes(
 
     steps(3)  # warm up: the first steps choose kernels and allocate memory
     # time about two seconds, the same number of steps in all processes
-    number = distributed.from_main(min(max(int(2 / seconds(lambda: steps(1))), 5), 30))
+    number = processes.from_main(min(max(int(2 / seconds(lambda: steps(1))), 5), 30))
     step = seconds(lambda: steps(number)) / number
     check = seconds(lambda: evaluate(model, validation)) if validation else 0.0
     # spend a tenth of the time on validation, and little on files after each epoch
     epochs = max(round(min(0.1 * budget / check if check else 30, budget / 10, 30)), 1)
     crops_of_epoch = max(int((budget / epochs - check) / step), 1) * batch_size
-    return distributed.from_main({"epochs": epochs, "crops": crops_of_epoch})
+    return processes.from_main({"epochs": epochs, "crops": crops_of_epoch})
