@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import Eye, rescale
+from data import Eye, rescale, squash
 from datasets.checks import check_fov, check_label
 from datasets.duplicates import find_equal, fingerprint
 from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
@@ -112,12 +112,10 @@ def read_source(source: Source, square: int | None, diameter: int = DIAMETER) ->
         check_fov(source.files["fov"], masks["fov"])
     for target in masks.keys() - {"fov"}:
         check_label(source.files[target], masks[target], masks["fov"])
-    if square:
-        image = cv2.resize(image, (square, square), interpolation=cv2.INTER_AREA)
-        for target, mask in masks.items():
-            masks[target] = cv2.resize(mask, (square, square), interpolation=cv2.INTER_NEAREST)
     eye = Eye(source.name, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
-    scale = 1.0 if square else drive_scale(eye.fov, diameter)
+    if square:
+        return squash(eye, square)
+    scale = drive_scale(eye.fov, diameter)
     # small eyes in DRIVE's layout stay small; larger photographs may lie there too
     if scale != 1 and (source.scaled or scale < 0.9 or diameter != DIAMETER):
         source.scale = scale

@@ -78,6 +78,17 @@ def rescale(eye: Eye, scale: float) -> Eye:
     return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second), source=eye.source)
 
 
+def squash(eye: Eye, side: int) -> Eye:
+    """Resize an eye to a square of `side` pixels, as many tutorials do: a round eye becomes an oval one."""
+
+    def nearest(mask: np.ndarray | None) -> np.ndarray | None:
+        return None if mask is None else cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+
+    image = cv2.resize(eye.image, (side, side), interpolation=cv2.INTER_AREA)
+    fov = cv2.resize(eye.fov, (side, side), interpolation=cv2.INTER_NEAREST)
+    return Eye(eye.name, image, fov, nearest(eye.mask), nearest(eye.second), source=eye.source)
+
+
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
     """Read `new_data/train` or `new_data/test`.
 

@@ -52,13 +52,16 @@ def examine(
 
 
 def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write measures.csv: a row for each photograph; micrometres only if any is known. Reads the rows twice.
+    """Write measures.csv, a row each photograph, micrometres and thresholds of their own only if known.
+
+    Reads the rows three times.
 
     Raises:
         UserError: the file cannot be written.
     """
     known = any(name in row for row in rows for name in UM)
-    columns = ["image", "doubtful", *CONFIDENCE, *(name for name in MEASURES if known or name not in UM)]
+    own = ["threshold"] if any("threshold" in row for row in rows) else []
+    columns = ["image", "doubtful", *own, *CONFIDENCE, *(name for name in MEASURES if known or name not in UM)]
     write_csv(path, ({name: text(row.get(name, float("nan"))) for name in columns} for row in rows))
 
 

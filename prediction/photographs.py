@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
 
-from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
 from datasets.images import read_image, write_png
-from prediction.examination import examine, um_of
-from prediction.segmentation import binarize, segment
-from prediction.uncertainty import Views, uncertainty
-from scoring import metrics
+from prediction.examination import um_of
+from prediction.segmenter import Segmentation, segment_photograph
+from prediction.uncertainty import uncertainty
 from scoring.report import overlay, write_layers
 from system.processes import on_this_machine
 from system.threads import threads
@@ -77,51 +74,34 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         photograph = read_image(path)
     except UserError as error:
         raise Unreadable(str(error)) from None
-    fov = estimate_fov(photograph)
-    border = predictor.diameter is not None or not fov.all()
-    diameter = predictor.diameter or whole_diameter(fov, predictor.model.diameter)
-    scale = scale_of(diameter, predictor.model.diameter)
-    with predictor.turn:
-        views = Views(predictor.threshold)
-        probability = segment(predictor.model, photograph, fov, predictor.tta, scale, views)
-    levels = metrics.quantize(probability)
-    mask = binarize(levels, fov, predictor.threshold)
-    write_results(predictor.out, name, photograph, fov, levels, mask)
+    how = (predictor.threshold, predictor.tta, predictor.diameter, predictor.turn)
+    found = segment_photograph(predictor.model, photograph, *how)
+    write_results(predictor.out, name, found)
     um = um_of(path, predictor.um_per_pixel, name)
-    found = examine(photograph, fov, levels, mask, views, diameter, border, um)
-    height, width = fov.shape
+    height, width = found.fov.shape
     return {
         "image": name,
         "photograph": str(path),
         "width": width,
         "height": height,
-        "diameter": diameter,
-        "border": border,
-        "scale": scale,
+        "diameter": found.diameter,
+        "border": found.border,
+        "scale": found.scale,
         "um_per_pixel": um,
-        **found,
+        **found.examine(um),
     }
 
 
-def write_results(
-    out: Path, name: str, photograph: np.ndarray, fov: np.ndarray, levels: np.ndarray, mask: np.ndarray
-) -> None:
-    """Write overlay, mask and probability of a photograph, and the layers of the page.
-
-    Args:
-        out: the folder of all results.
-        name: of the files, without suffix.
-        photograph: uint8 (H, W, 3) RGB.
-        fov: field of view, uint8 (H, W), 0 or 255.
-        levels: probability, uint16 (H, W).
-        mask: vessels, uint8 (H, W), 0 or 255.
+def write_results(out: Path, name: str, found: Segmentation) -> None:
+    """Write overlay, mask, probability and uncertainty of a photograph as NAME.png, and the page's layers.
 
     Raises:
         UserError: a file cannot be written.
     """
-    outlined = overlay(photograph, mask, fov)
-    write_layers(out, name, photograph, outlined)
-    for part, pixels in zip(PARTS, (outlined, mask, levels, uncertainty(levels)), strict=True):
+    mask = found.mask
+    outlined = overlay(found.photograph, mask, found.fov)
+    write_layers(out, name, found.photograph, outlined)
+    for part, pixels in zip(PARTS, (outlined, mask, found.levels, uncertainty(found.levels)), strict=True):
         write_png(out / part / f"{name}.png", pixels)
 
 

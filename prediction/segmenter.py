@@ -1,21 +1,28 @@
-"""One object that segments a photograph: from Python and through torch.hub."""
+"""One photograph to probability, mask and measures: what predict.py, app.py and torch.hub share."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
 from datasets.images import read_image
 from prediction.checkpoints import find_weights
+from prediction.examination import examine
 from prediction.networks import USUAL_WEIGHTS, load_networks
 from prediction.segmentation import binarize, segment
+from prediction.uncertainty import Views
 from scoring import metrics
 from system.devices import pick_device
 from utils import UserError
+
+if TYPE_CHECKING:
+    from model import Network
 
 
 @dataclass
@@ -26,6 +33,10 @@ class Segmentation:
     levels: np.ndarray  # uint16 (H, W): the probability, as `scoring.metrics.quantize` stores it
     fov: np.ndarray  # field of view, uint8 (H, W), 0 or 255
     threshold: float  # probability from which a pixel is a vessel
+    diameter: float  # of the whole field of view, pixels
+    border: bool  # whether that is known, because its border shows or the user said so; else a guess
+    scale: float  # by which the network saw it
+    views: Views  # the vessel pixels of each view, at the threshold of the prediction
 
     @property
     def probability(self) -> np.ndarray:
@@ -36,6 +47,43 @@ class Segmentation:
     def mask(self) -> np.ndarray:
         """Vessel mask, uint8 (H, W), 0 or 255. Set `threshold` for another one."""
         return binarize(self.levels, self.fov, self.threshold)
+
+    def examine(self, um_per_pixel: float | None = None) -> dict[str, Any]:
+        """Measures and doubts at the threshold, see `examination.examine`.
+
+        The spread of the views is NaN where the threshold is no longer that of the prediction.
+        """
+        views = self.views if self.threshold == self.views.threshold else Views(self.threshold)
+        found = (self.photograph, self.fov, self.levels, self.mask)
+        return examine(*found, views, self.diameter, self.border, um_per_pixel)
+
+
+def segment_photograph(
+    model: Network,
+    photograph: np.ndarray,
+    threshold: float,
+    tta: bool = True,
+    diameter: float | None = None,
+    turn: contextlib.AbstractContextManager[Any] | None = None,
+) -> Segmentation:
+    """Find the field of view and the scale of a photograph, and segment it.
+
+    Args:
+        model: in evaluation mode, on the device to use.
+        photograph: uint8 (H, W, 3) RGB.
+        threshold: probability in [0, 1] that makes a vessel.
+        tta: average eight flips and turns.
+        diameter: of the whole field of view in pixels; None: found in the photograph.
+        turn: is held while the network works.
+    """
+    fov = estimate_fov(photograph)
+    border = diameter is not None or not fov.all()
+    diameter = diameter or whole_diameter(fov, model.diameter)
+    scale, views = scale_of(diameter, model.diameter), Views(threshold)
+    with turn or contextlib.nullcontext():
+        probability = segment(model, photograph, fov, tta, scale, views)
+    levels = metrics.quantize(probability)
+    return Segmentation(photograph, levels, fov, threshold, diameter, border, scale, views)
 
 
 class Segmenter:
@@ -81,7 +129,4 @@ class Segmenter:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 found = f"{image.dtype} {image.shape}"
                 raise UserError(f"a photograph is a path or an array, uint8 (H, W, 3) RGB; this is {found}")
-        fov = estimate_fov(image)
-        scale = drive_scale(fov, self.model.diameter)
-        levels = metrics.quantize(segment(self.model, image, fov, self.tta, scale))
-        return Segmentation(image, levels, fov, self.threshold)
+        return segment_photograph(self.model, image, self.threshold, self.tta)
