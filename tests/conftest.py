@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import CHROMIUM, POSIX, Browser
 
 # the tests' networks are too small for threads to help, and threads that wait for one another on a busy
 # machine are many times slower than one; before torch is imported, and inherited by the scripts that are run
@@ -82,3 +83,13 @@ def files(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "files"
     run_script(train.main, "--data", new_data, "--files", folder, *TINY, "--epochs", 3, "--crops", 40)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all pages."""
+    if CHROMIUM is None or not POSIX:
+        pytest.skip("no chromium, chromium-browser or google-chrome here")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
