@@ -1,0 +1,52 @@
+"""docs/tutorial.ipynb runs from its first cell to its last, and what it trains has learnt something."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
+TRAINING = "--epochs 2 --crops 240"  # a number of steps, so that a slow computer trains as far
+
+
+def outputs(notebook: Any) -> list[Any]:
+    return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+
+
+def test_the_stored_notebook_is_small_whole_and_without_errors_or_paths_of_one_machine() -> None:
+    assert NOTEBOOK.stat().st_size < 300_000
+    text = NOTEBOOK.read_text("utf-8")
+    notebook = json.loads(text)
+    ran = [cell["execution_count"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert ran == list(range(1, len(ran) + 1)), "run from the first cell to the last"
+    assert [output for output in outputs(notebook) if output["output_type"] == "error"] == []
+    assert sum("image/jpeg" in output.get("data", {}) for output in outputs(notebook)) >= 4
+    assert not re.search(r"/(home|root|tmp|work|Users)/", text)
+
+
+def test_the_notebook_runs_and_its_network_finds_vessels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
+    nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
+    pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")
+    for path in ROOT.iterdir():  # it writes beside itself, so it runs in a copy
+        if path.suffix == ".py" or (path / "__init__.py").is_file():
+            (tmp_path / path.name).symlink_to(path)
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    monkeypatch.setenv("TUTORIAL_TRAINING", TRAINING)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    where = {"metadata": {"path": str(docs)}}
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
+    assert [output for output in outputs(notebook) if output["output_type"] == "error"] == []
+    said = "".join(output.get("text", "") for output in outputs(notebook))
+    mean = re.search(r"^mean +([\d.]+)", said, re.M)
+    assert mean, said
+    assert 0.7 < float(mean[1]) < 1, "all vessel would be 0.32"
+    assert (docs / "tutorial" / "results" / "index.html").is_file()
