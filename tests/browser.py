@@ -67,7 +67,7 @@ class Browser:
 
     def read(self) -> dict[str, Any]:
         while b"\0" not in self.received:
-            assert select.select([self.back], [], [], 30)[0], "the browser does not answer"
+            assert select.select([self.back], [], [], 60)[0], "the browser does not answer"
             part = os.read(self.back, 1 << 16)
             assert part, "the browser has ended"
             self.received += part
@@ -92,7 +92,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60  # of a busy machine
         while not self.js(expression):
             assert time.monotonic() < end, f"never true: {expression}"
             time.sleep(0.02)

@@ -1,0 +1,284 @@
+"""app.py: a page of this computer to drop photographs on, tried in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from browser import Browser
+from conftest import run_script, write_photographs
+
+import app
+import predict
+from model import UNet
+from prediction.checkpoints import save_checkpoint
+from prediction.segmenter import Segmenter
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+WITH_GRADIO = "pip install -r requirements-app.txt"
+# app.py in a process that notes every address it binds, looks up or connects to, and when the network works
+START = f"""
+import runpy, sys, threading, time
+sys.path.insert(0, {str(ROOT)!r})
+log, turn = open(sys.argv[1], "a", buffering=1), threading.Lock()
+def note(event, arguments):
+    if event in ("socket.bind", "socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        where = arguments[0] if event.startswith("socket.get") else arguments[1]
+        host = where[0] if isinstance(where, tuple) else where
+        with turn:
+            log.write(f"host {{host}}\\n")
+sys.addaudithook(note)
+import prediction.segmenter
+network = prediction.segmenter.segment
+def noted(*arguments):
+    log.write("begin\\n")
+    time.sleep(0.1)
+    found = network(*arguments)
+    log.write("end\\n")
+    return found
+prediction.segmenter.segment = noted
+sys.argv = ["app.py", *sys.argv[2:]]
+runpy.run_path({str(ROOT / "app.py")!r}, run_name="__main__")
+"""
+
+
+@dataclass
+class Page:
+    """The page while it is served."""
+
+    address: str
+    log: Path
+    temporary: Path  # its folder for temporary files
+    process: subprocess.Popen[str]
+
+    def lines(self, word: str) -> list[str]:
+        return [line for line in self.log.read_text().splitlines() if line.startswith(word)]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network of random weights, whose probabilities are spread from 0 to 1."""
+    torch.manual_seed(0)
+    network = UNet(width=4, depth=2).eval()
+    with torch.inference_mode():
+        logits = network(torch.randn(1, 3, 96, 92))
+    network.classifier.weight.data *= 3 / logits.std()
+    network.classifier.bias.data.zero_()
+    path = tmp_path_factory.mktemp("weights") / "random.pth"
+    checkpoint = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5}
+    save_checkpoint(path, {**checkpoint, "diameter": 92})
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    pytest.importorskip("gradio", reason=WITH_GRADIO)
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "tmp").mkdir()
+    log, port = folder / "log.txt", free_port()
+    log.touch()
+    flags = ["--weights", str(weights), "--no-tta", "--device=cpu", "--no-browser"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, str(log), *flags, "--port", str(port)],
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder / "tmp"), "HTTP_PROXY": "http://proxy.invalid:9"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = ""
+    while f"open http://127.0.0.1:{port}" not in said:
+        line = process.stdout.readline()
+        assert line, f"app.py ended: {said}"
+        said += line
+    yield Page(f"http://127.0.0.1:{port}/", log, folder / "tmp", process)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small eyes, eye0.png and eye1.png, and a text that is called a picture."""
+    folder = write_photographs(tmp_path_factory.mktemp("photographs"), 2, 96, 92)
+    (folder / "no<b>picture.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(photographs: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What predict.py makes of the first eye at a threshold of 0.8."""
+    out = tmp_path_factory.mktemp("predicted")
+    how = ("--weights", weights, "--no-tta", "--device=cpu", "--threshold=0.8")
+    run_script(predict.main, photographs / "eye0.png", *how, "--out", out)
+    return out
+
+
+def open_page(browser: Browser, page: Page, width: int = 1000) -> None:
+    browser.open(page.address, width)
+    browser.wait("!!document.querySelector('#files button')")
+
+
+def drop(browser: Browser, *paths: Path) -> None:
+    """Drop files on the page as from a file manager, and wait until their results are shown."""
+    x, y = browser.js(
+        "(() => { const b = document.querySelector('#files button').getBoundingClientRect(); "
+        "return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+    )
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for what in ("dragEnter", "dragOver", "drop"):
+        browser.call("Input.dispatchDragEvent", type=what, x=x, y=y, data=data)
+    browser.wait("(document.querySelector('#image img') ?? {}).naturalWidth > 0")
+    browser.wait("!!document.querySelector('.measures')")
+
+
+def download(browser: Browser, element: str, name: str, folder: Path) -> Path:
+    """Press a button for a download and wait for its file."""
+    browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    browser.click(f"document.querySelector('{element}')")
+    end = time.monotonic() + 20
+    while not (folder / name).exists():
+        assert time.monotonic() < end, f"not downloaded: {name}, there are {list(folder.iterdir())}"
+        time.sleep(0.02)
+    return folder / name
+
+
+def slide(browser: Browser, threshold: float) -> None:
+    """Type a threshold beside the slider, and wait until the measures are those of it."""
+    before = browser.js("document.querySelector('.measures').innerText")
+    browser.js("(e => { e.focus(); e.select(); })(document.querySelector('#threshold input[type=number]'))")
+    browser.call("Input.insertText", text=str(threshold))
+    browser.key("Enter")
+    browser.key("Tab")
+    browser.wait(f"document.querySelector('.measures').innerText !== {before!r}")
+
+
+def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
+    browser: Browser, page: Page, photographs: Path, predicted: Path, tmp_path: Path
+) -> None:
+    open_page(browser, page)
+    drop(browser, *sorted(photographs.iterdir()))
+    assert browser.js("document.querySelector('#image img').naturalWidth") == 92
+    refused = browser.js("document.querySelector('.refused').innerText")
+    assert "picture.jpg: not a TIFF, PNG, GIF, JPEG, BMP or PPM image" in refused
+    assert str(page.temporary) not in refused
+    times = len(page.lines("begin"))
+    slide(browser, 0.8)
+    mask = iio.imread(download(browser, "#mask", "eye0_mask.png", tmp_path))
+    levels = iio.imread(download(browser, "#probability", "eye0_probability.png", tmp_path))
+    table = download(browser, "#csv", "measures.csv", tmp_path)
+    assert len(page.lines("begin")) == times, "the slider predicts again"
+    assert (mask == iio.imread(predicted / "masks" / "eye0.png")).all()
+    assert (levels == iio.imread(predicted / "probability" / "eye0.png")).all()
+    assert 0 < np.count_nonzero(mask) < np.count_nonzero(levels)
+    with table.open(newline="") as file, (predicted / "measures.csv").open(newline="") as other:
+        rows, (wanted,) = list(csv.DictReader(file)), csv.DictReader(other)
+    assert [(row["image"], float(row["threshold"]) == 0.8) for row in rows] == [("eye0", True), ("eye1", False)]
+    assert wanted["vessel_share"]
+    # a single view has no spread, and a doubt is one of the whole photograph
+    assert {name: rows[0][name] for name in wanted} == wanted
+    browser.click("[...document.querySelectorAll('#layer label')].at(-1)")
+    browser.wait("document.body.innerText.includes('only at the usual one')")
+    assert browser.errors == []
+
+
+def test_the_page_asks_no_other_computer_for_anything(browser: Browser, page: Page) -> None:
+    open_page(browser, page)
+    foreign = [u for u in browser.requests if not u.startswith((page.address, "data:", "blob:"))]
+    assert len(browser.requests) > 5
+    assert foreign == []
+    hosts = {line.removeprefix("host ") for line in page.lines("host")}
+    assert hosts == {"127.0.0.1"}, "bound, looked up or connected to"
+
+
+def test_the_page_fits_a_phone(browser: Browser, page: Page, photographs: Path) -> None:
+    open_page(browser, page, width=390)
+    drop(browser, photographs / "eye0.png")
+    assert browser.js("document.documentElement.scrollWidth") <= 390
+    parts = "#image, #layer label, #threshold, #mask, #probability, #csv, .measures td"
+    beyond = (
+        f"[...document.querySelectorAll('{parts}')]"
+        ".filter(e => e.getBoundingClientRect().right > 390).map(e => e.outerHTML.slice(0, 80))"
+    )
+    assert browser.js(beyond) == []
+
+
+def test_two_people_at_once_are_served_in_turn(page: Page, photographs: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    already = len(page.lines("begin")) + len(page.lines("end"))
+    clients = [Client(page.address, verbose=False) for _ in range(2)]
+    eyes = [handle_file(str(photographs / f"eye{k}.png")) for k in range(2)]
+    jobs = [client.submit(eyes, api_name="/drop_files") for client in clients]
+    for job in jobs:
+        job.result(timeout=60)
+    order = [line for line in page.log.read_text().splitlines() if line in ("begin", "end")][already:]
+    assert order == ["begin", "end"] * 4
+
+
+def test_ctrl_c_ends_the_page_and_removes_its_files(page: Page) -> None:
+    assert any(path.is_file() for path in page.temporary.rglob("*")), "there was something to remove"
+    page.process.send_signal(signal.SIGINT)
+    assert page.process.wait(30) == 0
+    assert "Traceback" not in page.process.stdout.read()
+    assert list(page.temporary.glob("vessels-*")) == []
+
+
+def test_photographs_beyond_the_limits_are_refused_with_the_reason(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(weights, tta=False, device="cpu")
+    monkeypatch.setattr(app, "MOST_PHOTOGRAPHS", 4)
+    monkeypatch.setattr(app, "MOST_PIXELS", 2 * 40 * 44)
+    monkeypatch.setattr(app, "MOST_BYTES", 50_000)
+    (tmp_path / "dropped").mkdir()
+    (tmp_path / "dropped" / "big.tif").write_bytes(bytes(50_001))
+    dropped = sorted(write_photographs(tmp_path / "dropped", 5, 40, 44).iterdir())
+    (tmp_path / "out").mkdir()
+    drop, refused = app.segment_drop(segmenter, dropped, tmp_path / "out", lambda *_, **__: None)
+    assert list(drop.found) == ["eye0", "eye1"]
+    assert refused == [
+        "big.tif: more than 50,000 bytes; save it smaller",
+        "eye2.png: more than 3,520 pixels at a time; drop it later, alone",
+        "eye3.png: more than 4 photographs at a time; drop it later",
+        "eye4.png: more than 4 photographs at a time; drop it later",
+    ]
+
+
+def test_without_gradio_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"^gradio is not installed.*requirements-app\.txt$"):
+        run_script(app.main)
+
+
+def test_a_port_that_is_taken_is_one_line(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason=WITH_GRADIO)
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^--port {port}: cannot be opened.*Give another$"):
+            run_script(app.main, "--weights", weights, "--port", port, "--no-browser")
