@@ -75,7 +75,7 @@ def main() -> int:
             sys.stderr.write(f"demo.py: {script} failed with exit status {status}\n")
             return status if status > 0 else 128 - status  # negative: ended by a signal
 
-    with (results / "metrics.csv").open(newline="") as file:
+    with (results / "metrics.csv").open(newline="", encoding="utf-8-sig") as file:
         f1 = {row["image"]: float(row["f1"]) for row in csv.DictReader(file)}
     print(f"\nmean F1 on the SYNTHETIC test eyes: {f1['mean']:.4f}")
     look_at = (results / "index.html", results / "01_test_0.png", files / "curves.png", results / "metrics.csv")

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data import Eye, eye_of, read_diameter, read_eyes, read_info, seen_in_training
+from datasets.images import write_png
 from prediction.checkpoints import find_weights
+from prediction.examination import examine_eye, summarize, write_all_measures
 from prediction.networks import load_networks, parse_prediction_args
 from prediction.segmentation import segment
+from prediction.uncertainty import Views, uncertainty
 from scoring import metrics
 from scoring.challenge import write_challenge
 from scoring.comparison import compare_scores, describe_comparison
 from scoring.masks import Maps, name_folders, read_maps
 from scoring.report import write_report
 from scoring.results import PARTS, check_results, files_of, write_results
+from scoring.scores import score, sentence
 from system.devices import describe, pick_device
 from system.files import write_csv
 from system.ownership import own_results
@@ -36,8 +40,9 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Segment new_data/test with a trained U-Net. Writes RESULTS: masks/, probability/, "
-        "a picture for each image, index.html to look through them, and metrics.csv where new_data has "
-        "test labels. With --masks it scores what another program made instead, and compares several.",
+        "uncertainty/, a picture for each image, index.html to look through them, measures.csv, and "
+        "metrics.csv where new_data has test labels. With --masks it scores what another program made "
+        "instead, and compares several.",
         epilog="example: python test.py --weights files/checkpoint.pth --no-tta",
         formatter_class=HelpFormatter,
     )
@@ -90,51 +95,6 @@ class Stopwatch:
         self.seconds += sign * time.perf_counter()
 
 
-def score(
-    eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
-) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Score every image, their mean, all pixels pooled, and the second observer if there is one.
-
-    Returns:
-        A row each: `image` and the columns of `metrics.COLUMNS`; and the pooled counts, int64 (2, 65536).
-    """
-
-    def count(levels: np.ndarray, eye: Eye, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        valid = np.full_like(eye.fov, 255) if whole else eye.fov
-        tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.truth, valid)
-        return metrics.count_levels(levels, eye.truth, valid), tree
-
-    def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
-        return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
-
-    with threads() as pool:  # centre lines take 0.2 s an eye
-        counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
-    each = [scores(*c, threshold) for c in counts]
-    rows: list[dict[str, Any]] = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
-    pooled, tree = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
-    rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
-    observed = [(eye, metrics.quantize(eye.second / np.float32(255))) for eye in eyes if eye.second is not None]
-    if observed:
-        human = [scores(*count(levels, eye, 0.5), 0.5) for eye, levels in observed]
-        # a human draws a mask, not probabilities: there is no curve and no area under it
-        rows.append(
-            {
-                "image": "second_observer",
-                **metrics.mean(human),
-                "auc": float("nan"),
-                "average_precision": float("nan"),
-            }
-        )
-    return rows, pooled
-
-
-def sentence(row: dict[str, Any]) -> str:
-    """The scores of one row in one line."""
-    names = {"Jaccard": "jaccard", "F1": "f1", "Recall": "recall", "Precision": "precision", "Acc": "accuracy"}
-    names |= {} if np.isnan(row["auc"]) else {"AUC": "auc"}
-    return " - ".join(f"{name}: {row[column]:.4f}" for name, column in names.items())
-
-
 def main() -> int:
     args = parse_args()
     refused: list[str] = []
@@ -155,20 +115,23 @@ def main() -> int:
     for note in notes:
         print(note)
     with own_results("test.py", "--results", args.results, files_of(eyes), *PARTS[1:]):
-        levels = segment_all(args, model, threshold, eyes)
+        levels, measured = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):
             print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
             notes += ["No scores: these images have no labels (DRIVE's download withholds them)."]
             names = [eye.result_name for eye in eyes]
-            write_report(args.results / "index.html", names, threshold, notes)
+            write_report(args.results / "index.html", names, threshold, notes, measured=measured)
         else:
-            score_all(args, args.results, eyes, levels, threshold, notes=notes)
+            score_all(args, args.results, eyes, levels, threshold, measured, notes=notes)
         challenge = write_challenge(args.results, eyes)
     pictures = "photograph, truth, prediction; white found, orange missed, blue false"
-    print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/")
+    print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/, uncertainty/")
+    print(f"{args.results / 'measures.csv'}: measures of the predictions, and beside them those of the labels")
     if challenge:
         print(f"{challenge}: the masks of DRIVE's 20 test photographs, to be scored by its challenge")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")
+    if doubtful := summarize(measured, len(eyes)):
+        print(doubtful)
     if refused:
         images = f"{len(refused)} of {len(refused) + len(eyes)} images"
         print("\n  ".join([f"test.py: {images} refused and not scored:", *refused]), file=sys.stderr)
@@ -177,24 +140,27 @@ def main() -> int:
 
 def segment_all(
     args: argparse.Namespace, model: Network, threshold: float, eyes: Sequence[Eye]
-) -> list[np.ndarray]:
-    """Segment every eye and write its mask, probability and picture; returns the levels, uint16 (H, W)."""
+) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
+    """Segment every eye and write its results; returns levels, uint16 (H, W), and measures of each."""
     from tqdm import tqdm
+
+    def finish(eye: Eye, levels: np.ndarray, views: Views) -> list[dict[str, Any]]:
+        write_results(args.results, eye, levels, threshold, True)
+        write_png(args.results / "uncertainty" / f"{eye.result_name}.png", uncertainty(levels))
+        return examine_eye(eye, levels, threshold, views)
 
     levels, network = [], Stopwatch(model)
     to_working_scale = model.diameter / read_diameter(args.data)  # 1 if it was trained on such a new_data
     with threads() as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            levels.append(
-                metrics.quantize(segment(model, eye.image, eye.fov, args.tta, eye.scale * to_working_scale))
-            )
+            views, scale = Views(threshold), eye.scale * to_working_scale
+            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, scale, views)))
             # encoding a picture takes about as long as predicting it, so it runs beside
-            jobs.append(pool.submit(write_results, args.results, eye, levels[-1], threshold, True))
-        for job in jobs:
-            job.result()
+            jobs.append(pool.submit(finish, eye, levels[-1], views))
+        measured = write_all_measures(args.results, [job.result() for job in jobs])
     print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
-    return levels
+    return levels, measured
 
 
 def score_all(
@@ -203,6 +169,7 @@ def score_all(
     eyes: Sequence[Eye],
     levels: Sequence[np.ndarray],
     threshold: float,
+    measured: Sequence[dict[str, Any]],
     binary: bool = False,
     notes: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
@@ -234,7 +201,8 @@ def score_all(
         notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
         print(notes[-1])
     names = [eye.result_name for eye in eyes]
-    write_report(results / "index.html", names, threshold, notes, rows, None if binary else pooled)
+    counts = None if binary else pooled
+    write_report(results / "index.html", names, threshold, notes, rows, counts, measured)
     return rows[: len(eyes)]
 
 
@@ -271,13 +239,15 @@ def score_maps(
         print(f"{folder}: {len(maps.levels)} {what}")
         paired = [eye for eye in eyes if eye.name in maps.levels]
         levels = [maps.levels[eye.name] for eye in paired]
+
+        def finish(eye: Eye, own: np.ndarray, results: Path = results) -> list[dict[str, Any]]:
+            write_results(results, eye, own, threshold, False)
+            return examine_eye(eye, own, threshold)
+
         with threads() as pool:
-            for job in [
-                pool.submit(write_results, results, eye, own, threshold, False)
-                for eye, own in zip(paired, levels, strict=True)
-            ]:
-                job.result()
-            rows[name] = score_all(args, results, paired, levels, threshold, maps.binary)
+            jobs = [pool.submit(finish, eye, own) for eye, own in zip(paired, levels, strict=True)]
+            measured = write_all_measures(results, [job.result() for job in jobs])
+            rows[name] = score_all(args, results, paired, levels, threshold, measured, maps.binary)
         print(f"to look through it all, open {results / 'index.html'} in a browser")
         refused += [f"{folder}: {problem}" for problem in maps.problems]
         if maps.surplus:

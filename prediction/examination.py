@@ -1,4 +1,4 @@
-"""A row of measures.csv: what was measured on a photograph, how sure it is, and whether to doubt it."""
+"""The rows of measures.csv: what was measured on a photograph, how sure it is, and whether to doubt it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from data import Eye
+from datasets.field_of_view import fov_diameter
 from prediction.doubts import doubts, features
 from prediction.uncertainty import Views, confidence
+from scoring import metrics
 from scoring.measures import CONFIDENCE, MEASURES, measure
 from system.files import write_csv
 from utils import UserError
-
-UM = [name for name in MEASURES if name.endswith("_um")]
 
 
 def examine(
@@ -51,25 +52,59 @@ def examine(
     return row
 
 
-def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write measures.csv, a row each photograph, micrometres and thresholds of their own only if known.
+def examine_eye(
+    eye: Eye, levels: np.ndarray, threshold: float, views: Views | None = None
+) -> list[dict[str, Any]]:
+    """Measure the prediction of one eye of new_data, and beside it what each observer drew.
 
-    Reads the rows three times.
+    Args:
+        eye: the photograph, and where known the observers' masks.
+        levels: probability or mask from the network or elsewhere, uint16 (H, W).
+        threshold: probability that makes a vessel.
+        views: of the network's prediction; None: it is not the network's, and how sure it is nobody knows.
+
+    Returns:
+        Rows with `image`, `by` (`prediction`, `first_observer`, `second_observer`) and the measures; that of
+        the prediction first, with what `examine` says of it if it is the network's.
+    """
+    inside, diameter = eye.fov > 0, fov_diameter(eye.fov)
+    levels = levels * inside
+    if views is None:
+        found = measure(levels, eye.fov, threshold)
+    else:
+        mask = np.where(levels >= metrics.level_of(threshold), np.uint8(255), np.uint8(0)) * inside
+        found = examine(eye.image, eye.fov, levels, mask, views, diameter, bool(not inside.all()))
+    rows = [{"image": eye.name, "by": "prediction", **found}]
+    for name, drawn in (("first_observer", eye.mask), ("second_observer", eye.second)):
+        if drawn is not None:
+            truth = np.where((drawn > 0) & inside, np.uint16(65535), np.uint16(0))
+            rows.append({"image": eye.name, "by": name, **measure(truth, eye.fov, 0.5)})
+    return rows
+
+
+def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write measures.csv with the columns that any row has. Reads the rows twice.
 
     Raises:
         UserError: the file cannot be written.
     """
-    known = any(name in row for row in rows for name in UM)
-    own = ["threshold"] if any("threshold" in row for row in rows) else []
-    columns = ["image", "doubtful", *own, *CONFIDENCE, *(name for name in MEASURES if known or name not in UM)]
-    write_csv(path, ({name: text(row.get(name, float("nan"))) for name in columns} for row in rows))
+    present = {name for row in rows for name in row}
+    columns = [
+        name for name in ("image", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES) if name in present
+    ]
+    empty = dict.fromkeys(columns, float("nan"))
+    write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))
 
 
-def text(value: Any) -> Any:
-    """A value as it is, but a file name without the bytes that are not text."""
-    return (
-        value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value
-    )
+def write_all_measures(results: Path, rows: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Write the rows of `examine_eye` of several eyes to measures.csv; returns those of the predictions.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    every = list(rows)
+    write_measures(results / "measures.csv", [row for eye in every for row in eye])
+    return [eye[0] for eye in every]
 
 
 def summarize(rows: Iterable[Mapping[str, Any]], total: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -18,7 +17,7 @@ from data import Eye
 from datasets.images import write_png
 from scoring import metrics
 from scoring.measures import CONFIDENCE, MEASURES, columns_of
-from system.files import atomic
+from system.files import atomic, write_csv
 
 # RGB colours safe for colour blindness (Okabe and Ito 2008)
 FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
@@ -99,12 +98,7 @@ def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.nda
 
 def write_history(files: Path, history: list[dict[str, float]]) -> None:
     """Write history.csv, a row an epoch, and curves.png: loss, F1 and learning rate over the epochs."""
-    with atomic(files / "history.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, history[0].keys())
-        writer.writeheader()
-        writer.writerows(
-            {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in history
-        )
+    write_csv(files / "history.csv", history)
 
     from matplotlib.figure import Figure
 
@@ -203,13 +197,14 @@ def write_report(
             None: no table, no curves, and pictures without truth.
         counts: of all pixels pooled, int64 (2, 65536); None: no curves.
         measured: measures as measures.csv has them, a row for each name in the same order; those with a reason
-            in `doubtful` stand first. None: no measures and no layer of `uncertainty`.
+            in `doubtful` stand first. None: no measures. The layer of `uncertainty` comes with columns of
+            `CONFIDENCE`.
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
     data: dict[str, Any] = {
         "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
-        "layers": layers(bool(rows), bool(measured)),
+        "layers": layers(bool(rows), bool(CONFIDENCE.keys() & columns_of(measured))),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
     }
     if rows:

@@ -13,7 +13,7 @@ from scoring import metrics
 from scoring.report import compare, picture, write_layers
 from utils import UserError
 
-PARTS = ("", "masks", "probability", "page/*")  # folders of the results
+PARTS = ("", "masks", "probability", "uncertainty", "page/*")  # folders of the results
 
 
 def check_results(results: Path, data: Path) -> None:
@@ -26,7 +26,7 @@ def check_results(results: Path, data: Path) -> None:
 def files_of(eyes: Sequence[Eye]) -> list[str]:
     """Every file that test.py may write for these eyes."""
     each = [f"{eye.name}.png" for eye in eyes] + [f for eye in eyes for f in result_files(eye.result_name)]
-    return ["index.html", "metrics.csv", "drive_challenge.zip", *each]
+    return ["index.html", "metrics.csv", "measures.csv", "drive_challenge.zip", *each]
 
 
 def result_files(name: str) -> list[str]:

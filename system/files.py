@@ -6,7 +6,9 @@ import contextlib
 import csv
 import os
 import secrets
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -48,21 +50,32 @@ def atomic(path: Path) -> Iterator[Path]:
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a table atomically. The first row must have all columns; NaN becomes an empty cell.
 
+    Where a cell is not ASCII, such as a file name, the file begins with the mark by which Excel knows UTF-8; R
+    and pandas skip it. Bytes of a file name that are not text become "?".
+
     Raises:
         UserError: the file cannot be written.
     """
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = None
+    with (
+        atomic(path) as temporary,
+        tempfile.TemporaryFile("w+", newline="", encoding="utf-8", errors="replace") as table,
+    ):
+        writer, plain = None, True
         for row in rows:
             if writer is None:
-                writer = csv.DictWriter(file, row.keys())
+                writer = csv.DictWriter(table, row.keys())
                 writer.writeheader()
+            plain = plain and all(v.isascii() for v in row.values() if isinstance(v, str))
             writer.writerow(
                 {
                     k: v if not isinstance(v, float) else "" if np.isnan(v) else f"{v:.8f}"
                     for k, v in row.items()
                 }
             )
+        table.seek(0)
+        # plain readers stumble over a mark, so a table of ASCII has none
+        with temporary.open("w", newline="", encoding="utf-8" if plain else "utf-8-sig") as file:
+            shutil.copyfileobj(table, file)
 
 
 @contextlib.contextmanager

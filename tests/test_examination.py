@@ -23,6 +23,7 @@ from prediction.examination import read_um_per_pixel, summarize
 from prediction.uncertainty import Views, calibrate, confidence, uncertainty
 from scoring import metrics
 from scoring.measures import measure
+from system.files import write_csv
 from utils import UserError
 
 GOOD = {"vessel_share": 0.12, "largest_tree": 0.9, "expected_f1": 0.8}
@@ -168,7 +169,7 @@ def results(eyes: list, files: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def read_rows(file: Path) -> dict[str, dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as table:
+    with file.open(newline="", encoding="utf-8-sig") as table:
         return {row["image"]: row for row in csv.DictReader(table)}
 
 
@@ -190,6 +191,19 @@ def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path,
     known = rows['a, "b"']
     assert float(known["width_mean_um"]) == pytest.approx(6.5 * float(known["width_mean"]), rel=1e-5)
     assert rows["c"]["width_mean_um"] == ""
+
+
+@pytest.mark.parametrize("name", ["a", 'b, "c"', "Müller", "眼", "\udcff"])
+def test_excel_r_and_plain_readers_read_every_table(tmp_path: Path, name: str) -> None:
+    write_csv(tmp_path / "t.csv", [{"image": name, "f1": 0.5}, {"image": "x", "f1": float("nan")}])
+    raw = (tmp_path / "t.csv").read_bytes()
+    # Excel takes a file for UTF-8 by its mark alone; a file of ASCII needs none, and plain readers want none
+    assert raw.startswith(b"\xef\xbb\xbf") is not name.isascii()
+    assert raw.count(b"\r\n") == raw.count(b"\n") == 3
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8-sig") as file:
+        first, second = csv.DictReader(file)
+    assert first == {"image": name.replace("\udcff", "?"), "f1": "0.50000000"}
+    assert second == {"image": "x", "f1": ""}
 
 
 def test_the_page_of_text_is_doubtful_and_said_so(

@@ -164,7 +164,7 @@ def test_refused_photographs_stop_no_other_and_are_listed_at_the_end(refusing) -
     for case in REFUSED:
         assert case.name in done.stderr or repr(case.name)[1:-1] in done.stderr, case.name
     good = [case for case in PHOTOGRAPHS if not unavailable(case) and not case.refused]
-    with (results / "metrics.csv").open(newline="", encoding="utf-8") as file:
+    with (results / "metrics.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["image"] for row in csv.DictReader(file)}
     assert {"01_test_0", "02_test_0", "03_test_0", "mean"} <= rows
     for case in REFUSED:

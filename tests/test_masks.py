@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import imageio.v3 as iio
@@ -51,6 +53,12 @@ def eyes(*names: str) -> list[Eye]:
     return [Eye(name, np.zeros((4, 5, 3), np.uint8), np.full((4, 5), 255, np.uint8)) for name in names]
 
 
+def page_data(page: Path) -> dict[str, Any]:
+    """What a result page is drawn from."""
+    text = page.read_text(encoding="utf-8")
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
 def test_a_networks_own_probabilities_get_the_networks_own_scores(
     new_data: Path, files: Path, tmp_path: Path
 ) -> None:
@@ -59,8 +67,20 @@ def test_a_networks_own_probabilities_get_the_networks_own_scores(
     own, again = tmp_path / "own", tmp_path / "again"
     assert run_script(tester.main, *same, own, *weights) == 0
     assert run_script(tester.main, *same, again, "--masks", own / "probability") == 0
-    for file in ("metrics.csv", "index.html", *(f"masks/{name}.png" for name in NAMES)):
+    for file in ("metrics.csv", *(f"masks/{name}.png" for name in NAMES)):
         assert (again / file).read_bytes() == (own / file).read_bytes()
+    pages = [page_data(folder / "index.html") for folder in (own, again)]
+    for key in ("columns", "summary", "curves", "interval", "threshold", "notes"):
+        assert pages[0][key] == pages[1][key]
+    # of probabilities from elsewhere nobody knows how sure they are
+    assert [layer for layer in pages[0]["layers"] if layer not in pages[1]["layers"]] == [
+        ["Uncertainty", "uncertainty", ".png"]
+    ]
+    unknown = len(pages[0]["measures"]) - len(pages[1]["measures"])
+    assert pages[0]["measures"][unknown:] == pages[1]["measures"] and unknown == 3
+    for image, same_image in zip(pages[0]["images"], pages[1]["images"], strict=True):
+        assert image["scores"] == same_image["scores"]
+        assert image["measures"][unknown:] == same_image["measures"]
 
 
 @pytest.mark.parametrize("kind", ["8 bit", "16 bit", "float", "float of four axes", "whole numbers", "0 and 1"])

@@ -430,10 +430,16 @@ def test_a_page_of_few_images_has_no_pages(browser: Browser, scored: Path) -> No
 
 
 MEASURED = [
-    {"doubtful": "", "vessel_share": 0.1, "segments": 30, "width_mean": 2.5},
-    {"doubtful": "very dark; <b>", "vessel_share": 0.05, "segments": 9, "width_mean": float("nan")},
-    {"doubtful": "", "vessel_share": 0.12, "segments": 200, "width_mean": 3.5},
-    {"doubtful": "very blurred", "vessel_share": 0.03, "segments": 100, "width_mean": 1.5},
+    {"doubtful": "", "expected_f1": 0.8, "vessel_share": 0.1, "segments": 30, "width_mean": 2.5},
+    {
+        "doubtful": "very dark; <b>",
+        "expected_f1": 0.4,
+        "vessel_share": 0.05,
+        "segments": 9,
+        "width_mean": float("nan"),
+    },
+    {"doubtful": "", "expected_f1": 0.7, "vessel_share": 0.12, "segments": 200, "width_mean": 3.5},
+    {"doubtful": "very blurred", "expected_f1": 0.6, "vessel_share": 0.03, "segments": 100, "width_mean": 1.5},
 ]
 
 
@@ -463,11 +469,11 @@ def test_doubtful_photographs_stand_first_with_the_reason(browser: Browser, meas
 def test_a_measure_sorts_by_its_number_and_missing_ones_stand_last(browser: Browser, measured: Path) -> None:
     browser.open(measured)
     titles = browser.js("[...document.querySelectorAll('thead button')].map(b => b.textContent)")
-    assert titles == ["Image", "Vessels", "Segments", "Width"]
-    browser.click("document.querySelectorAll('thead button')[2]")
+    assert titles == ["Image", "Expected F1", "Vessels", "Segments", "Width"]
+    browser.click("document.querySelectorAll('thead button')[3]")
     assert browser.js(NAMED) == ["b", "a", "d", "c"]
     for wanted in (["d", "a", "c", "b"], ["c", "a", "d", "b"]):
-        browser.click("document.querySelectorAll('thead button')[3]")
+        browser.click("document.querySelectorAll('thead button')[4]")
         assert browser.js(NAMED) == wanted
 
 
@@ -477,9 +483,9 @@ def test_there_is_a_histogram_of_each_measure_over_the_photographs(browser: Brow
     bars = browser.js(
         "[...document.querySelectorAll('#bars figure')].map(f => f.querySelectorAll('.bar-of').length)"
     )
-    assert bars == [5, 5, 5]
+    assert bars == [5, 5, 5, 5]
     captions = browser.js("[...document.querySelectorAll('#bars strong')].map(title => title.textContent)")
-    assert captions == ["Vessels", "Segments", "Width"]
+    assert captions == ["Expected F1", "Vessels", "Segments", "Width"]
 
 
 def test_the_uncertainty_is_a_layer_and_the_doubt_stands_beside_it(browser: Browser, measured: Path) -> None:

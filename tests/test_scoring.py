@@ -17,7 +17,9 @@ from sklearn import metrics as reference
 import test as tester
 from datasets.images import read_mask
 from prediction.checkpoints import load_checkpoint
+from prediction.uncertainty import uncertainty
 from scoring import metrics, report
+from scoring.measures import measure
 from system.ownership import write_list
 from utils import UserError
 
@@ -100,6 +102,30 @@ def test_every_number_agrees_with_scikit_learn(
     human = [reference.f1_score(t, h) for t, h in zip(truths, humans, strict=True)]
     assert float(rows["second_observer"]["f1"]) == pytest.approx(np.mean(human), abs=1e-6)
     assert rows["second_observer"]["auc"] == ""
+
+
+def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
+    new_data: Path, results: Path
+) -> None:
+    with (results / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = {(row["image"], row["by"]): row for row in csv.DictReader(file)}
+    by = ("prediction", "first_observer", "second_observer")
+    assert list(rows) == [(f"{name}_0", who) for name in NAMES for who in by]
+    for name in NAMES:
+        fov = read_mask(new_data / "test" / "fov" / f"{name}_0.png")
+        masks = {
+            "prediction": read_mask(results / "masks" / f"{name}.png"),
+            "first_observer": read_mask(new_data / "test" / "mask" / f"{name}_0.png"),
+            "second_observer": read_mask(new_data / "test" / "second_observer" / f"{name}_0.png"),
+        }
+        for who, mask in masks.items():
+            wanted = measure(np.where(mask > 0, 65535, 0).astype(np.uint16), fov, 0.5)
+            for column in ("vessel_share", "length", "branch_points", "fractal_d0"):  # widths: of probabilities
+                assert float(rows[f"{name}_0", who][column]) == pytest.approx(wanted[column], rel=1e-5), who
+        assert 0 < float(rows[f"{name}_0", "prediction"]["expected_f1"]) < 1
+        assert rows[f"{name}_0", "first_observer"]["expected_f1"] == ""
+        levels = iio.imread(results / "probability" / f"{name}.png")
+        assert (iio.imread(results / "uncertainty" / f"{name}.png") == uncertainty(levels)).all()
 
 
 def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data: Path, results: Path) -> None:

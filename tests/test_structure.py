@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,12 @@ def test_no_modules_import_each_other() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_has_at_most_300_lines(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_tables_are_written_by_write_csv_and_read_whether_marked_or_not(module: str) -> None:
+    text = MODULES[module].read_text(encoding="utf-8")
+    if module != "system.files":
+        assert not re.search(r"csv\.(writer|DictWriter)|to_csv|savetxt", text)
+    if re.search(r"csv\.(reader|DictReader)", text):
+        assert 'encoding="utf-8-sig"' in text

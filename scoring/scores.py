@@ -1,0 +1,57 @@
+"""The rows of metrics.csv: the scores of every image, of all together, and of the second observer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data import Eye
+from scoring import metrics
+from system.threads import threads
+
+
+def score(
+    eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Score every image, their mean, all pixels pooled, and the second observer if there is one.
+
+    Returns:
+        A row each: `image` and the columns of `metrics.COLUMNS`; and the pooled counts, int64 (2, 65536).
+    """
+
+    def count(levels: np.ndarray, eye: Eye, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        valid = np.full_like(eye.fov, 255) if whole else eye.fov
+        tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.truth, valid)
+        return metrics.count_levels(levels, eye.truth, valid), tree
+
+    def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
+        return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
+
+    with threads() as pool:  # centre lines take 0.2 s an eye
+        counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
+    each = [scores(*c, threshold) for c in counts]
+    rows: list[dict[str, Any]] = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
+    pooled, tree = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
+    rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
+    observed = [(eye, metrics.quantize(eye.second / np.float32(255))) for eye in eyes if eye.second is not None]
+    if observed:
+        human = [scores(*count(levels, eye, 0.5), 0.5) for eye, levels in observed]
+        # a human draws a mask, not probabilities: there is no curve and no area under it
+        rows.append(
+            {
+                "image": "second_observer",
+                **metrics.mean(human),
+                "auc": float("nan"),
+                "average_precision": float("nan"),
+            }
+        )
+    return rows, pooled
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """The scores of one row in one line."""
+    names = {"Jaccard": "jaccard", "F1": "f1", "Recall": "recall", "Precision": "precision", "Acc": "accuracy"}
+    names |= {} if np.isnan(row["auc"]) else {"AUC": "auc"}
+    return " - ".join(f"{name}: {row[column]:.4f}" for name, column in names.items())
