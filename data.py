@@ -71,7 +71,7 @@ def rescale(eye: Eye, scale: float) -> Eye:
     def resize(mask: np.ndarray | None) -> np.ndarray | None:
         if mask is None:
             return None
-        return np.where(cv2.resize(mask, wanted, interpolation=how_mask) > 127, 255, 0).astype(np.uint8)
+        return cv2.threshold(cv2.resize(mask, wanted, interpolation=how_mask), 127, 255, cv2.THRESH_BINARY)[1]
 
     image = cv2.resize(eye.image, wanted, interpolation=how)
     fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)

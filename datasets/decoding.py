@@ -55,7 +55,8 @@ def decode(path: Path) -> np.ndarray:
             upright = ImageOps.exif_transpose(file)
             transparent = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
             if not file.mode.startswith(("I", "F")):
-                return np.array(upright.convert("RGBA" if transparent else "RGB"))
+                mode = "RGBA" if transparent else "RGB"
+                return np.array(upright if upright.mode == mode else upright.convert(mode))
             levels = np.asarray(upright)
     except (UserError, MemoryError):
         raise

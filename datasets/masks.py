@@ -29,37 +29,50 @@ def read_mask(path: Path) -> np.ndarray:
         colours, alpha = pixels[..., :3], pixels[..., 3]
         visible = colours[alpha > 0]
         if alpha.any() and not alpha.all() and (visible == visible[0]).all():
-            return np.where(alpha > 127, 255, 0).astype(np.uint8)  # one colour on transparent surroundings
+            return as_mask(alpha > 127)  # one colour on transparent surroundings
         pixels = colours
     if pixels.ndim == 3 and (mask := colours_to_mask(pixels)) is not None:
         return mask
-    levels = pixels.max(axis=2) if pixels.ndim == 3 else pixels
-    found = np.unique(levels)
+    levels = brightest(pixels) if pixels.ndim == 3 else pixels
+    found = np.flatnonzero(np.bincount(levels.ravel())).tolist()  # much faster than np.unique
     if len(found) <= 2 and found[0] == 0 and found[-1] < 255:
-        return np.where(levels > 0, 255, 0).astype(np.uint8)
+        return as_mask(levels > 0)
     if len(found) <= 4 and found[0] == 0 and found[-1] <= 3 and (levels > 0).mean() < 0.4:
-        return np.where(levels > 0, 255, 0).astype(np.uint8)  # classes: artery, vein, both
+        return as_mask(levels > 0)  # classes: artery, vein, both
     if found[-1] > 255:
         levels = levels // (found[-1] // 255)
-    return split_soft(path, np.minimum(levels, 255).astype(np.uint8))
+    return split_soft(path, np.minimum(levels, 255).astype(np.uint8, copy=False))
+
+
+def as_mask(vessel: np.ndarray) -> np.ndarray:
+    """bool (H, W) to uint8 (H, W), 0 or 255."""
+    return vessel.view(np.uint8) * np.uint8(255)
+
+
+def brightest(pixels: np.ndarray) -> np.ndarray:
+    """The brightest of the three channels of each pixel, (H, W); much faster than pixels.max(axis=2)."""
+    return np.maximum(np.maximum(pixels[..., 0], pixels[..., 1]), pixels[..., 2])
 
 
 def colours_to_mask(pixels: np.ndarray) -> np.ndarray | None:
     """Mask of a picture in few colours, uint8 (H, W, 3), on black or white; None if it is not one."""
-    if pixels.dtype != np.uint8 or (pixels == pixels[..., :1]).all():
+    if pixels.dtype != np.uint8:
+        return None
+    red, green, blue = cv2.split(pixels)
+    if np.array_equal(red, green) and np.array_equal(red, blue):
         return None
     codes = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     colours, counts = np.unique(codes, return_counts=True)
     background = int(colours[counts.argmax()])
     if len(colours) > 8 or background not in (0, 0xFFFFFF):
         return None
-    return np.where(codes != background, 255, 0).astype(np.uint8)
+    return as_mask(codes != background)
 
 
 def split_soft(path: Path, levels: np.ndarray) -> np.ndarray:
     """Split a nearly binary mask, uint8 (H, W), at 127; UserError if it is not one."""
-    grey = ((levels > 32) & (levels < 223)).astype(np.uint8)
-    if grey.mean() > 0.02:
+    grey = cv2.inRange(levels, 33, 222) > 0
+    if np.count_nonzero(grey) > 0.02 * grey.size:
         # soft edges lie between dark and bright pixels, the greys of a photograph do not
         near = np.ones((5, 5), np.uint8)
         dark, bright = (cv2.dilate(part.astype(np.uint8), near) for part in (levels <= 32, levels >= 160))
@@ -71,7 +84,7 @@ def split_soft(path: Path, levels: np.ndarray) -> np.ndarray:
             )
     if 0 < levels.max() <= 127:
         raise UserError(f"{path}: not a mask of 0 and 255 (its brightest pixel is {levels.max()})")
-    return np.where(levels > 127, 255, 0).astype(np.uint8)
+    return as_mask(levels > 127)
 
 
 def read_fov(path: Path) -> np.ndarray:

@@ -100,4 +100,4 @@ def tiles(shape: tuple[int, ...], grid: int, margin: int) -> Iterator[tuple[tupl
 
 def binarize(levels: np.ndarray, fov: np.ndarray, threshold: float) -> np.ndarray:
     """Threshold probability levels, uint16 (H, W), to a vessel mask, uint8 (H, W), 0 or 255."""
-    return np.where((levels >= metrics.level_of(threshold)) & (fov > 0), 255, 0).astype(np.uint8)
+    return ((levels >= metrics.level_of(threshold)) & (fov > 0)).view(np.uint8) * np.uint8(255)
