@@ -99,6 +99,6 @@ def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
         "hardly any vessel": row["vessel_share"] < 0.03,
         "vessels along the border": found["at_border"] > 0.25,
         f"largest tree holds only {tree:.0%}": tree < 0.3,
-        f"expected F1 only {row['expected_f1']:.2f}": row["expected_f1"] < 0.5,
+        f"expected F1 only {row['expected_f1']:.2f}": row["expected_f1"] < 0.6,
     }
     return [reason for reason, applies in reasons.items() if applies]

@@ -1,7 +1,8 @@
 """Centre lines of a vessel mask as a graph: segments between branch points and end points.
 
-scikit-image thins the mask, SciPy orders the pixels. (skan gives such a graph too, but compiles itself for
-seconds at every start, longer than one photograph takes.)
+scikit-image thins the mask, SciPy orders the pixels. skan gives such a graph too, but compiles itself anew
+at every start: 5 to 6 s of CPU for the first mask (skan 0.13.1; 0.03 s for those after it), where this takes
+0.1 s, half of it thinning; and it brings 300 MB of packages.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """How far measures, uncertainty and doubts can be trusted: the figures of docs/measures.md, by hand.
 
-Predicts STARE's and HRF's eyes, which files/drive_unet.pth has not seen, DRIVE's photographs, spoilt copies of
-STARE's and pictures of something else, and keeps the probabilities in --cache, so that a second run is quick.
+Predicts the eyes of STARE, HRF and DRIVE, spoilt copies of some, and pictures of something else. Figures of
+accuracy are of the eyes that the network has not seen. Probabilities are kept in --cache for the next run.
 
-    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --cache trust_cache
+    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --weights files/drive_unet.pth
+    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --files files  # of --leave-one-out
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,94 +25,131 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import spoilt  # noqa: E402
 
 from datasets.field_of_view import drive_scale, estimate_fov  # noqa: E402
-from datasets.images import read_image, read_mask  # noqa: E402
+from datasets.images import read_image, read_mask, write_png  # noqa: E402
 from datasets.published import find_data_set, read_drive  # noqa: E402
 from prediction.doubts import doubts, features  # noqa: E402
+from prediction.manifest import sha256  # noqa: E402
 from prediction.networks import load_networks  # noqa: E402
 from prediction.segmentation import binarize, segment  # noqa: E402
 from prediction.uncertainty import CALIBRATION, Views, calibrate, confidence  # noqa: E402
 from scoring import metrics  # noqa: E402
 from scoring.measures import MEASURES, measure  # noqa: E402
 from system.devices import pick_device  # noqa: E402
+from system.files import write_csv  # noqa: E402
 from utils import run  # noqa: E402
 
 SKIPPED = ("width_mean_um", "width_median_um", "width_p5_um", "width_p95_um", "fractal_r2", "box_smallest")
 SKIPPED += ("box_largest", "fov_diameter", "width_mean", "width_median", "width_p5", "width_p95")
 
 
+Rows = list[dict[str, Any]]
+Pixels = tuple[np.ndarray, np.ndarray]
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--drive", type=Path, default=Path("DRIVE"))
     parser.add_argument("--cameras", type=Path, default=Path("cameras"), help="has STARE and HRF")
+    parser.add_argument("--sets", nargs="+", default=["STARE", "HRF", "DRIVE"], help="data sets to look at")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "trust")
-    parser.add_argument("--weights", type=Path, default=ROOT / "files" / "drive_unet.pth")
+    parser.add_argument("--weights", type=Path, default=ROOT / "files" / "fundus_unet.pth")
+    parser.add_argument(
+        "--files", type=Path, nargs="+", default=[], help="of train.py --leave-one-out: its networks instead"
+    )
+    parser.add_argument("--every", type=int, default=1, help="of the eyes, look at each EVERYth only")
+    parser.add_argument("--spoil", type=int, default=2, help="eyes of each data set to spoil fully, and half")
+    parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
+    parser.add_argument("--threshold", type=float, help="probability that makes a vessel")
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
 
 
-def read_set(folder: Path) -> Iterator[dict[str, Any]]:
+def read_set(folder: Path, every: int = 1) -> Iterator[dict[str, Any]]:
     """Photograph, first and second observer of every eye of DRIVE, STARE or HRF."""
     found = read_drive(folder) if folder.name == "DRIVE" else find_data_set(folder)
-    for source in found.eyes:
+    for source in found.eyes[::every]:
         image = read_image(source.image)
         second = next(folder.glob(f"labels-vk/{source.image.name.split('.')[0]}.*"), None)
-        mask = read_mask(source.files["mask"]) if "mask" in source.files else None
         yield {
-            "name": f"{folder.name} {source.image.name.split('.')[0]}",
+            "name": source.name,
+            "set": folder.name,
             "group": folder.name,
             "photograph": image,
-            "mask": mask,
+            "mask": read_mask(source.files["mask"]) if "mask" in source.files else None,
             "second": read_mask(second) if second else None,
         }
 
 
 def read_all(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Everything that is predicted: eyes as they are, spoilt copies, and pictures of something else."""
-    for number, eye in enumerate(read_set(args.cameras / "STARE")):
-        yield eye
-        full, mild = number % 4 == 0, number % 4 == 1
-        fov = estimate_fov(eye["photograph"])
-        for kind, spoil in (spoilt.SPOILS if full else spoilt.GRADED if mild else {}).items():
-            copy = spoil(eye["photograph"], fov, 1.0 if full else 0.5, np.random.default_rng(number))
-            cut = spoilt.middle(fov.shape, fov) if kind in spoilt.CUT else np.s_[:, :]
-            group = kind if full else f"{kind}, half as strong"
-            yield {
-                "name": f"{eye['name']} {group}",
-                "group": group,
-                "photograph": np.ascontiguousarray(copy),
-                "mask": np.ascontiguousarray(eye["mask"][cut]),
-                "second": None,
-            }
-    for kind, draw in spoilt.ELSE.items():
+    for name in args.sets:
+        folder = args.drive if name == "DRIVE" else args.cameras / name
+        labelled = []
+        for eye in read_set(folder, args.every):
+            labelled += [] if eye["mask"] is None else [eye["name"]]
+            yield eye
+        chosen = [labelled[k] for k in np.linspace(0, len(labelled) - 1, 2 * args.spoil).astype(int)]
+        for eye in (eye for eye in read_set(folder, args.every) if eye["name"] in chosen):
+            full = chosen.index(eye["name"]) % 2 == 0
+            fov = estimate_fov(eye["photograph"])
+            for kind, spoil in (spoilt.SPOILS if full else spoilt.GRADED).items():
+                rng = np.random.default_rng(chosen.index(eye["name"]))
+                copy = spoil(eye["photograph"], fov, 1.0 if full else 0.5, rng)
+                cut = spoilt.middle(fov.shape, fov) if kind in spoilt.CUT else np.s_[:, :]
+                group = kind if full else f"{kind}, half as strong"
+                yield eye | {
+                    "group": group,
+                    "photograph": np.ascontiguousarray(copy),
+                    "mask": np.ascontiguousarray(eye["mask"][cut]),
+                    "second": None,
+                }
+    for kind, draw in spoilt.ELSE.items() if args.spoil else ():
         for seed in range(3):
             picture = draw(np.random.default_rng(seed))
-            yield {
-                "name": f"{kind} {seed}",
-                "group": kind,
-                "photograph": picture,
-                "mask": np.zeros(picture.shape[:2], np.uint8),
-                "second": None,
-            }
-    for folder in (args.cameras / "HRF", args.drive):
-        yield from read_set(folder)
+            yield {"name": str(seed), "set": "", "group": kind, "photograph": picture, "mask": None}
+
+
+class Networks:
+    """The network for each data set: the one of `--weights`, or the one of `--files` trained without it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.device = pick_device(args.device)
+        self.weights: dict[str, Path] = {}
+        for name in args.sets:
+            paths = [files / f"without_{name}" / "checkpoint.pth" for files in args.files]
+            self.weights[name] = next((p for p in paths if p.is_file()), paths[0]) if paths else args.weights
+        self.weights[""] = self.weights[args.sets[0]]
+        self.loaded: dict[Path, tuple[Any, float]] = {}
+
+    def of(self, name: str) -> tuple[Any, float, Path]:
+        """Network, threshold and checkpoint for a data set."""
+        path = self.weights[name]
+        if path not in self.loaded:
+            self.loaded[path] = load_networks([path], None, self.device)
+        return *self.loaded[path], path
 
 
 def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Each photograph with `fov`, `levels`, `spread` of the eight views, and `f1` where there is a truth."""
+    """Each photograph with `fov`, `levels`, `found`, `held_out`, and `f1` where there is a truth."""
     from tqdm import tqdm
 
-    model, threshold = load_networks([args.weights], None, pick_device(args.device))
-    args.cache.mkdir(parents=True, exist_ok=True)
+    networks = Networks(args)
     for eye in tqdm(read_all(args), unit="photograph", disable=None):
+        model, threshold, path = networks.of(eye["set"])
         eye["fov"] = fov = estimate_fov(eye["photograph"])
-        eye["threshold"] = threshold
-        kept = args.cache / f"{eye['name']}.npz"
-        if not kept.is_file():
-            views = Views(threshold)
-            probability = segment(model, eye["photograph"], fov, True, drive_scale(fov), views)
-            np.savez_compressed(kept, levels=metrics.quantize(probability), spread=views.spread())
-        with np.load(kept) as file:
-            eye["levels"], eye["spread"] = file["levels"], float(file["spread"])
+        eye["threshold"] = threshold = args.threshold or threshold
+        eye["held_out"] = bool(eye["set"]) and eye["name"] not in model.trained_on
+        made = path.parent / "probability" / f"{eye['name']}.png"  # by train.py, in eight views
+        if args.tta and eye["group"] == eye["set"] and args.files and made.is_file():
+            eye["levels"] = cv2.imread(str(made), cv2.IMREAD_UNCHANGED)
+        else:
+            folder = args.cache / (sha256(path)[:8] + ("" if args.tta else ", one view")) / eye["set"]
+            kept = folder / f"{eye['name']}, {eye['group']}.png"
+            if not kept.is_file():
+                scale = drive_scale(fov, model.diameter)
+                probability = segment(model, eye["photograph"], fov, args.tta, scale)
+                write_png(kept, metrics.quantize(probability))
+            eye["levels"] = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)
         eye["found"] = binarize(eye["levels"], fov, threshold)
         if eye["mask"] is not None:
             counts = metrics.count_levels(eye["levels"], eye["mask"], fov)
@@ -140,137 +179,180 @@ def interval(score: Callable[..., float], *columns: np.ndarray) -> tuple[float, 
     return float(low), float(high)
 
 
-def print_agreement(title: str, truth: list[dict[str, float]], other: list[dict[str, float]]) -> None:
-    """Bias, limits of agreement and ICC(2,1) of every measure, with intervals."""
-    print(f"\n{title}, {len(truth)} eyes")
-    print(
-        "| measure | first observer, mean ± SD | bias (95 % interval) | limits of agreement | ICC(2,1) (95 %) |"
-    )
-    print("|---|---|---|---|---|")
+AGREEMENT = (
+    "| measure | first observer, mean ± SD | bias (95 %) | limits of agreement | ICC(2,1) (95 %) |"
+    "\n|---|---|---|---|---|"
+)
+
+
+def show_icc(found: tuple[float, float, float]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*found)
+
+
+def print_agreement(title: str, truth: Rows, other: Rows) -> dict[str, tuple[float, float, float]]:
+    """Bias, limits of agreement and ICC(2,1) of every measure, with intervals; returns ICC and its interval."""
+    print(f"\n{title}, {len(truth)} eyes\n\n{AGREEMENT}")
+    found = {}
     for name in (name for name in MEASURES if name not in SKIPPED):
         pairs = np.array([(a[name], b[name]) for a, b in zip(truth, other, strict=True)])
-        pairs = pairs[np.isfinite(pairs).all(axis=1)]
-        first, second = pairs.T
+        first, second = pairs[np.isfinite(pairs).all(axis=1)].T
         gap = second - first
         half = 1.96 * gap.std(ddof=1)
         low, high = interval(lambda g: float(g.mean()), gap)
-        least, most = interval(icc, first, second)
+        found[name] = icc(first, second), *interval(icc, first, second)
         digits = 4 if first.mean() < 3 else 2 if first.mean() < 50 else 0
         show = [f"{value:.{digits}f}" for value in (first.mean(), first.std(ddof=1), gap.mean(), low, high)]
         limits = f"{gap.mean() - half:.{digits}f} to {gap.mean() + half:.{digits}f}"
-        agreement = f"{icc(first, second):.2f} ({least:.2f} to {most:.2f})"
-        print(
-            f"| `{name}` | {show[0]} ± {show[1]} | {show[2]} ({show[3]} to {show[4]}) | {limits} "
-            f"| {agreement} |"
-        )
+        cells = f"{show[0]} ± {show[1]}", f"{show[2]} ({show[3]} to {show[4]})", limits, show_icc(found[name])
+        print(f"| `{name}` | {' | '.join(cells)} |")
+    return found
+
+
+def print_verdicts(found: dict[str, dict[str, tuple[float, float, float]]]) -> None:
+    """ICC of every measure in each comparison, and what its lowest says: by the limits of Koo and Li 2016."""
+    print(f"\n| measure | {' | '.join(found)} | trust |\n|---{'|---' * len(found)}|---|")
+    own = [title for title in found if "observer" not in title]
+    for name in next(iter(found.values())):
+        lowest = min(found[title][name][0] for title in own)
+        word = "yes" if lowest >= 0.75 else "with care" if lowest >= 0.5 else "no"
+        figures = " | ".join(show_icc(each[name]) for each in found.values())
+        print(f"| `{name}` | {figures} | {word} |")
 
 
 def as_levels(mask: np.ndarray) -> np.ndarray:
     return np.where(mask > 0, 65535, 0).astype(np.uint16)
 
 
-def pixels_of(eye: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Levels and truth in the field of view, at most a million pixels evenly taken."""
+def pixels_of(eye: dict[str, Any]) -> Pixels:
+    """Levels and truth in the field of view, at most 400,000 pixels evenly taken."""
     inside = np.flatnonzero(eye["fov"])
-    inside = inside[:: max(1, len(inside) // 1_000_000)]
+    inside = inside[:: max(1, len(inside) // 400_000)]
     return eye["levels"].ravel()[inside], eye["mask"].ravel()[inside] > 0
 
 
 def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: |mean probability - share of vessels|, weighted mean over equal bins."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
-    number = np.maximum(np.bincount(place, minlength=bins), 1)
-    gap = np.abs(np.bincount(place, probability, bins) - np.bincount(place, truth, bins)) / number
-    return float(np.sum(gap * np.bincount(place, minlength=bins)) / len(place))
+    gap = np.abs(np.bincount(place, probability, bins) - np.bincount(place, truth, bins))
+    return float(gap.sum() / len(place))
 
 
-def fit(levels: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+def fit(eyes: list[Pixels]) -> tuple[float, float]:
     """Slope and shift of the logits that make the truth most likely (Platt 1999)."""
     from sklearn.linear_model import LogisticRegression
 
+    levels, truth = (np.concatenate(part)[::20] for part in zip(*eyes, strict=True))
     share = np.clip(levels / 65535, 1e-5, 1 - 1e-5)
-    logit = np.log(share / (1 - share))[:, None]
-    line = LogisticRegression(C=1e6).fit(logit[::20], truth[::20])
+    line = LogisticRegression(C=1e6).fit(np.log(share / (1 - share))[:, None], truth)
     return float(line.coef_[0, 0]), float(line.intercept_[0])
 
 
-def print_uncertainty(groups: dict[str, list[tuple[np.ndarray, np.ndarray]]], threshold: float) -> None:
-    """Wrong pixels among the most uncertain, calibration error, reliability, and the calibration itself."""
-    together = {
-        name: [np.concatenate(part) for part in zip(*eyes, strict=True)] for name, eyes in groups.items()
-    }
-    fitted = {name: fit(*pixels) for name, pixels in together.items()}
+def print_uncertainty(groups: dict[str, list[Pixels]], threshold_of: dict[str, float]) -> None:
+    """Wrong pixels among the most uncertain; calibration error as it is, fitted elsewhere, as shipped."""
+    print(
+        "\n| data set | wrong among 12 % | among 25 % | calibration error | fitted on the others | as shipped |"
+        "\n|---|---|---|---|---|---|"
+    )
+    lines = []
     for name, eyes in groups.items():
         shares = []
         for levels, truth in eyes:
-            wrong = (levels >= metrics.level_of(threshold)) != truth
+            wrong = (levels >= metrics.level_of(threshold_of[name])) != truth
             order = np.argsort(np.abs(levels.astype(np.int32) - 32768), kind="stable")
             found = np.cumsum(wrong[order]) / max(1, wrong.sum())
             shares.append([found[int(part * len(order)) - 1] for part in (0.12, 0.25)])
+        few, more = np.mean(shares, axis=0)
+        levels, truth = (np.concatenate(part) for part in zip(*eyes, strict=True))
+        others = [eye for other, some in groups.items() if other != name for eye in some]
+        line = fit(others) if others else (1.0, 0.0)
+        errors = [
+            calibration_error(calibrate(levels, constants).astype(np.float64), truth)
+            for constants in ((1.0, 0.0), line, CALIBRATION)
+        ]
         print(
-            f"\n{name}, {len(eyes)} eyes: {np.mean(shares, axis=0)[0]:.1%} of the wrong pixels are among the "
+            f"| {name}, {len(eyes)} eyes | {few:.1%} | {more:.1%} | {errors[0]:.4f} | {errors[1]:.4f} "
+            f"({line[0]:.2f}, {line[1]:.2f}) | {errors[2]:.4f} |"
         )
-        print(f"12 % most uncertain, {np.mean(shares, axis=0)[1]:.1%} among the 25 %")
-        levels, truth = together[name]
-        raw = levels / 65535
-        print(f"expected calibration error: {calibration_error(raw, truth):.4f} as they are")
-        for other, line in fitted.items():
-            if other != name:
-                error = calibration_error(calibrate(levels, line).astype(np.float64), truth)
-                print(f"  {error:.4f} calibrated on {other} ({line[0]:.2f}, {line[1]:.2f})")
-        error = calibration_error(calibrate(levels).astype(np.float64), truth)
-        print(f"  {error:.4f} with the program's {CALIBRATION}")
-        place = np.minimum((raw * 10).astype(int), 9)
-        print(
-            "reliability: "
-            + ", ".join(f"{raw[place == k].mean():.2f}: {truth[place == k].mean():.2f}" for k in range(10))
-        )
-    both = [np.concatenate(part) for part in zip(*together.values(), strict=True)]
-    print(f"\ncalibration of all: {', '.join(f'{value:.2f}' for value in fit(*both))}")
+        for title, constants in (("as it is", (1.0, 0.0)), ("as shipped", CALIBRATION)):
+            chance = calibrate(levels, constants)
+            place = np.minimum((chance * 10).astype(int), 9)
+            curve = [f"{truth[place == k].mean():.2f}" for k in range(10)]
+            lines.append(f"| {name}, {title} | {' | '.join(curve)} |")
+    heads = " | ".join(f"{k / 10:.1f} to {(k + 1) / 10:.1f}" for k in range(10))
+    print(f"\nShare of vessels by probability\n\n| | {heads} |\n|---{'|---' * 10}|", *lines, sep="\n")
+    every = [eye for eyes in groups.values() for eye in eyes]
+    print("\ncalibration of all of them: {:.2f}, {:.2f}".format(*fit(every)))
 
 
-def main() -> None:
-    from scipy.stats import spearmanr
-
-    args = parse_args()
-    measured: dict[str, list[dict[str, dict[str, float]]]] = {"STARE": [], "HRF": []}
-    pixels: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"STARE": [], "HRF": []}
-    flagged: dict[str, list[list[str]]] = {}
-    f1: list[tuple[str, float, float]] = []
-    for eye in predict(args):
-        fov, levels, threshold = eye["fov"], eye["levels"], eye["threshold"]
-        row = measure(levels, fov, threshold)
-        sure = confidence(levels, eye["found"], fov, Views(threshold))
-        reasons = doubts(features(eye["photograph"], fov, eye["found"]), row | sure)
-        flagged.setdefault(eye["group"], []).append(reasons)
-        if reasons and eye["group"] in ("DRIVE", "STARE", "HRF"):
-            print(f"{eye['name']}: {'; '.join(reasons)}")
-        if "f1" in eye and eye["group"] not in ("DRIVE", *spoilt.ELSE):
-            f1.append((eye["group"], sure["expected_f1"], eye["f1"]))
-        if eye["group"] in measured:
-            inside = fov > 0
-            masks = {"first": eye["mask"], "second": eye["second"]}
-            rows = {n: measure(as_levels(m * inside), fov, 0.5) for n, m in masks.items() if m is not None}
-            rows["mask"] = measure(as_levels(eye["found"]), fov, 0.5)
-            measured[eye["group"]].append({"prediction": row, **rows})
-            pixels[eye["group"]].append(pixels_of(eye))
-    for name, rows in measured.items():
-        truth = [row["first"] for row in rows]
-        print_agreement(f"{name}: prediction beside first observer", truth, [row["prediction"] for row in rows])
-        if all("second" in row for row in rows):
-            print_agreement(f"{name}: second observer beside first", truth, [row["second"] for row in rows])
-    print_uncertainty(pixels, threshold)
-    print("\n| photographs | flagged | reasons |\n|---|---|---|")
+def print_doubts(flagged: dict[str, list[list[str]]]) -> None:
+    """How many of each kind are doubtful, and why."""
+    print("\n| photographs | doubtful | reasons |\n|---|---|---|")
     for name, lists in flagged.items():
         words = sorted({reason.split(" only")[0] for reasons in lists for reason in reasons})
         print(f"| {name} | {sum(map(bool, lists))} of {len(lists)} | {'; '.join(words)} |")
-    groups = {"all eyes and spoilt copies": f1, "STARE and spoilt copies": [f for f in f1 if f[0] != "HRF"]}
-    for name, part in groups.items():
-        expected, true = np.nan_to_num(np.array([f[1:] for f in part])).T
-        print(
-            f"\nSpearman's correlation of expected and true F1, {len(part)} {name}: "
-            f"{spearmanr(expected, true)[0]:.3f}"
+
+
+def print_correlation(table: Rows) -> None:
+    """Spearman's correlation of expected and true F1 over the eyes held out and their spoilt copies."""
+    from scipy.stats import spearmanr
+
+    known = [row for row in table if row["held_out"] and np.isfinite(row["f1"])]
+    spoilt_eyes = {(row["set"], row["name"]) for row in known if row["group"] != row["set"]}
+    print("\n| | eyes as they are | those with spoilt copies, and these | all of them |\n|---|---|---|---|")
+    for name in sorted({row["set"] for row in known}) + ["all"]:
+        part = [row for row in known if name in (row["set"], "all")]
+        eyes = [row for row in part if row["group"] == row["set"]]
+        copied = [row for row in part if (row["set"], row["name"]) in spoilt_eyes]
+        cells = []
+        for some in (eyes, copied, part):
+            expected = np.nan_to_num([row["expected_f1"] for row in some])
+            cells.append(f"{spearmanr(expected, [row['f1'] for row in some])[0]:.2f} of {len(some)}")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    args = parse_args()
+    measured: dict[str, list[dict[str, dict[str, float]]]] = {}
+    pixels: dict[str, list[Pixels]] = {}
+    flagged: dict[str, list[list[str]]] = {}
+    thresholds: dict[str, float] = {}
+    table = []
+    for eye in predict(args):
+        fov, levels, threshold = eye["fov"], eye["levels"], eye["threshold"]
+        row = measure(levels, fov, threshold)
+        found = features(eye["photograph"], fov, eye["found"])
+        row |= confidence(levels, eye["found"], fov, Views(threshold))
+        reasons = doubts(found, row)
+        flagged.setdefault(eye["group"], []).append(reasons)
+        table.append(
+            {name: eye[name] for name in ("set", "name", "group", "held_out")}
+            | {"doubtful": "; ".join(reasons), "f1": eye.get("f1", float("nan"))}
+            | found
+            | row
         )
+        if not eye["held_out"] or eye["mask"] is None or eye["group"] != eye["set"]:
+            continue
+        drawn = {"first": eye["mask"], "second": eye["second"]}
+        rows = {n: measure(as_levels(m * (fov > 0)), fov, 0.5) for n, m in drawn.items() if m is not None}
+        measured.setdefault(eye["set"], []).append({"prediction": row, **rows})
+        pixels.setdefault(eye["set"], []).append(pixels_of(eye))
+        thresholds[eye["set"]] = threshold
+    write_csv(args.cache / "photographs.csv", table)
+    agreement = {}
+    for name, rows in measured.items():
+        truth = [row["first"] for row in rows]
+        title = f"{name}: prediction beside first observer"
+        agreement[name] = print_agreement(title, truth, [row["prediction"] for row in rows])
+        if all("second" in row for row in rows):
+            title = f"{name}'s observers"
+            second = [row["second"] for row in rows]
+            agreement[title] = print_agreement(f"{name}: second observer beside first", truth, second)
+    if agreement:
+        print_verdicts(agreement)
+        print_uncertainty(pixels, thresholds)
+    print_doubts(flagged)
+    print_correlation(table)
+    print(f"\n{args.cache / 'photographs.csv'}: all features and measures of each photograph")
 
 
 if __name__ == "__main__":
