@@ -238,7 +238,7 @@ def test_two_people_at_once_are_served_in_turn(page: Page, photographs: Path) ->
 def test_ctrl_c_ends_the_page_and_removes_its_files(page: Page) -> None:
     assert any(path.is_file() for path in page.temporary.rglob("*")), "there was something to remove"
     page.process.send_signal(signal.SIGINT)
-    assert page.process.wait(30) == 0
+    assert page.process.wait(120) == 0
     assert "Traceback" not in page.process.stdout.read()
     assert list(page.temporary.glob("vessels-*")) == []
 
@@ -272,7 +272,7 @@ def test_without_gradio_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPa
         run_script(app.main)
 
 
-def test_a_port_that_is_taken_is_one_line(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_one_line(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason=WITH_GRADIO)
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy"):
         monkeypatch.setenv(name, "")
