@@ -111,7 +111,7 @@ def read_source(source: Source, square: int | None, diameter: int = DIAMETER) ->
     else:
         check_fov(source.files["fov"], masks["fov"])
     for target in masks.keys() - {"fov"}:
-        check_label(source.files[target], masks[target], masks["fov"])
+        check_label(source.files[target], masks[target], masks["fov"], image)
     eye = Eye(source.name, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
     if square:
         return squash(eye, square)

@@ -192,7 +192,7 @@ def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     if not eye.fov.size:
         eye.fov = estimate_fov(image)
     for file, mask in drawn.items():
-        check_label(file, mask, eye.fov)
+        check_label(file, mask, eye.fov, image)
     return eye
 
 
