@@ -24,7 +24,7 @@ from datasets.published import find_data_set, find_drive, read_drive
 from system.files import claim
 from system.ownership import read_list, write_list
 from system.threads import threads
-from utils import HelpFormatter, UserError, folder_name, run
+from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,13 +37,15 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "folders",
-        type=Path,
+        type=path_name,
         nargs="*",
         metavar="FOLDER",
         help="DRIVE, CHASE_DB1, STARE or HRF as unpacked, known by what is in it; all go into one OUT",
     )
     parser.add_argument(
-        "--drive", type=Path, help="DRIVE as downloaded and unpacked (default: DRIVE, if no FOLDER is given)"
+        "--drive",
+        type=path_name,
+        help="DRIVE as downloaded and unpacked (default: DRIVE, if no FOLDER is given)",
     )
     parser.add_argument(
         "--stare-fold",
@@ -64,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         help="pixels of the field of view to which training eyes are brought, DRIVE's by default",
     )
     parser.add_argument("--size", type=int, help="squash to SIZE x SIZE as many tutorials do (default: keep)")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the random rotations")
+    parser.add_argument("--seed", type=seed_number, default=42, help="seed of the random rotations")
     args = parser.parse_args()
     if args.size is not None and not 16 <= args.size <= 4096:
         parser.error(f"--size {args.size}: give 16 to 4096, or leave it out to keep DRIVE's own 565x584")
@@ -74,8 +76,6 @@ def parse_args() -> argparse.Namespace:
         parser.error("--size: goes neither with --leave-one-out nor with --diameter")
     if not 0 <= args.stare_fold < STARE_FOLDS:
         parser.error(f"--stare-fold {args.stare_fold}: give 0 to {STARE_FOLDS - 1}")
-    if args.seed < 0:
-        parser.error(f"--seed {args.seed}: give 0 or more")
     return args
 
 
@@ -194,16 +194,16 @@ def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
     Raises:
         UserError: a folder is missing or holds no known data set.
     """
-    found = [find_data_set(folder.expanduser(), args.stare_fold) for folder in args.folders]
+    found = [find_data_set(folder, args.stare_fold) for folder in args.folders]
     if args.drive or not found:
-        found.insert(0, read_drive(find_drive((args.drive or Path("DRIVE")).expanduser())))
+        found.insert(0, read_drive(find_drive(args.drive or Path("DRIVE"))))
     return list({data_set.folder.resolve(): data_set for data_set in found}.values())
 
 
 def main() -> None:
     args = parse_args()
     data_sets = find_data_sets(args)
-    out = args.out.expanduser()
+    out = args.out
     check_out(out, data_sets)
     if args.leave_one_out:
         for data_set in data_sets:

@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets.synthetic import write_drive
 from system.ownership import read_list, refuse, users_files, write_list
-from utils import HelpFormatter, UserError, folder_name, run
+from utils import HelpFormatter, UserError, folder_name, run, seed_number
 
 # About a minute on two cores with bfloat16, three without.
 TRAINING = ["--width=16", "--depth=3", "--epochs=4", "--crops=320", "--batch-size=4", "--crop=192"]
@@ -40,13 +40,13 @@ def main() -> int:
     parser.add_argument(
         "--out", type=folder_name, default=Path("demo"), help="folder for all of it, replaced if it exists"
     )
-    parser.add_argument("--seed", type=int, default=42, help="seed of the drawn eyes, 0 or more")
+    parser.add_argument("--seed", type=seed_number, default=42, help="seed of the drawn eyes")
     arguments = parser.parse_args()
-    if arguments.seed < 0:
-        parser.error(f"--seed {arguments.seed}: give 0 or more")
     out: Path = arguments.out
     if out.is_symlink() or (out.exists() and read_list(out)[0] != "demo.py"):
-        raise UserError(f"{out}: exists and was not written by demo.py; choose another --out")
+        old = "; if it holds nothing of yours, remove it: version 1.0.0 wrote it, and kept no list of its files"
+        hint = old if (out / MARKER).is_file() else "; choose another --out"
+        raise UserError(f"{out}: exists and is not known to be written by demo.py{hint}")
     if out.exists():
         # each script has listed its own files
         refuse("demo.py", "--out", out, users_files(out, read_list(out)[1], nested=True))

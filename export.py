@@ -15,7 +15,7 @@ from prediction.checkpoints import find_weights
 from prediction.networks import USUAL_WEIGHTS, load_networks
 from system.devices import pick_device
 from system.files import atomic
-from utils import HelpFormatter, UserError, run
+from utils import HelpFormatter, UserError, path_name, run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,11 +36,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=path_name,
         nargs="+",
         help="a checkpoint, or several whose probabilities are averaged (default: that of predict.py)",
     )
-    parser.add_argument("--out", type=Path, help="file to write (default: files/NAME.onnx, as the checkpoint)")
+    parser.add_argument(
+        "--out", type=path_name, help="file to write (default: files/NAME.onnx, as the checkpoint)"
+    )
     return parser.parse_args()
 
 

@@ -24,7 +24,7 @@ from scoring.results import result_files
 from system import processes
 from system.devices import describe
 from system.ownership import own_results
-from utils import HelpFormatter, UserError, folder_name, run
+from utils import HelpFormatter, UserError, folder_name, path_name, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,10 +35,12 @@ def parse_args() -> argparse.Namespace:
         epilog="example: python predict.py my_photographs eye.jpg --out results/mine",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a photograph, or a folder of them")
+    parser.add_argument(
+        "paths", type=path_name, nargs="+", metavar="PATH", help="a photograph, or a folder of them"
+    )
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=path_name,
         action="append",  # nargs='+' would take the photographs as weights
         help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: "
         "files/fundus_unet.pth, else drive_unet.pth, else checkpoint.pth)",

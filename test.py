@@ -29,7 +29,7 @@ from system.devices import describe, pick_device
 from system.files import write_csv
 from system.ownership import own_results
 from system.threads import threads
-from utils import HelpFormatter, UserError, folder_name, run
+from utils import HelpFormatter, UserError, folder_name, path_name, run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,10 +46,10 @@ def parse_args() -> argparse.Namespace:
         epilog="example: python test.py --weights files/checkpoint.pth --no-tta",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
+    parser.add_argument("--data", type=path_name, default=Path("new_data"), help="written by augment.py")
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=path_name,
         nargs="+",
         action="extend",
         help="a checkpoint, or several whose probabilities are averaged (default: files/checkpoint.pth, else "
@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--masks",
-        type=Path,
+        type=path_name,
         nargs="+",
         action="extend",
         metavar="FOLDER",

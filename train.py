@@ -16,11 +16,12 @@ from system import processes
 from system.devices import describe
 from system.files import claim
 from training.cross_validation import cross_validate
+from training.earlier import without_checkpoint
 from training.leave_one_out import best_of, leave_one_out, mean_f1
 from training.loop import fit
 from training.start import begin, settle
 from training.state import Training
-from utils import HelpFormatter, UserError, folder_name, run
+from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=HelpFormatter,
     )
     folders = parser.add_argument_group("folders")
-    folders.add_argument("--data", type=Path, default=Path("new_data"), help="written by augment.py")
+    folders.add_argument("--data", type=path_name, default=Path("new_data"), help="written by augment.py")
     folders.add_argument("--files", type=folder_name, default=Path("files"), help="checkpoints and history")
     folders.add_argument("--resume", action="store_true", help="go on from FILES/last.pth, same settings")
     network = parser.add_argument_group("network")
@@ -42,7 +43,9 @@ def parse_args() -> argparse.Namespace:
         "--model", choices=("unet", "resunet"), default="unet", help="resunet: a ResNet-34 as the encoder"
     )
     network.add_argument("--pretrained", action="store_true", help="resunet: start with ImageNet's weights")
-    network.add_argument("--start-from", type=Path, help="a checkpoint whose network and weights to start with")
+    network.add_argument(
+        "--start-from", type=path_name, help="a checkpoint whose network and weights to start with"
+    )
     network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 64, CPU 16)")
     network.add_argument(
         "--depth", type=positive, help="number of times the resolution is halved (default: GPU 4, CPU 3)"
@@ -88,7 +91,7 @@ def parse_args() -> argparse.Namespace:
     )
     recipe.add_argument("--dice", type=float, default=0.0, help="weight of the Dice loss beside cross-entropy")
     recipe.add_argument("--ema", type=float, default=0.0, help="decay of the average of the weights; 0: none")
-    recipe.add_argument("--seed", type=int, default=42, help="seed of everything random")
+    recipe.add_argument("--seed", type=seed_number, default=42, help="seed of everything random")
     folds = parser.add_argument_group("cross-validation")
     folds.add_argument(
         "--folds",
@@ -139,7 +142,6 @@ def parse_args() -> argparse.Namespace:
         "ema": 0 <= args.ema < 1,
         "threshold": args.threshold is None or 0 <= args.threshold <= 1,
         "minutes": args.minutes is None or 0.05 <= args.minutes <= 100_000,
-        "seed": args.seed >= 0,
         "width": args.width is None or args.width <= MAX_WIDTH,
         "depth": args.depth is None or args.depth <= MAX_DEPTH,
         "workers": args.workers is None or args.workers >= 0,
@@ -173,6 +175,8 @@ def main() -> int:
     if not finished:
         if processes.is_main():
             print(f"stopped, all steps are kept; go on with: {shlex.join(again)}", file=sys.stderr)
+            if hint := without_checkpoint(args.files):
+                print(hint, file=sys.stderr)
         return 130
     return 0
 

@@ -29,11 +29,26 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def path_name(text: str) -> Path:
+    """argparse type: a file or folder. A shell leaves the ~ in --out=~/mine, and Windows every one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody is called so
+        return Path(text)
+
+
 def folder_name(text: str) -> Path:
     """argparse type: a folder to write. An empty text would be the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a folder")
-    return Path(text)
+    return path_name(text)
+
+
+def seed_number(text: str) -> int:
+    """argparse type: a seed that every library takes."""
+    if not 0 <= (seed := int(text)) < 2**32:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 to {2**32 - 1}")
+    return seed
 
 
 def run(main: Callable[[], int | None], lower: str = "") -> None:
@@ -112,7 +127,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed)
     torch.manual_seed(seed)
 
 

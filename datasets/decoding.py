@@ -17,8 +17,11 @@ from utils import UserError
 FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "MPO", "BMP", "DIB", "PPM", "WEBP", "JPEG2000", "AVIF")
 MAX_PIXELS = 120_000_000  # larger images are refused before decoding: they could exhaust the memory
 MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to
+DICOM = "a DICOM file; export the photograph as PNG or JPEG, for example with dcmj2pnm of DCMTK"
 OTHER_KINDS = {  # that people have, but that are not read here: the suffix, what it is, what to do
-    ".dcm": "a DICOM file; export the photograph as PNG or JPEG, for example with dcmj2pnm of DCMTK",
+    ".dcm": DICOM,
+    ".dicom": DICOM,
+    ".dicm": DICOM,
     ".heic": "a HEIC photograph; export it as JPEG",
     ".heif": "a HEIC photograph; export it as JPEG",
     ".pdf": "a PDF; export its pictures as PNG or JPEG",
@@ -113,7 +116,7 @@ def what_is(path: Path) -> str:
     if not head:
         return "empty"
     if head[128:] == b"DICM":
-        return OTHER_KINDS[".dcm"]
+        return DICOM
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         return OTHER_KINDS[".heic"]
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

@@ -16,7 +16,7 @@ from prediction.uncertainty import Views, confidence
 from scoring import metrics
 from scoring.measures import CONFIDENCE, MEASURES, measure
 from system.files import write_csv
-from utils import UserError
+from utils import UserError, path_name
 
 
 def examine(
@@ -128,7 +128,7 @@ def read_um_per_pixel(given: str | None) -> dict[str, float]:
     try:
         return {"": positive(given)}
     except ValueError:
-        path = Path(given)
+        path = path_name(given)
     wanted = "give micrometres a pixel, or a CSV with a file name and such a number in each row"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

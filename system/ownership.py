@@ -90,7 +90,7 @@ def refuse(script: str, flag: str, folder: Path, users: Collection[Path]) -> Non
         more = f" and {len(users) - 1} more" if len(users) > 1 else ""
         raise UserError(
             f"{flag} {folder}: {sorted(users)[0]}{more} would be lost: not written by {script}, or changed "
-            "since; move what you need away, or choose another folder"
+            "since, or by version 1.0.0, which kept no list; move it away, or choose another folder"
         )
 
 

@@ -28,7 +28,7 @@ from prediction.segmentation import segment  # noqa: E402
 from scoring import metrics  # noqa: E402
 from system.devices import pick_device  # noqa: E402
 from training.loop import USUAL_THRESHOLD  # noqa: E402
-from utils import UserError, run  # noqa: E402
+from utils import UserError, path_name, run  # noqa: E402
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large
 COLUMNS = {"F1": "f1", "Jaccard": "jaccard", "AUC": "auc", "AP": "average_precision"}
@@ -39,8 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("files", type=Path, nargs="*", default=[Path("files")], help="of train.py --folds")
-    parser.add_argument("--data", type=Path, default=Path("new_data"), help="that they were trained on")
+    parser.add_argument("files", type=path_name, nargs="*", default=[Path("files")], help="of train.py --folds")
+    parser.add_argument("--data", type=path_name, default=Path("new_data"), help="that they were trained on")
     parser.add_argument(
         "--threshold", type=float, default=USUAL_THRESHOLD, help="probability that makes a vessel"
     )

@@ -59,10 +59,26 @@ def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -
             (moving / name).parent.mkdir(parents=True, exist_ok=True)
             (files / name).rename(moving / name)
     if moving.exists():
-        numbers = [int(path.name) for path in earlier.iterdir() if path.name.isdecimal()]
-        target = earlier / str(max(numbers, default=0) + 1)
+        target = earlier / str(max(generations(files), default=0) + 1)
         moving.rename(target)
         print(f"{files}: the earlier {what} there was moved to {target}")
+
+
+def generations(files: Path) -> list[int]:
+    """The numbers of the earlier trainings that FILES/earlier holds."""
+    folder = files / "earlier"
+    return [int(f.name) for f in folder.iterdir() if f.name.isdecimal()] if folder.is_dir() else []
+
+
+def without_checkpoint(files: Path) -> str:
+    """What a training that was stopped before its first checkpoint.pth should say; empty if there is one."""
+    if (files / "checkpoint.pth").exists() or not (files / "last.pth").is_file():
+        return ""
+    places = [files / "earlier" / str(number) / "checkpoint.pth" for number in sorted(generations(files))]
+    such = [f", such as {path}" for path in places if path.is_file()][-1:]
+    return (
+        f"{files}: no checkpoint.pth before an epoch has ended; till then give test.py --weights{''.join(such)}"
+    )
 
 
 def undo_move(files: Path) -> None:
