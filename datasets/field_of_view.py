@@ -9,9 +9,10 @@ DIAMETER = 548  # of DRIVE's field of view, in pixels: the usual working scale o
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
-    """Find the field of view of a fundus photograph: the lit disc on dark or white surroundings.
+    """Find the field of view of a fundus photograph: the lit disc on dark, white or plain surroundings.
 
-    The frame or black bars may cut the disc off, and there may be text beside it.
+    The frame or black bars may cut the disc off, and there may be text beside it, captions in bars, or the
+    window of a viewer around it.
 
     Args:
         photograph: uint8 (H, W, 3) RGB, grey too.
@@ -23,6 +24,7 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     shrink = min(1.0, 512 / max(height, width))  # the outline is smooth, so a small copy is enough
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    blacken_bars(small)
     # a disc that covers all four corners covers the frame, so any surroundings show in a corner
     patch = max(2, round(0.02 * min(size)))
     ends = (slice(patch), slice(-patch, None))
@@ -50,6 +52,30 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     outline = cv2.convexHull(cv2.findNonZero((labels == largest).astype(np.uint8)))
     disc = cv2.fillConvexPoly(np.zeros_like(lit), outline, 255)
     return cv2.threshold(cv2.resize(disc, (width, height)), 127, 255, cv2.THRESH_BINARY)[1]
+
+
+def blacken_bars(small: np.ndarray) -> None:
+    """Paint black what lies in bars of one colour along the edges, such as captions and windows; in place.
+
+    Args:
+        small: a photograph, uint8 (H, W, 3).
+    """
+    # the lines that are left: first and last row, first and last column
+    ends = [0, small.shape[0], 0, small.shape[1]]
+    before: list[int] = []
+    while before != ends:
+        before = ends.copy()
+        for side in range(4):
+            while ends[0] < ends[1] and ends[2] < ends[3]:
+                at = ends[side] - side % 2
+                line = small[at, ends[2] : ends[3]] if side < 2 else small[ends[0] : ends[1], at]
+                colour = np.median(line, axis=0)
+                off = np.abs(line - colour).max(axis=1)
+                # plain but for text, which no line of a retina is; dark ones need no paint
+                if colour.max() <= 24 or (off < 1).mean() < 0.6:
+                    break
+                line[off <= 12] = 0
+                ends[side] += 1 - 2 * (side % 2)
 
 
 def outline(fov: np.ndarray) -> np.ndarray:

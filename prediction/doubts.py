@@ -27,11 +27,11 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
 
     Returns:
         `diameter` of the field of view in pixels, `bordered` (1 if its border shows), `round` (its overlap with
-        the circle around it, where the frame does not cut it), `red` and `blue` (mean red and blue over mean
-        green), `light` (the 90th percentile of the brightest channel), `sharp` (detail of a few pixels over
-        detail of many, in green), `noise` (of single pixels, in green levels), `dark_lines` (how much stronger
-        thin dark structures are than thin light ones), `at_border` (share of the vessels in the outermost 3 %
-        of the radius).
+        the circle around it, where the frame does not cut it), `beside` (see there), `red` and `blue` (mean red
+        and blue over mean green), `light` (the 90th percentile of the brightest channel), `sharp` (detail of a
+        few pixels over detail of many, in green), `noise` (of single pixels, in green levels), `dark_lines`
+        (how much stronger thin dark structures are than thin light ones), `at_border` (share of the vessels in
+        the outermost 3 % of the radius).
     """
     diameter = fov_diameter(fov)
     shrink = min(1.0, DIAMETER / max(diameter, 1.0))
@@ -60,6 +60,7 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
         "diameter": diameter,
         "bordered": float(not fov.all()),
         "round": share(inside > 0, disc > 0),
+        "beside": beside(small, inside),
         "red": float(colour[0] / colour[1]),
         "blue": float(colour[2] / colour[1]),
         "light": float(np.percentile(small.max(axis=2)[core], 90)),
@@ -68,6 +69,35 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
         "dark_lines": float((np.percentile(holes, 97) + 1) / (np.percentile(hills, 97) + 1)),
         "at_border": share(rim, vessels),
     }
+
+
+def beside(small: np.ndarray, inside: np.ndarray) -> float:
+    """How large another eye in the picture is.
+
+    Args:
+        small: photograph, uint8 (H, W, 3).
+        inside: its field of view, uint8 (H, W), 0 or 255.
+
+    Returns:
+        The area of the largest round and lit thing outside the field of view, as a share of it; 0 if there is
+        none. 1 if the field of view is so long that it holds two.
+    """
+    _, _, width, height = cv2.boundingRect(cv2.findNonZero(inside))
+    if max(width, height) > 1.7 * min(width, height) and not inside.all():
+        return 1.0
+    light = cv2.medianBlur(small.max(axis=2), 5)
+    lit = (light > 0.4 * np.median(light[inside > 0])).astype(np.uint8)
+    lit[cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0] = 0
+    outlines, _ = cv2.findContours(
+        cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((11, 11), np.uint8)),
+        cv2.RETR_EXTERNAL,
+        cv2.CHAIN_APPROX_SIMPLE,
+    )
+    # bars and windows fill little of the circle around them
+    circles = [np.pi * cv2.minEnclosingCircle(outline)[1] ** 2 for outline in outlines]
+    areas = [cv2.contourArea(outline) for outline in outlines]
+    round_ones = [area for area, circle in zip(areas, circles, strict=True) if area > 0.6 * circle]
+    return max(round_ones, default=0.0) / np.count_nonzero(inside)
 
 
 def share(part: np.ndarray, whole: np.ndarray) -> float:
@@ -87,6 +117,7 @@ def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
     reasons = {
         "not round and red: a fundus photograph?": (found["red"] < 1.1 and not (grey and found["bordered"]))
         or found["round"] < 0.7,
+        "two eyes in one picture? cut it in two": found["beside"] > 0.3,
         "grey: not a colour photograph": grey and found["bordered"],
         "vessels lighter than the retina: an angiogram?": found["dark_lines"] < 0.8,
         "no border found: scale is a guess": not found["bordered"],

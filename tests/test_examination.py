@@ -83,6 +83,32 @@ def test_odd_results_of_a_good_photograph_are_doubtful(
     assert reasons(photograph, mask, GOOD | {column: value}) == [reason]
 
 
+@pytest.mark.parametrize("gap", ["wide", "none", "above each other", "caption below", "smaller"])
+def test_two_eyes_in_one_picture_are_doubtful(eyes: list, gap: str) -> None:
+    one, other = eyes[0][0], eyes[1][0]
+    if gap == "smaller":
+        other = np.pad(cv2.resize(other, (260, 267), interpolation=cv2.INTER_AREA), ((0, 133), (0, 0), (0, 0)))
+    parts = [one, np.zeros((400, 60, 3), np.uint8), other] if gap == "wide" else [one, other]
+    picture = np.concatenate(parts, axis=0 if gap == "above each other" else 1)
+    if gap == "caption below":
+        picture = np.concatenate([picture, np.full((50, picture.shape[1], 3), (250, 250, 250), np.uint8)])
+    assert "two eyes in one picture? cut it in two" in reasons(picture, np.zeros(picture.shape[:2], np.uint8))
+
+
+def test_two_eyes_that_touch_are_doubtful(eyes: list) -> None:
+    picture = np.concatenate([eyes[0][0][:, :340], eyes[1][0][:, 60:]], axis=1)  # each cut where they meet
+    assert "two eyes in one picture? cut it in two" in reasons(picture, np.zeros(picture.shape[:2], np.uint8))
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 60, 160), (128, 128, 128)])
+def test_captions_and_windows_are_no_second_eye(eyes: list, colour: tuple[int, int, int]) -> None:
+    photograph, mask, _ = eyes[0]
+    for border in ((0, 60, 0, 0), (80, 0, 0, 0), (40, 40, 0, 0), (60, 90, 200, 250), (0, 0, 150, 0)):
+        framed = cv2.copyMakeBorder(photograph, *border, cv2.BORDER_CONSTANT, value=colour)
+        vessels = cv2.copyMakeBorder(mask, *border, cv2.BORDER_CONSTANT, value=0)
+        assert reasons(framed, vessels) == []
+
+
 def test_vessels_along_the_border_are_doubtful(eyes: list) -> None:
     photograph, _, fov = eyes[0]
     ring = cv2.morphologyEx(fov, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) & fov

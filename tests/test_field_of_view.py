@@ -1,4 +1,4 @@
-"""The scale of a photograph follows from few points of its field of view, and is that of all its pixels."""
+"""The field of view is found whatever surrounds it; its scale follows from few of its points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets.field_of_view import outline
+from datasets.field_of_view import estimate_fov, outline
+from datasets.synthetic import draw_eye
 
 RNG = np.random.default_rng(0)
 
@@ -38,3 +39,48 @@ def test_the_outline_gives_the_circle_of_all_pixels_to_the_bit(name: str) -> Non
     few, all_pixels = cv2.convexHull(points), cv2.convexHull(cv2.findNonZero(fov))
     assert cv2.minEnclosingCircle(few) == cv2.minEnclosingCircle(all_pixels)
     assert sorted(few.tolist()) == sorted(all_pixels.tolist())
+
+
+COLOURS = [(255, 255, 255), (200, 200, 200), (60, 60, 60), (0, 60, 160), (200, 30, 30)]
+# rows above and below, columns to the left and right
+BORDERS = [(0, 60, 0, 0), (25, 0, 0, 0), (60, 60, 0, 0), (0, 0, 200, 0), (0, 0, 90, 90), (150, 166, 500, 535)]
+PHOTOGRAPH, _, FIELD = draw_eye(np.random.default_rng(1), 584, 565)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return ((one > 0) & (other > 0)).sum() / ((one > 0) | (other > 0)).sum()
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("border", BORDERS)
+def test_captions_bars_and_windows_are_no_field_of_view(
+    colour: tuple[int, int, int], border: tuple[int, int, int, int]
+) -> None:
+    framed = cv2.copyMakeBorder(PHOTOGRAPH, *border, cv2.BORDER_CONSTANT, value=colour)
+    true = cv2.copyMakeBorder(FIELD, *border, cv2.BORDER_CONSTANT, value=0)
+    text = tuple(255 - level for level in colour)
+    for x, y in ((5, 18), (5, framed.shape[0] - 8)):
+        if not true[max(0, y - 18) : y + 8, : x + 200].any():
+            cv2.putText(framed, "OD 2021-03-04", (x, y), 0, 0.6, text, 2)
+    jpeg = cv2.imdecode(cv2.imencode(".jpg", framed, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR)
+    for photograph in (framed, jpeg):
+        assert overlap(estimate_fov(photograph), true) > 0.93
+
+
+def test_the_window_of_a_viewer_with_bars_on_three_sides_is_no_field_of_view() -> None:
+    window = np.full((900, 1600, 3), (240, 240, 240), np.uint8)
+    window[:60] = (0, 120, 215)
+    window[:, :120] = (45, 45, 48)
+    window[-40:] = (30, 30, 30)
+    window[150:734, 500:1065] = PHOTOGRAPH
+    true = np.zeros((900, 1600), np.uint8)
+    true[150:734, 500:1065] = FIELD
+    assert overlap(estimate_fov(window), true) > 0.93
+
+
+@pytest.mark.parametrize("sigma", [0, 3, 12])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_retina_without_a_border_has_no_bars(sigma: int, grey: bool) -> None:
+    middle = np.ascontiguousarray(PHOTOGRAPH[180:400, 170:390])
+    middle = cv2.GaussianBlur(middle, (0, 0), sigma) if sigma else middle
+    assert estimate_fov(np.repeat(middle[..., 1:2], 3, axis=2) if grey else middle).all()
