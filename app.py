@@ -27,7 +27,7 @@ from prediction.segmenter import Segmentation, Segmenter
 from scoring.measures import CONFIDENCE, MEASURES
 from scoring.report import UNSEEN, as_rgb, compare, overlay
 from system.signals import Stop
-from utils import HelpFormatter, UserError, run
+from utils import HelpFormatter, UserError, path_name, run
 
 if TYPE_CHECKING:
     import gradio
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--weights",
-        type=Path,
+        type=path_name,
         action="append",
         help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: that "
         "of predict.py)",
