@@ -2,6 +2,8 @@
 
     python tests/prediction_speed.py             # eight views
     python tests/prediction_speed.py --no-tta    # one view
+    python tests/prediction_speed.py --cpu       # CPU seconds of all threads, where other programs run as well
+    python tests/prediction_speed.py --shares    # CPU seconds of each part of the work, on one thread
 
 The photographs are drawn, 6 to 15 megapixels, and one of 20 for the memory.
 """
@@ -14,18 +16,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from anywhere
 
+import model as model_of  # noqa: E402
 from data import Eye, rescale  # noqa: E402
 from datasets.field_of_view import drive_scale, estimate_fov  # noqa: E402
 from datasets.images import read_image  # noqa: E402
 from datasets.synthetic import draw_eye  # noqa: E402
+from prediction import photographs, segmenter  # noqa: E402
 from prediction.networks import load_networks  # noqa: E402
 from prediction.photographs import Outcome, Predictor, predict_photographs  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
@@ -52,6 +62,48 @@ def draw(folder: Path, sizes: list[tuple[int, int]]) -> list[Path]:
     return paths
 
 
+def shares(paths: list[Path], predictor: Predictor) -> None:
+    """Print the CPU seconds that each part of the work takes, without those of the parts inside it."""
+    spent: dict[str, float] = defaultdict(float)
+    inside = [0.0]
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*arguments: Any, **named: Any) -> Any:
+            start = time.process_time()
+            inside.append(0.0)
+            result = function(*arguments, **named)
+            took = time.process_time() - start
+            spent[part] += took - inside.pop()
+            inside[-1] += took
+            return result
+
+        return measured
+
+    parts: dict[str, list[tuple[Any, str]]] = {
+        "decoding": [(photographs, "read_image")],
+        "field of view and scale": [(segmenter, "estimate_fov"), (segmenter, "whole_diameter")],
+        "network": [(model_of, "predict_views")],
+        "resampling, normalising": [(segmenter, "segment"), (segmenter.metrics, "quantize")],
+        "masks and outlines": [(segmenter, "binarize"), (photographs, "overlay"), (photographs, "uncertainty")],
+        "PNG": [(photographs, "write_png")],
+        "JPEG and thumbnails": [(photographs, "write_layers")],
+        "measures and doubts": [(segmenter, "examine")],
+    }
+    with ExitStack() as stack:
+        for part, functions in parts.items():
+            for module, name in functions:
+                stack.enter_context(mock.patch.object(module, name, timed(part, getattr(module, name))))
+        for run in range(2):  # the first warms up
+            spent.clear()
+            start = time.process_time()
+            for path in paths[: None if run else 1]:
+                photographs.predict_photograph(path, path.stem, predictor)
+            total = time.process_time() - start
+    spent["the rest"] = total - sum(spent.values())
+    for part, seconds in sorted(spent.items(), key=lambda one: -one[1]):
+        print(f"  {part:24} {seconds / len(paths):6.2f} s {seconds / total:6.1%}")
+
+
 def peak_memory(path: Path, out: Path, view: str) -> float:
     """Peak memory in MiB of predict.py on one photograph; Linux only."""
     # VmHWM begins at 0 with the program; ru_maxrss would begin with the memory of this process
@@ -71,11 +123,21 @@ def main() -> None:
     parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="photographs of each size")
+    parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads instead of seconds")
+    parser.add_argument("--shares", action="store_true", help="only the parts of the work, on one thread")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu else time.perf_counter
     device = pick_device()
     model, threshold = load_networks([ROOT / "files" / "drive_unet.pth"], None, device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        if args.shares:
+            torch.set_num_threads(1)
+            cv2.setNumThreads(1)
+            sizes = [SIZES[0], *SIZES[-2:]]
+            print(f"{describe(device)}, {'eight views' if args.tta else 'one view'}, CPU seconds a photograph")
+            predictor = Predictor(model, threshold, args.tta, None, folder / "out")
+            return shares(draw(folder / "photographs", sizes), predictor)
         paths = draw(folder / "photographs", SIZES) * args.each
         names = {str(number): path for number, path in enumerate(paths)}
         copies = []
@@ -86,20 +148,22 @@ def main() -> None:
         predictor = Predictor(model, threshold, args.tta, None, folder / "out")
         alone, whole = [], []
         for _ in range(args.repeats):
-            start = time.perf_counter()
+            start = clock()
             for copy in copies:
                 segment(model, copy.image, copy.fov, args.tta)
-            alone.append((time.perf_counter() - start) / len(paths))
-            start = time.perf_counter()
+            alone.append((clock() - start) / len(paths))
+            start = clock()
             for _ in predict_photographs(names, predictor, Outcome(lambda *_: None)):
                 pass
-            whole.append((time.perf_counter() - start) / len(paths))
+            whole.append((clock() - start) / len(paths))
         ratio = statistics.median(b / a for a, b in zip(alone, whole, strict=True))
         pixels = np.mean([h * w for h, w in SIZES]) / 1e6
         print(f"{describe(device)}, {'eight views' if args.tta else 'one view'}, {len(paths)} photographs")
         print(f"of {pixels:.1f} megapixels on average, {args.repeats} times in turn, medians:")
         seconds = statistics.median(alone), statistics.median(whole)
         print("network alone {:.2f} s, whole {:.2f} s a photograph; ratio {:.2f}".format(*seconds, ratio))
+        if args.cpu:
+            print("(CPU seconds of all threads)")
         (large,) = draw(folder / "large", [LARGE])
         memory = peak_memory(large, folder / "large_out", "--tta" if args.tta else "--no-tta")
         print(
