@@ -107,10 +107,12 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
         hint = did_you_mean(folder / "image")
         raise UserError(f"{folder / 'image'}: no images{hint}; write them with: python augment.py")
     eyes, problems, taken = [], [], set()
+    names = names_of(images)
     scales, sets = read_scales(folder.parent), read_sets(folder.parent)
     for path in images:
         try:
             eye = read_eye(path, folder, labels)
+            eye.name = names[path]
             eye.scale = scales.get(eye.name, 1.0)
             eye.source = sets.get(eye_of(eye.name), "")
             # some file systems ignore case
@@ -196,6 +198,16 @@ def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     return eye
 
 
+def names_of(images: Sequence[Path]) -> dict[Path, str]:
+    """The name of each image of new_data: that of its file, which ends in _0, _1 and so on for copies.
+
+    In a folder made by hand, patient_1 beside no patient_0 is no copy but an eye of its own: patient_1_0.
+    """
+    stems = {path.stem for path in images}
+    own = {stem for stem in stems if eye_of(stem) != stem and f"{eye_of(stem)}_0" not in stems}
+    return {path: f"{path.stem}_0" if path.stem in own else path.stem for path in images}
+
+
 def eye_of(name: str) -> str:
     """The eye of a copy: 21_training_3 -> 21_training."""
     return re.sub(r"_\d+$", "", name)
@@ -233,7 +245,7 @@ def seen_in_training(folder: Path, eyes: Sequence[Eye], trained_on: Collection[s
         The name of the training eye by the name of the test eye.
     """
     images = list_images(folder / "train" / "image") if (folder / "train" / "image").is_dir() else []
-    first = {eye_of(path.stem): path for path in reversed(images)}
+    first = {eye_of(name): path for path, name in reversed(names_of(images).items())}
     own = {eye_of(eye.name) for eye in eyes}
     prints = {}
     for name, path in first.items():
@@ -250,9 +262,11 @@ def seen_in_training(folder: Path, eyes: Sequence[Eye], trained_on: Collection[s
 def person_of(name: str) -> str:
     """The person of a copy: Image_01L_3 and Image_01R_0 -> Image_01; else the eye itself.
 
-    A number that ends in L or R (CHASE_DB1) marks the left and the right eye of one person.
+    The left and the right eye of one person end in L or R after a number (CHASE_DB1), or in _L, _R, _OD, _OS,
+    _left or _right.
     """
-    return re.sub(r"(?<=\d)[LR]$", "", eye_of(name))
+    sides = r"((?<=\d)[LR]|[ _-](L|R|OD|OS|left|right))$"
+    return re.sub(sides, "", eye_of(name), flags=re.IGNORECASE)
 
 
 def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:
@@ -269,7 +283,8 @@ def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -
     people = [person_of(name) for name in names]
     if len(set(people)) < 2:
         raise UserError(
-            f"eyes of {len(set(people))} person: a split into training and validation needs at least 2"
+            f"eyes of {len(set(people))} person: a split into training and validation needs at least 2; "
+            "NAME_0, NAME_1 and so on are copies of one eye"
         )
     sides = next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(names, groups=people))
     split = {side: [names[i] for i in rows] for side, rows in zip(("train", "validation"), sides, strict=True)}

@@ -71,7 +71,8 @@ def decode(path: Path) -> np.ndarray:
         # Pillow's readers have no common exception for damaged files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
-    if levels.dtype.kind == "f":
+    whole = levels.dtype.kind != "f" or bool((np.isfinite(levels) & (levels == np.round(levels))).all())
+    if not whole:  # whole numbers stored so are read, such as a mask of 0.0 and 1.0
         raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
     if levels.min() < 0 or levels.max() > 65535:
         raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")

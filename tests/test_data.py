@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from data import check_split, eye_of, read_eyes, split_by_eye
+from data import check_split, eye_of, person_of, read_eyes, split_by_eye
 from datasets import images
 from datasets.field_of_view import estimate_fov
 from datasets.synthetic import draw_eye
@@ -70,3 +71,72 @@ def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data: Pat
         assert inside.mean(axis=1) == pytest.approx([0, 0, 0], abs=1e-3)
         assert inside.std(axis=1) == pytest.approx([1, 1, 1], abs=1e-3)
         assert (image[:, eye.fov == 0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "eyes"),
+    [
+        ([f"patient_{k}" for k in range(1, 7)], 6),
+        ([f"2024-01-0{k}_1030" for k in range(1, 7)], 6),
+        ([f"{k}" for k in range(1, 7)], 6),
+        ([f"patient_{k}_0" for k in range(1, 7)], 6),
+        ([f"patient_{k}" for k in range(6)], 1),  # the copies of an eye as augment.py calls them
+        (["a_0", "a_1", "b_0", "b_1", "patient_1", "patient_2"], 4),
+    ],
+    ids=lambda names: names[0] if isinstance(names, list) else "",
+)
+def test_eyes_of_data_made_by_hand_are_told_apart_by_their_names(
+    names: list[str], eyes: int, tmp_path: Path
+) -> None:
+    photograph, mask, _ = draw_eye(np.random.default_rng(0), 24, 24)
+    for name in names:
+        images.write_png(tmp_path / "image" / f"{name}.png", photograph)
+        images.write_png(tmp_path / "mask" / f"{name}.png", mask)
+    found = read_eyes(tmp_path, labels=True)
+    assert len({person_of(eye.name) for eye in found}) == len({eye_of(eye.name) for eye in found}) == eyes
+    # results have the names of the files, but for the _0 of an only copy
+    assert {eye.result_name for eye in found} == {name.removesuffix("_0") for name in names}
+    if eyes > 1:
+        assert all(split_by_eye([eye.name for eye in found]).values())
+    else:
+        with pytest.raises(UserError, match="NAME_0, NAME_1 and so on are copies of one eye"):
+            split_by_eye([eye.name for eye in found])
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("001L", "001R"), ("p1_left", "p1_right"), ("smith_OD", "smith_OS"), ("p1_L", "p1_R"), ("7-od", "7-os")],
+)
+def test_both_eyes_of_a_person_are_known_by_their_names(left: str, right: str) -> None:
+    assert person_of(f"{left}_0") == person_of(f"{right}_3") not in (left, right)
+    assert person_of(f"{left}_0") != person_of(f"x{right}_0")
+
+
+def test_other_ends_of_names_make_no_two_people_one() -> None:
+    names = [
+        "01_h",
+        "01_g",
+        "01_dr",
+        "im0001",
+        "im0002",
+        "21_training",
+        "left",
+        "right",
+        "Carl",
+        "Carr",
+        "world",
+    ]
+    assert len({person_of(f"{name}_0") for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(("background", "vessel"), [(0, 1), (0, 255)])
+def test_a_mask_of_whole_numbers_stored_as_floating_point_is_read(
+    background: int, vessel: int, tmp_path: Path
+) -> None:
+    _, mask, _ = draw_eye(np.random.default_rng(0), 40, 40)
+    levels = np.where(mask > 0, np.float32(vessel), np.float32(background))
+    Image.fromarray(levels).save(tmp_path / "mask.tif")
+    assert (images.read_mask(tmp_path / "mask.tif") == mask).all()
+    Image.fromarray(levels / 2 + np.float32(0.1)).save(tmp_path / "half.tif")
+    with pytest.raises(UserError, match="floating-point numbers; save it with 8 or 16 bits"):
+        images.read_mask(tmp_path / "half.tif")
