@@ -185,12 +185,12 @@ AGREEMENT = (
 )
 
 
-def show_icc(found: tuple[float, float, float]) -> str:
-    return "{:.2f} ({:.2f} to {:.2f})".format(*found)
+def show_icc(found: list[float]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*found[:3])
 
 
-def print_agreement(title: str, truth: Rows, other: Rows) -> dict[str, tuple[float, float, float]]:
-    """Bias, limits of agreement and ICC(2,1) of every measure, with intervals; returns ICC and its interval."""
+def print_agreement(title: str, truth: Rows, other: Rows) -> dict[str, list[float]]:
+    """Bias, limits of agreement and ICC(2,1) of every measure; returns ICC, its interval, and correlation."""
     print(f"\n{title}, {len(truth)} eyes\n\n{AGREEMENT}")
     found = {}
     for name in (name for name in MEASURES if name not in SKIPPED):
@@ -199,7 +199,8 @@ def print_agreement(title: str, truth: Rows, other: Rows) -> dict[str, tuple[flo
         gap = second - first
         half = 1.96 * gap.std(ddof=1)
         low, high = interval(lambda g: float(g.mean()), gap)
-        found[name] = icc(first, second), *interval(icc, first, second)
+        correlation = float(np.corrcoef(first, second)[0, 1])
+        found[name] = [icc(first, second), *interval(icc, first, second), correlation]
         digits = 4 if first.mean() < 3 else 2 if first.mean() < 50 else 0
         show = [f"{value:.{digits}f}" for value in (first.mean(), first.std(ddof=1), gap.mean(), low, high)]
         limits = f"{gap.mean() - half:.{digits}f} to {gap.mean() + half:.{digits}f}"
@@ -208,14 +209,16 @@ def print_agreement(title: str, truth: Rows, other: Rows) -> dict[str, tuple[flo
     return found
 
 
-def print_verdicts(found: dict[str, dict[str, tuple[float, float, float]]]) -> None:
-    """ICC of every measure in each comparison, and what its lowest says: by the limits of Koo and Li 2016."""
+def print_verdicts(found: dict[str, dict[str, list[float]]]) -> None:
+    """ICC and correlation of every measure in each comparison, and what their lowest say."""
     print(f"\n| measure | {' | '.join(found)} | trust |\n|---{'|---' * len(found)}|---|")
     own = [title for title in found if "observer" not in title]
     for name in next(iter(found.values())):
-        lowest = min(found[title][name][0] for title in own)
-        word = "yes" if lowest >= 0.75 else "with care" if lowest >= 0.5 else "no"
-        figures = " | ".join(show_icc(each[name]) for each in found.values())
+        value = min(found[title][name][0] for title in own)
+        order = round(min(found[title][name][3] for title in own), 2)
+        word = "values" if value >= 0.75 else "differences" if order >= 0.6 else "with care"
+        word = "no" if word == "with care" and order < 0.4 else word
+        figures = " | ".join(f"{show_icc(each[name])}; {each[name][3]:.2f}" for each in found.values())
         print(f"| `{name}` | {figures} | {word} |")
 
 
@@ -296,7 +299,8 @@ def print_correlation(table: Rows) -> None:
     """Spearman's correlation of expected and true F1 over the eyes held out and their spoilt copies."""
     from scipy.stats import spearmanr
 
-    known = [row for row in table if row["held_out"] and np.isfinite(row["f1"])]
+    if not (known := [row for row in table if row["held_out"] and np.isfinite(row["f1"])]):
+        return
     spoilt_eyes = {(row["set"], row["name"]) for row in known if row["group"] != row["set"]}
     print("\n| | eyes as they are | those with spoilt copies, and these | all of them |\n|---|---|---|---|")
     for name in sorted({row["set"] for row in known}) + ["all"]:
