@@ -19,8 +19,8 @@ from datasets.synthetic import write_drive
 from system.ownership import read_list, refuse, users_files, write_list
 from utils import HelpFormatter, UserError, folder_name, run, seed_number
 
-# About a minute on two cores with bfloat16, three without.
-TRAINING = ["--width=16", "--depth=3", "--epochs=4", "--crops=320", "--batch-size=4", "--crop=192"]
+# Half the width of the CPU's default: 130 CPU seconds without bfloat16, and still F1 above 0.90.
+TRAINING = ["--width=8", "--depth=3", "--epochs=4", "--crops=320", "--batch-size=4", "--crop=192"]
 
 MARKER = "SYNTHETIC.txt"
 
