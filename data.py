@@ -128,7 +128,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
     if refused is not None and eyes:
         refused += problems
     elif problems:
-        raise UserError("\n  ".join([f"{folder}: {len(problems)} unusable; run augment.py again", *problems]))
+        mend = "unusable; mend them (masks have the photographs' names and suffixes) or run augment.py again"
+        raise UserError("\n  ".join([f"{folder}: {len(problems)} {mend}", *problems]))
     return eyes
 
 
