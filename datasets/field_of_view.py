@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 DIAMETER = 548  # of DRIVE's field of view, in pixels: the usual working scale of a network
+FINER = 1.5  # so many times its working diameter a network sees of a photograph that has the pixels
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
@@ -24,7 +25,6 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     shrink = min(1.0, 512 / max(height, width))  # the outline is smooth, so a small copy is enough
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-    blacken_bars(small)
     # a disc that covers all four corners covers the frame, so any surroundings show in a corner
     patch = max(2, round(0.02 * min(size)))
     ends = (slice(patch), slice(-patch, None))
@@ -36,6 +36,7 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
             _, areas = cv2.connectedComponents(cv2.inRange(small, colour - 30, colour + 30))
             reached = np.unique(areas[corner])
             small[np.isin(areas, reached[reached > 0])] = 0
+    blacken_bars(small)
     light = cv2.medianBlur(small.max(axis=2), 5)
     dark, bright = min(np.median(light[corner]) for corner in corners), np.percentile(light, 90)
     fov = np.full((height, width), 255, np.uint8)
@@ -128,3 +129,13 @@ def scale_of(diameter: float, working: float = DIAMETER) -> float:
     times = max(1, round(diameter / working))
     close = 510 / 548 <= diameter / times / working <= 570 / 548
     return 1 / times if close else working / diameter
+
+
+def finer(scale: float) -> float:
+    """The factor at which a photograph is segmented, from the one that brings it to the working diameter.
+
+    At the working diameter the thin vessels of a large photograph are lost. The network has trained on crops
+    enlarged up to 1.8 times, so it can see the photograph larger; how much that gains is in
+    docs/experiments.md. A photograph is never enlarged for it.
+    """
+    return scale if scale >= 1 else min(1.0, FINER * scale)

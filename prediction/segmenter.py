@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
+from datasets.field_of_view import estimate_fov, finer, scale_of, whole_diameter
 from datasets.images import read_image
 from prediction.checkpoints import find_weights
 from prediction.examination import examine
@@ -79,7 +79,7 @@ def segment_photograph(
     fov = estimate_fov(photograph)
     border = diameter is not None or not fov.all()
     diameter = diameter or whole_diameter(fov, model.diameter)
-    scale, views = scale_of(diameter, model.diameter), Views(threshold)
+    scale, views = finer(scale_of(diameter, model.diameter)), Views(threshold)
     with turn or contextlib.nullcontext():
         probability = segment(model, photograph, fov, tta, scale, views)
     levels = metrics.quantize(probability)

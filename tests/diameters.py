@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data import Eye, read_sets  # noqa: E402
-from datasets.field_of_view import drive_scale  # noqa: E402
+from datasets.field_of_view import drive_scale, fov_diameter  # noqa: E402
 from model import Network, fold_batch_norm  # noqa: E402
 from prediction.checkpoints import load_checkpoint  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
@@ -40,11 +41,32 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("data_set", help="whose eyes in DATA/test are scored: DRIVE, STARE or HRF")
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="written with --leave-one-out")
     parser.add_argument("--diameters", type=int, nargs="+", default=[548, 720, 960], help="pixels")
+    parser.add_argument("--native", type=int, help="first shrink the field of view to so many pixels")
+    parser.add_argument("--middle", type=float, default=1, help="with --native: a share of its diameter")
     parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
     parser.add_argument("--threshold", type=float, default=0.37, help="probability that makes a vessel")
     parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser.parse_args()
+
+
+def retake(eye: Eye, native: int, middle: float) -> Eye:
+    """The middle of an eye in a field of view of so many pixels, less than it has."""
+    rows, columns = np.nonzero(eye.fov)
+    shrink, side = native / (fov_diameter(eye.fov) * middle), native + 20
+    centre = np.array([columns.mean(), rows.mean()])
+    matrix = np.column_stack([np.eye(2) * shrink, side / 2 - shrink * centre])
+
+    def warp(image: np.ndarray, how: int) -> np.ndarray:
+        return cv2.warpAffine(image, matrix, (side, side), flags=how)
+
+    def shrunk(image: np.ndarray) -> np.ndarray:
+        return warp(cv2.GaussianBlur(image, (0, 0), 0.4 / shrink), cv2.INTER_LINEAR)
+
+    y, x = np.mgrid[:side, :side] - side / 2
+    fov = np.where(np.hypot(x, y) < native / 2, warp(eye.fov, cv2.INTER_NEAREST), 0).astype(np.uint8)
+    image = shrunk(eye.image) * (fov > 0)[..., None].astype(np.uint8)
+    return Eye(eye.name, image, fov, np.where(shrunk(eye.truth) > 127, 255, 0).astype(np.uint8))
 
 
 def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict[str, tuple[np.ndarray, float]]:
@@ -71,6 +93,8 @@ def main() -> None:
         raise UserError(f"{args.weights}: it was trained on eyes of {args.data_set}")
     rows: dict[str, list[tuple[dict[str, float], list[float], float]]] = {}
     for eye in tqdm(native_eyes(args.data, names), total=len(names)):
+        if args.native:
+            eye = retake(eye, args.native, args.middle)
         for name, (probability, seconds) in at_each(network, eye, args.diameters, args.tta).items():
             levels = metrics.quantize(probability)
             counts = metrics.count_levels(levels, eye.truth, eye.fov)

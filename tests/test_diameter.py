@@ -12,9 +12,10 @@ from conftest import run_script
 
 import predict
 import test as tester
+from datasets.field_of_view import finer, scale_of
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
-from prediction import photographs
+from prediction import segmenter
 from prediction.checkpoints import load_checkpoint, save_checkpoint
 from prediction.networks import load_networks
 from prediction.segmentation import segment
@@ -32,14 +33,18 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     save_checkpoint(tmp_path / "own.pth", given)
     seen = []
 
-    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float) -> np.ndarray:
+    def watched(
+        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float, *more: object
+    ) -> np.ndarray:
         seen.append(scale)
-        return segment(model, image, fov, tta, scale)
+        return segment(model, image, fov, tta, scale, *more)
 
     monkeypatch.setattr(tester, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--no-tta"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
-    assert seen == [diameter / 548] * 3  # new_data was written for DRIVE's diameter
+    # new_data was written for DRIVE's diameter, so one network sees its eyes enlarged and one, with pixels to
+    # spare, at 1.5 times its own
+    assert seen == [{274: 0.75, 1096: 2.0}[diameter]] * 3
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
@@ -63,6 +68,13 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
     assert model.diameter == 720
 
 
+@pytest.mark.parametrize(
+    ("native", "seen"), [(300, 548), (548, 548), (700, 700), (822, 822), (1096, 822), (3300, 822)]
+)
+def test_a_photograph_is_seen_with_its_own_pixels_up_to_a_limit(native: float, seen: float) -> None:
+    assert native * finer(scale_of(native)) == pytest.approx(seen, rel=0.04)
+
+
 @pytest.fixture
 def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A network of diameter 200, a photograph and a close-up in files; collects the scales used."""
@@ -80,7 +92,7 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         scales.append(scale)
         return segment(model, image, fov, tta, scale, *more)
 
-    monkeypatch.setattr(photographs, "segment", watched)
+    monkeypatch.setattr(segmenter, "segment", watched)
     monkeypatch.chdir(tmp_path)
     return scales
 
@@ -104,7 +116,7 @@ def test_predict_py_takes_the_diameter_that_it_is_given(
 ) -> None:
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 400) == 0
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 108) == 0
-    assert predicted == pytest.approx([0.5, 200 / 108])
+    assert predicted == pytest.approx([0.75, 200 / 108])  # the first has pixels to spare
     assert "guess" not in capsys.readouterr().out
 
 

@@ -66,7 +66,7 @@ def write_stare(
         for name, pixels in {
             f"stare-images/{eye}.ppm": photograph,
             f"labels-ah/{eye}.ah.ppm": vessels,
-            f"labels-vk/{eye}.vk.ppm": vessels[::-1],
+            f"labels-vk/{eye}.vk.ppm": np.maximum(vessels, np.roll(vessels, 1, axis=0)),
         }.items():
             content = encode(pixels, "PPM")
             put(folder / (f"{name}.gz" if zipped else name), gzip.compress(content) if zipped else content)
