@@ -134,3 +134,14 @@ def unpack(path: Path) -> io.BytesIO:
     if len(content) > MAX_UNPACKED:
         raise UserError(f"{path}: unpacks to more than {MAX_UNPACKED:,} bytes; that is no photograph of an eye")
     return io.BytesIO(content)
+
+
+def count_pages(path: Path) -> int:
+    """The number of pages of an image file, of which `decode` reads the first; 1 if it cannot be told."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            return int(getattr(file, "n_frames", 1))
+    except (OSError, UnidentifiedImageError):
+        return 1

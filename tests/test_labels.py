@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import run_script
+from PIL import Image
 
 import augment
 from data import read_eyes
@@ -39,6 +40,14 @@ def test_a_label_that_is_not_of_its_photograph_is_refused(wrong: str, k: int) ->
         UserError, match=r"^label\.png: what it marks is neither .*; is it the mask of another photo"
     ):
         check_label(PATH, np.ascontiguousarray(WRONG[wrong](k)), fov, photograph)
+
+
+def test_a_mask_on_the_second_page_is_not_taken_for_blank_without_a_word(tmp_path: Path) -> None:
+    photograph, vessels, fov = EYES[0]
+    blank, right = Image.new("L", vessels.shape[::-1]), Image.fromarray(vessels)
+    blank.save(tmp_path / "label.tif", save_all=True, append_images=[right])
+    with pytest.raises(UserError, match=r"label\.tif: 0% .*; only the first of its 2 pages is read; save"):
+        check_label(tmp_path / "label.tif", read_mask(tmp_path / "label.tif"), fov, photograph)
 
 
 def noisy(photograph: np.ndarray) -> np.ndarray:
