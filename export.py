@@ -145,6 +145,7 @@ def main() -> int:
     metadata = {
         "threshold": f"{threshold:.6f}",
         "diameter": f"{network.diameter:g}",
+        "finest": f"{network.finest:g}",
         "weights": weights[0].name,
     }
     content = export(network, metadata)

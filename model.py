@@ -91,6 +91,7 @@ class Network(nn.Module):
     grid: int  # pixels: H and W are padded to multiples of it
     margin: int  # pixels, a multiple of `grid`: the receptive field reaches at most this far
     diameter: float = DIAMETER  # pixels of the field of view at which it was trained
+    finest: float = 1.0  # up to so many times `diameter` it sees photographs that have the pixels
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
 
 
@@ -242,7 +243,7 @@ class Ensemble(Network):
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.diameter = networks[0].diameter
+        self.diameter, self.finest = networks[0].diameter, min(network.finest for network in networks)
         self.trained_on = frozenset[str]().union(*(network.trained_on for network in networks))
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others
         self.margin = -(-max(network.margin for network in networks) // self.grid) * self.grid

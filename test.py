@@ -155,7 +155,7 @@ def segment_all(
     with threads() as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            views, scale = Views(threshold), finer(eye.scale * to_working_scale)
+            views, scale = Views(threshold), finer(eye.scale * to_working_scale, model.finest)
             levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, scale, views)))
             # encoding a picture takes about as long as predicting it, so it runs beside
             jobs.append(pool.submit(finish, eye, levels[-1], views))

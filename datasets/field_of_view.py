@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 DIAMETER = 548  # of DRIVE's field of view, in pixels: the usual working scale of a network
-FINER = 1.5  # so many times its working diameter a network sees of a photograph that has the pixels
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
@@ -131,11 +130,13 @@ def scale_of(diameter: float, working: float = DIAMETER) -> float:
     return 1 / times if close else working / diameter
 
 
-def finer(scale: float) -> float:
+def finer(scale: float, most: float) -> float:
     """The factor at which a photograph is segmented, from the one that brings it to the working diameter.
 
-    At the working diameter the thin vessels of a large photograph are lost. The network has trained on crops
-    enlarged up to 1.8 times, so it can see the photograph larger; how much that gains is in
-    docs/experiments.md. A photograph is never enlarged for it.
+    At the working diameter the thin vessels of a large photograph are lost. None is enlarged for it.
+
+    Args:
+        scale: see `drive_scale`.
+        most: up to so many times its working diameter the network sees a photograph, see `Network.finest`.
     """
-    return scale if scale >= 1 else min(1.0, FINER * scale)
+    return scale if scale >= 1 else min(1.0, most * scale)

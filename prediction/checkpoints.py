@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
+FINEST = 1.5  # times the working diameter, see `finest`
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
@@ -75,7 +76,19 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
         )
     model = build(path, checkpoint["model"], checkpoint["weights"])
     model.diameter, model.trained_on = diameter, trained_eyes(checkpoint)
+    settings = checkpoint.get("settings")
+    model.finest = finest(settings if isinstance(settings, dict) else {})
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
+
+
+def finest(settings: Mapping[str, Any]) -> float:
+    """`Network.finest` of a network that was trained with these settings.
+
+    Crops as of other cameras and poor files (`--degrade`) teach a network to find vessels wider than at its
+    working diameter. What it gains so, and a network without them loses, is in docs/experiments.md.
+    """
+    degrade = settings.get("degrade")
+    return FINEST if isinstance(degrade, (int, float)) and degrade > 0 else 1.0
 
 
 def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:

@@ -79,7 +79,7 @@ def segment_photograph(
     fov = estimate_fov(photograph)
     border = diameter is not None or not fov.all()
     diameter = diameter or whole_diameter(fov, model.diameter)
-    scale, views = finer(scale_of(diameter, model.diameter)), Views(threshold)
+    scale, views = finer(scale_of(diameter, model.diameter), model.finest), Views(threshold)
     with turn or contextlib.nullcontext():
         probability = segment(model, photograph, fov, tta, scale, views)
     levels = metrics.quantize(probability)

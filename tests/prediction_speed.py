@@ -144,7 +144,9 @@ def main() -> None:
         for path in paths:
             photograph = read_image(path)
             fov = estimate_fov(photograph)
-            copies.append(rescale(Eye(path.stem, photograph, fov), finer(drive_scale(fov, model.diameter))))
+            copies.append(
+                rescale(Eye(path.stem, photograph, fov), finer(drive_scale(fov, model.diameter), model.finest))
+            )
         predictor = Predictor(model, threshold, args.tta, None, folder / "out")
         alone, whole = [], []
         for _ in range(args.repeats):

@@ -16,7 +16,7 @@ from datasets.field_of_view import finer, scale_of
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from prediction import segmenter
-from prediction.checkpoints import load_checkpoint, save_checkpoint
+from prediction.checkpoints import FINEST, load_checkpoint, save_checkpoint
 from prediction.networks import load_networks
 from prediction.segmentation import segment
 from utils import UserError
@@ -24,13 +24,13 @@ from utils import UserError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("diameter", [274, 1096])
+@pytest.mark.parametrize(("diameter", "degrade", "scale"), [(274, 0, 0.5), (274, 0.5, 0.75), (1096, 0.5, 2)])
 def test_test_py_brings_eyes_to_the_diameter_of_the_network(
-    diameter: int, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diameter: int, degrade: float, scale: float, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = UNet(width=2, depth=1)
     given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
-    save_checkpoint(tmp_path / "own.pth", given)
+    save_checkpoint(tmp_path / "own.pth", {**given, "settings": {"degrade": degrade}})
     seen = []
 
     def watched(
@@ -42,9 +42,8 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     monkeypatch.setattr(tester, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--no-tta"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
-    # new_data was written for DRIVE's diameter, so one network sees its eyes enlarged and one, with pixels to
-    # spare, at 1.5 times its own
-    assert seen == [{274: 0.75, 1096: 2.0}[diameter]] * 3
+    # new_data was written for DRIVE's diameter
+    assert seen == [scale] * 3
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
@@ -72,7 +71,21 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
     ("native", "seen"), [(300, 548), (548, 548), (700, 700), (822, 822), (1096, 822), (3300, 822)]
 )
 def test_a_photograph_is_seen_with_its_own_pixels_up_to_a_limit(native: float, seen: float) -> None:
-    assert native * finer(scale_of(native)) == pytest.approx(seen, rel=0.04)
+    assert native * finer(scale_of(native), FINEST) == pytest.approx(seen, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    "settings", [None, {}, {"degrade": None}, {"degrade": "much"}, {"degrade": torch.ones(3)}]
+)
+def test_a_network_of_one_camera_sees_photographs_at_its_diameter(settings: object, tmp_path: Path) -> None:
+    network = UNet(width=2, depth=1)
+    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "settings": settings}
+    save_checkpoint(tmp_path / "own.pth", given)
+    assert load_checkpoint(tmp_path / "own.pth", CPU)[0].finest == 1
+    save_checkpoint(tmp_path / "several.pth", {**given, "settings": {"degrade": 0.5}})
+    assert load_checkpoint(tmp_path / "several.pth", CPU)[0].finest == FINEST
+    both, _ = load_networks([tmp_path / "own.pth", tmp_path / "several.pth"], None, CPU)
+    assert both.finest == 1
 
 
 @pytest.fixture
@@ -116,7 +129,7 @@ def test_predict_py_takes_the_diameter_that_it_is_given(
 ) -> None:
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 400) == 0
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 108) == 0
-    assert predicted == pytest.approx([0.75, 200 / 108])  # the first has pixels to spare
+    assert predicted == pytest.approx([0.5, 200 / 108])
     assert "guess" not in capsys.readouterr().out
 
 

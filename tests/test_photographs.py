@@ -73,7 +73,10 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)
-        alone = segment(model, photograph, fov, scale=finer(drive_scale(fov))) >= checkpoint["threshold"]
+        alone = (
+            segment(model, photograph, fov, scale=finer(drive_scale(fov, model.diameter), model.finest))
+            >= checkpoint["threshold"]
+        )
         mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
         assert mask.any()
         assert np.mean(mask == (alone & (fov > 0))) >= 0.9999

@@ -146,7 +146,7 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             folder = args.cache / (sha256(path)[:8] + ("" if args.tta else ", one view")) / eye["set"]
             kept = folder / f"{eye['name']}, {eye['group']}.png"
             if not kept.is_file():
-                scale = finer(drive_scale(fov, model.diameter))
+                scale = finer(drive_scale(fov, model.diameter), model.finest)
                 probability = segment(model, eye["photograph"], fov, args.tta, scale)
                 write_png(kept, metrics.quantize(probability))
             eye["levels"] = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)

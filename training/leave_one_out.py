@@ -101,7 +101,8 @@ def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train:
         threshold = best_of(mean_f1(network, args.data, [eyes[n] for n in split["train"]]))
         state.save(folder / "checkpoint.pth", state.averaged, threshold=threshold, scores=state.history[-1])
         for eye in missing:
-            levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=finer(eye.scale)))
+            scale = finer(eye.scale, network.finest)
+            levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=scale))
             write_png(probability_of(folder, eye), levels)
         print(f"without {name}: {len(missing)} eyes predicted")
     return True
@@ -240,7 +241,9 @@ def mean_f1(network: Network, data: Path, trained: Sequence[Eye]) -> np.ndarray:
             at_native = chosen
         f1 = []
         for eye in at_native:
-            levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=finer(eye.scale)))
+            levels = metrics.quantize(
+                segment(network, eye.image, eye.fov, scale=finer(eye.scale, network.finest))
+            )
             f1.append(f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
         curves.append(np.mean(f1, axis=0))
     return np.mean(curves, axis=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, read_diameter
-from prediction.checkpoints import load_checkpoint
+from prediction.checkpoints import finest, load_checkpoint
 from scoring.report import write_history
 from system import processes
 from system.devices import pick_device
@@ -89,7 +89,7 @@ def begin(
     if args.start_from and not args.resume:
         initial, _ = load_checkpoint(args.start_from, pick_device("cpu"))
         model.load_state_dict(initial.state_dict())
-    model.diameter = read_diameter(args.data)
+    model.diameter, model.finest = read_diameter(args.data), finest(settings)
     model = model.to(device).to(memory_format=torch.channels_last)
     average = None
     if args.ema:
