@@ -92,6 +92,9 @@ def test_a_demo_of_the_first_version_is_refused_with_what_to_do(tmp_path: Path) 
     with pytest.raises(demo.UserError, match="not known to be written by demo.py; choose another --out"):
         run_script(demo.main, "--out", tmp_path)
     (tmp_path / demo.MARKER).write_text(demo.NOTE)
-    with pytest.raises(demo.UserError, match="if it holds nothing of yours, remove it: version 1.0.0 wrote it"):
+    with pytest.raises(
+        demo.UserError,
+        match="choose another --out, or remove it if nothing in it is yours: version 1.0.0 wrote it",
+    ):
         run_script(demo.main, "--out", tmp_path)
     assert (tmp_path / demo.MARKER).exists()
