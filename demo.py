@@ -44,9 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     out: Path = arguments.out
     if out.is_symlink() or (out.exists() and read_list(out)[0] != "demo.py"):
-        old = (
-            ", or remove it if it holds nothing of yours: version 1.0.0 wrote it, and kept no list of its files"
-        )
+        old = ", or remove it if nothing in it is yours: version 1.0.0 wrote it, and kept no list of its files"
         hint = f"; choose another --out{old if (out / MARKER).is_file() else ''}"
         raise UserError(f"{out}: exists and is not known to be written by demo.py{hint}")
     if out.exists():
