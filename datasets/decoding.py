@@ -138,10 +138,10 @@ def unpack(path: Path) -> io.BytesIO:
 
 def count_pages(path: Path) -> int:
     """The number of pages of an image file, of which `decode` reads the first; 1 if it cannot be told."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as file:
             return int(getattr(file, "n_frames", 1))
-    except (OSError, UnidentifiedImageError):
+    except OSError:  # gzipped, for one
         return 1
