@@ -30,7 +30,7 @@ from utils import HelpFormatter, UserError, folder_name, path_name, run
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Segment photographs of the retina; no labels, no field-of-view files needed. Writes "
-        "to OUT: masks/, probability/ (16 bit), uncertainty/, each photograph with its vessels outlined, "
+        "to OUT: masks/, probability/ (16 bit), uncertainty/, outlines/ (vessels on the photograph), "
         "measures.csv, predict.json, and index.html to look through them.",
         epilog="example: python predict.py my_photographs eye.jpg --out results/mine",
         formatter_class=HelpFormatter,
@@ -87,7 +87,7 @@ def main() -> int:
             problems += predict_all(names, args, store)
         for name, path in names.items():
             if name != found.photographs[path]:
-                print(f"{path}: called {name}.png in the results, because its own name was taken")
+                print(f"{path}: called {name} in the results, because its own name was taken")
         if not processes.is_main():
             return 0
         if others := list(dict.fromkeys(found.others)):
@@ -140,8 +140,8 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace, store: Any) ->
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
         lines = [f"{row['photograph']}: {row['diameter']:.0f} pixels" for row in guessed]
         print("\n  ".join([f"{guess}:", *lines]))
-    what = "photographs with their vessels outlined in blue and the field of view in orange"
-    print(f"{args.out}: {len(journal)} of {len(names)} {what}, masks/, probability/ (16 bit)")
+    what = "photographs: outlines/ (vessels blue, field of view orange), masks/, probability/ (16 bit)"
+    print(f"{args.out}: {len(journal)} of {len(names)} {what}")
     if journal.finished:
         print(f"{args.out}: uncertainty/ (8 bit), measures.csv, predict.json")
         print(f"to look through them, open {args.out / 'index.html'} in a browser")
@@ -160,9 +160,9 @@ def own_folder(args: argparse.Namespace, names: Mapping[str, Path], journal: Jou
             files += [f"finished-{rank}.jsonl" for rank in range(1, number)]
             files += [part.name for part in journal.parts()]  # of an earlier run
             for name in names:
-                files += [f"{name}.png", *result_files(name)]
+                files += result_files(name)
             places = {glob.escape(Path(name).parent.as_posix()) for name in names}
-            parts = [f"{part or '.'}/{place}" for part in (*PARTS, "page/*") for place in places]
+            parts = [f"{part or '.'}/{place}" for part in (*PARTS, "outlines", "page/*") for place in places]
             own = own_results(
                 "predict.py", "--out", args.out, files, *parts, keep=args.resume, alone=number == 1
             )

@@ -84,7 +84,7 @@ def name_results(photographs: dict[Path, str], out: Path) -> dict[str, Path]:
     Raises:
         UserError: the results would lie among the photographs and could overwrite them.
     """
-    results, own = out.resolve(), {*PARTS[1:], "page"}
+    results, own = out.resolve(), {*PARTS, "outlines", "page"}
     folders = {path.parent for path in photographs}
     for folder in {folder.resolve() for folder in folders}:
         if folder == results or any(folder.is_relative_to(results / part) for part in own):

@@ -26,7 +26,7 @@ from utils import UserError
 if TYPE_CHECKING:
     from model import Network
 
-PARTS = ("", "masks", "probability", "uncertainty")  # result folders; "" has the overlays
+PARTS = ("masks", "probability", "uncertainty")  # folders of NAME.png
 MOST_WORKERS = 4  # each holds a photograph with all its results
 
 
@@ -62,7 +62,7 @@ class Unreadable(UserError):
 
 
 def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str, Any]:
-    """Read one photograph, segment it and write its results as NAME.png in every folder.
+    """Read one photograph, segment it and write its results by this name.
 
     Returns:
         Its row of the table.
@@ -93,15 +93,16 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
 
 
 def write_results(out: Path, name: str, found: Segmentation) -> None:
-    """Write overlay, mask, probability and uncertainty of a photograph as NAME.png, and the page's layers.
+    """Write mask, probability and uncertainty of a photograph as NAME.png, and the page's layers.
+
+    Among these is the photograph with its vessels outlined, outlines/NAME.jpg.
 
     Raises:
         UserError: a file cannot be written.
     """
     mask = found.mask
-    outlined = overlay(found.photograph, mask, found.fov)
-    write_layers(out, name, found.photograph, outlined)
-    for part, pixels in zip(PARTS, (outlined, mask, found.levels, uncertainty(found.levels)), strict=True):
+    write_layers(out, name, found.photograph, overlay(found.photograph, mask, found.fov))
+    for part, pixels in zip(PARTS, (mask, found.levels, uncertainty(found.levels)), strict=True):
         write_png(out / part / f"{name}.png", pixels)
 
 

@@ -121,7 +121,7 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
 def write_layers(
     results: Path, name: str, photograph: np.ndarray, compared: np.ndarray, truth: np.ndarray | None = None
 ) -> None:
-    """Write the layers of one eye that the page flips between into `results/page`.
+    """Write the layers of one eye that the page flips between into `results/page`, outlines into `outlines`.
 
     The prediction itself comes from `results/masks`.
 
@@ -136,7 +136,7 @@ def write_layers(
     page = results / "page"
     write_jpeg(page / "photograph" / f"{name}.jpg", photograph)
     if truth is None:
-        write_jpeg(page / "outline" / f"{name}.jpg", compared)
+        write_jpeg(results / "outlines" / f"{name}.jpg", compared)
     else:
         write_png(page / "truth" / f"{name}.png", truth)
         write_png(page / "differences" / f"{name}.png", compared)
@@ -257,7 +257,7 @@ def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
     photograph, prediction = ["Photograph", "page/photograph", ".jpg"], ["Prediction", "masks", ".png"]
     unsure = [["Uncertainty", "uncertainty", ".png"]] if uncertainty else []
     if not labelled:
-        return [photograph, prediction, *unsure, ["Outline", "page/outline", ".jpg"]]
+        return [photograph, prediction, *unsure, ["Outline", "outlines", ".jpg"]]
     truth, compared = ["Truth", "page/truth", ".png"], ["Differences", "page/differences", ".png"]
     return [photograph, truth, prediction, *unsure, compared]
 

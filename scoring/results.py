@@ -13,7 +13,7 @@ from scoring import metrics
 from scoring.report import compare, picture, write_layers
 from utils import UserError
 
-PARTS = ("", "masks", "probability", "uncertainty", "page/*")  # folders of the results
+PARTS = ("", "masks", "probability", "uncertainty", "outlines", "page/*")  # folders of the results
 
 
 def check_results(results: Path, data: Path) -> None:
@@ -30,10 +30,11 @@ def files_of(eyes: Sequence[Eye]) -> list[str]:
 
 
 def result_files(name: str) -> list[str]:
-    """Every file below the results that there may be for an image: layers of the page, mask and probability."""
-    layers = {"photograph": "jpg", "outline": "jpg", "truth": "png", "differences": "png", "thumbnail": "jpg"}
+    """Every file below the results that there may be for an image: for the page, masks, maps and outlines."""
+    layers = {"photograph": "jpg", "truth": "png", "differences": "png", "thumbnail": "jpg"}
     page = [f"page/{layer}/{name}.{suffix}" for layer, suffix in layers.items()]
-    return [*page, *(f"{part}/{name}.png" for part in ("masks", "probability", "uncertainty"))]
+    parts = [f"{part}/{name}.png" for part in ("masks", "probability", "uncertainty")]
+    return [*page, *parts, f"outlines/{name}.jpg"]
 
 
 def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:

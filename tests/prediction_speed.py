@@ -36,7 +36,8 @@ from datasets.field_of_view import drive_scale, estimate_fov, finer  # noqa: E40
 from datasets.images import read_image  # noqa: E402
 from datasets.synthetic import draw_eye  # noqa: E402
 from prediction import photographs, segmenter  # noqa: E402
-from prediction.networks import load_networks  # noqa: E402
+from prediction.checkpoints import find_weights  # noqa: E402
+from prediction.networks import USUAL_WEIGHTS, load_networks  # noqa: E402
 from prediction.photographs import Outcome, Predictor, predict_photographs  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
 from scoring.report import write_jpeg  # noqa: E402
@@ -121,6 +122,7 @@ def peak_memory(path: Path, out: Path, view: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--weights", type=Path, help="a checkpoint (default: that of predict.py)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="photographs of each size")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads instead of seconds")
@@ -128,7 +130,7 @@ def main() -> None:
     args = parser.parse_args()
     clock = time.process_time if args.cpu else time.perf_counter
     device = pick_device()
-    model, threshold = load_networks([ROOT / "files" / "drive_unet.pth"], None, device)
+    model, threshold = load_networks([args.weights or find_weights(USUAL_WEIGHTS)], None, device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if args.shares:

@@ -48,8 +48,8 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     out = tmp_path / "out"
     assert run_predict(tree, files, out, "--um-per-pixel", um) == 0
     said = capsys.readouterr()
-    for part in ("", "masks", "probability", "uncertainty", "page/thumbnail"):
-        suffix = "jpg" if part.startswith("page") else "png"
+    for part in ("masks", "probability", "uncertainty", "outlines", "page/thumbnail"):
+        suffix = "jpg" if part in ("outlines", "page/thumbnail") else "png"
         assert [name for name in NAMES if not (out / part / f"{name}.{suffix}").is_file()] == []
     with (out / "measures.csv").open(newline="") as file:
         assert sorted(row["image"] for row in csv.DictReader(file)) == sorted(NAMES)
@@ -57,7 +57,7 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     assert {row["image"]: row["um_per_pixel"] for row in made} == dict(zip(NAMES, (5, 7, 9, 5), strict=True))
     page = (out / "index.html").read_text()
     assert '"url": "a/b%20c/%23eye%20100%25"' in page
-    assert f"{tree / 'masks' / 'eye.png'}: called masks_2/eye.png in the results" in said.out
+    assert f"{tree / 'masks' / 'eye.png'}: called masks_2/eye in the results" in said.out
     others = [line.split(":")[0].strip() for line in said.err.splitlines()[-2:]]
     assert others == [str(tree / "notes.txt"), str(tree / "a" / "b c" / "eye.dcm")]
 
@@ -69,7 +69,7 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
 
     monkeypatch.setattr(photographs, "predict_photograph", watched)
     (out / "masks" / "a" / "eye.png").unlink()
-    leftover = out / "page" / "outline" / "a" / "b c" / ".unfinished-1"
+    leftover = out / "outlines" / "a" / "b c" / ".unfinished-1"
     leftover.touch()
     run_predict(tree, files, out, "--um-per-pixel", um, "--resume")
     assert segmented == ["a/eye"]
@@ -81,8 +81,8 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     # without a part of the photographs, their results and the folders of those go
     monkeypatch.undo()
     run_script(predict.main, tree, "--out", out, "--weights", files / "checkpoint.pth", "--no-tta")
-    assert [file.name for file in list_images(out)] == ["eye.png"]
-    assert not (out / "a").exists() and not (out / "masks" / "a").exists()
+    assert [file.name for file in list_images(out / "outlines")] == ["eye.jpg"]
+    assert not (out / "outlines" / "a").exists() and not (out / "masks" / "a").exists()
 
 
 def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs
     assert [other for other in found.others if "notes" not in other] == links * linked
 
 
-@pytest.mark.parametrize("inside", ["masks/a", "page/outline/a/b", "uncertainty"])
+@pytest.mark.parametrize("inside", ["masks/a", "page/photograph/a/b", "outlines", "uncertainty"])
 def test_results_are_never_segmented_into_themselves(tmp_path: Path, inside: str) -> None:
     with pytest.raises(UserError, match="photographs to segment lie there"):
         name_results({tmp_path / inside / "eye.png": "eye"}, tmp_path)

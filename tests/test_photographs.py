@@ -95,7 +95,7 @@ def test_ctrl_c_keeps_what_is_finished_and_gives_it_a_page(
     names = pages_names(tmp_path)
     assert 1 <= len(names) < 9
     assert not list(tmp_path.rglob(".*"))
-    for part in ("", "masks", "probability", "page/photograph", "page/outline", "page/thumbnail"):
+    for part in ("outlines", "masks", "probability", "page/photograph", "page/thumbnail"):
         files = list_images(tmp_path / part)
         assert [file.stem for file in files] == names
         for file in files:

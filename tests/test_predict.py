@@ -115,7 +115,7 @@ def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
         f"  {Path('photographs/eye3.png')}: not a TIFF, PNG, GIF, JPEG, BMP or PPM image",
     ]
     out = tmp_path / "results" / "predict"
-    assert [f.name for f in list_images(out)] == ["eye2.png", "eye10.png"]
+    assert [f.name for f in list_images(out / "outlines")] == ["eye2.jpg", "eye10.jpg"]
     assert f"\n{Path('results/predict')}: 2 of 3 photographs" in done.stdout
     assert not list(out.rglob(".*"))
 
@@ -157,7 +157,7 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(
     heights = {f.stem: len(iio.imread(f)) for f in list_images(tmp_path / "out" / "masks")}
     assert heights == {"1": 140, "1_3": 139, "1_2": 138, "Eye": 137, "eye_2": 136}
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'b' / '1.jpg'}: called 1_3.png in the results" in said
+    assert f"{tmp_path / 'b' / '1.jpg'}: called 1_3 in the results" in said
 
 
 def test_a_photograph_named_twice_is_segmented_once(tmp_path: Path) -> None:
