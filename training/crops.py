@@ -39,7 +39,8 @@ class Crops:
         length: number of crops.
         choroid: share of the crops with drawn choroidal vessels, 0 to 1, see `draw_choroid`.
         camera: share of the crops that look as from another camera, 0 to 1, see `change_camera`.
-        degrade: share of the crops with other colours and poorer files, 0 to 1, see `degrade`.
+        degrade: share of the crops with other colours, poorer files and a lens rim, 0 to 1, see
+            `change_colour`, `spoil_file` and `draw_rim`.
 
     Eyes of several data sets (`Eye.source`) are drawn so that each data set comes equally often, whatever its
     number of eyes.
@@ -96,7 +97,7 @@ class Crops:
         if other:
             image = change_camera(rng, image)
         if self.degrade and rng.random() < self.degrade:
-            image = degrade(rng, draw_rim(rng, image, fov))
+            image = spoil_file(rng, change_colour(rng, draw_rim(rng, image, fov)))
         # the statistics of the photograph: those of the jittered crop would undo the jitter
         image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
@@ -177,10 +178,23 @@ def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarra
     return image
 
 
-def degrade(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
-    """Change the colours of a photograph, and spoil it as files are spoilt: few pixels, JPEG blocks, noise.
+def change_colour(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
+    """Change the gamma of each channel apart: cameras differ most in how bright red, green and blue are.
 
-    The gamma of each channel is drawn apart: cameras differ most in how bright red, green and blue are.
+    Args:
+        rng: random generator.
+        photograph: uint8 (S, S, 3) RGB.
+
+    Returns:
+        uint8 (S, S, 3) RGB.
+    """
+    ramp = np.linspace(0, 1, 256)[:, None]
+    table = (255 * ramp ** np.exp(rng.uniform(-0.45, 0.45, 3))).astype(np.uint8)
+    return cv2.LUT(photograph, table[None])
+
+
+def spoil_file(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
+    """Spoil a photograph as files are spoilt: enlarged from few pixels, JPEG blocks, or both.
 
     Args:
         rng: random generator.
@@ -189,11 +203,8 @@ def degrade(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (S, S, 3) RGB.
     """
-    side = len(photograph)
-    ramp = np.linspace(0, 1, 256)[:, None]
-    table = (255 * ramp ** np.exp(rng.uniform(-0.45, 0.45, 3))).astype(np.uint8)
-    image = cv2.LUT(photograph, table[None])
-    if rng.random() < 0.3:  # enlarged from few pixels
+    side, image = len(photograph), photograph
+    if rng.random() < 0.3:
         small = max(round(side / rng.uniform(1.3, 2.5)), 1)
         image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.5:
