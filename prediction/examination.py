@@ -14,7 +14,7 @@ from datasets.field_of_view import fov_diameter
 from prediction.doubts import doubts, features
 from prediction.uncertainty import Views, confidence
 from scoring import metrics
-from scoring.measures import CONFIDENCE, MEASURES, measure
+from scoring.measures import CONFIDENCE, MEASURES, SPREADS, measure
 from system.files import write_csv
 from utils import UserError, path_name
 
@@ -36,17 +36,19 @@ def examine(
         fov: field of view, uint8 (H, W), 0 or 255.
         levels: probability, uint16 (H, W).
         mask: vessels, uint8 (H, W), 0 or 255.
-        views: the vessel pixels of each view, and the threshold.
+        views: of the prediction, and its threshold.
         diameter: of the whole field of view, pixels.
         bordered: whether that is known, because its border shows or the user said so.
         um_per_pixel: micrometres that a pixel shows, if known.
 
     Returns:
         `doubtful`, the reasons to look at it first, empty if there are none; the figures of
-        `uncertainty.confidence` and `measures.measure`.
+        `uncertainty.confidence` and `measures.measure`, and `Views.spreads`.
     """
     row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov, views)}
     row |= measure(levels, fov, views.threshold, um_per_pixel, diameter)
+    if views.fov is not None:
+        row |= views.spreads(diameter * views.fov.shape[0] / fov.shape[0])
     found = features(photograph, fov, mask) | {"bordered": float(bordered)}
     row["doubtful"] = "; ".join(doubts(found, row))
     return row
@@ -89,9 +91,9 @@ def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         UserError: the file cannot be written.
     """
     present = {name for row in rows for name in row}
-    columns = [
-        name for name in ("image", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES) if name in present
-    ]
+    spreads = [f"{name}_sd" for name in SPREADS]
+    every = ("image", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES, *spreads)
+    columns = [name for name in every if name in present]
     empty = dict.fromkeys(columns, float("nan"))
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))
 

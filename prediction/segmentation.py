@@ -38,7 +38,7 @@ def segment(
         tta: average eight views, see `model.predict`.
         scale: factor by which the photograph is resized for the network; see
             `datasets.field_of_view.drive_scale`.
-        views: counts the vessel pixels of each view, if given.
+        views: collects the views, if given.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
@@ -65,7 +65,7 @@ def segment(
             each = predict_views(model, batch, tta)[:, 0, inner[0], inner[1]]
             probability[tile] = each.mean(dim=0).cpu().numpy()
         if views is not None:
-            views.add(each, fov[tile])
+            views.add(each, fov, tile)
     return probability * (fov > 0)
 
 

@@ -67,6 +67,10 @@ MEASURES = {
     "box_largest": Measure("Largest box", 1, "side of the largest boxes, pixels"),
     "fov_diameter": Measure("Field of view", 1, "diameter of the field of view, pixels"),
 }
+# those with a standard deviation over the views, beside the vessel share
+SPREADS: tuple[str, ...] = ("length", "segments", "branch_points", "end_points", "largest_tree")
+SPREADS += ("width_mean_fov", "width_median_fov", "width_p5_fov", "width_p95_fov")
+SPREADS += ("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2")
 NAN = float("nan")
 
 
@@ -76,6 +80,7 @@ def measure(
     threshold: float,
     um_per_pixel: float | None = None,
     diameter: float | None = None,
+    largest: float = LARGEST,
 ) -> dict[str, float]:
     """Measure the vessels of one photograph inside its field of view.
 
@@ -85,13 +90,14 @@ def measure(
         threshold: probability in [0, 1] that makes a vessel.
         um_per_pixel: micrometres of the retina that a pixel of the photograph shows, if known.
         diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.
+        largest: diameter in pixels that a larger field of view is shrunk to first.
 
     Returns:
         The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has
         nothing to measure, such as the width where there is no vessel; never infinite.
     """
     diameter = diameter or fov_diameter(fov)
-    shrink = min(1.0, LARGEST / diameter)
+    shrink = min(1.0, largest / diameter)
     probability = levels.astype(np.float32) / np.float32(65535)
     if shrink < 1:
         size = tuple(max(1, round(side * shrink)) for side in fov.shape[::-1])

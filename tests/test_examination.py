@@ -15,14 +15,14 @@ import torch
 from conftest import run_script
 
 import predict
-from datasets.field_of_view import estimate_fov
+from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from prediction.doubts import doubts, features
 from prediction.examination import read_um_per_pixel, summarize
-from prediction.uncertainty import Views, calibrate, confidence, uncertainty
+from prediction.uncertainty import SMALL, Views, calibrate, confidence, uncertainty
 from scoring import metrics
-from scoring.measures import measure
+from scoring.measures import SPREADS, measure
 from system.files import write_csv
 from utils import UserError
 
@@ -146,9 +146,41 @@ def test_the_spread_of_the_views_is_that_of_their_vessel_shares() -> None:
     fov[:, 5:] = 255
     counted = Views(0.6)
     for rows in (slice(0, 7), slice(7, 20)):  # tile by tile
-        counted.add(views[:, rows], fov[rows])
+        counted.add(views[:, rows], fov, (rows, slice(None)))
     shares = (views.numpy()[:, fov > 0] >= 0.6).mean(axis=1)
     assert counted.spread() == pytest.approx(shares.std(ddof=1))
+    assert counted.levels is not None
+    assert (counted.levels == metrics.quantize(views.numpy() * (fov > 0))).all()
+
+
+def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
+    fov = eyes[0][2]
+    mask = cv2.rectangle(np.zeros_like(fov), (150, 100), (250, 105), 255, -1)
+    # the views draw the vessels 0 to 3 pixels wider
+    drawn = [cv2.dilate(mask, np.ones((1 + k, 1 + k), np.uint8)) & fov for k in range(4)]
+    views = Views(0.5)
+    views.add(torch.from_numpy(np.stack(drawn) / np.float32(255)), fov, np.s_[:, :])
+    diameter = fov_diameter(fov)
+    found = views.spreads(diameter)
+    rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter) for one in drawn]
+    assert diameter < SMALL, "so that nothing is shrunk"
+    assert list(found) == [f"{name}_sd" for name in SPREADS]
+    for name in SPREADS:
+        assert found[f"{name}_sd"] == pytest.approx(np.std([row[name] for row in rows], ddof=1)), name
+    assert found["width_mean_fov_sd"] == pytest.approx(1000 * np.std(range(4), ddof=1) / diameter, rel=0.02)
+    single = Views(0.5)
+    single.add(torch.from_numpy(drawn[0][None] / np.float32(255)), fov, np.s_[:, :])
+    assert single.spreads(diameter) == {}
+
+
+def test_views_without_vessels_have_no_spread_of_their_width(eyes: list) -> None:
+    fov = eyes[0][2]
+    views = Views(0.5)
+    views.add(torch.zeros((8, *fov.shape)), fov, np.s_[:, :])
+    found = views.spreads(fov_diameter(fov))
+    assert found["length_sd"] == found["segments_sd"] == 0
+    assert np.isnan(found["width_mean_fov_sd"])
+    assert np.isnan(found["tortuosity_sd"])
 
 
 def test_nothing_found_is_sure_of_nothing() -> None:

@@ -82,14 +82,14 @@ def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train:
     for eye in eyes.values():
         split["held_out" if eye.source == name else "train"].append(eye.name)
     own = arguments_for(args, folder := folder_of(args, name))
+    predicted = [f"probability/{eye_of(held)}.png" for held in split["held_out"]]
+    if own.resume and all((folder / file).exists() for file in ["checkpoint.pth", *predicted]):
+        return True  # by this command, or by another with other flags: a data set may need more epochs
     if args.start_from and saw(args.start_from, split["held_out"]):
         own.start_from = None
         print(f"without {name}: {args.start_from} was trained on its eyes, so this begins with random weights")
     print(f"without {name}: {len(split['train'])} images to train")
     with claim(folder, "probability"):
-        predicted = [f"probability/{eye_of(held)}.png" for held in split["held_out"]]
-        if own.resume and all((folder / name).exists() for name in ["checkpoint.pth", *predicted]):
-            return True  # by this command, or by another with other flags: a data set may need more epochs
         if not own.resume:
             own.make_room = lambda: set_aside(folder, [*OWN, "scores.csv", *predicted])
         if (state := train(own, split)) is None:
