@@ -82,7 +82,7 @@ def test_every_format_gives_mask_probability_and_picture_of_its_own_size(
         assert levels.dtype == np.uint16
         assert set(np.unique(mask)) == {0, 255}
         assert ((levels >= metrics.level_of(0.3)) == (mask == 255)).all()
-        assert iio.imread(tmp_path / "out" / f"{name}.png").shape == (*shape, 3)
+        assert iio.imread(tmp_path / "out" / "outlines" / f"{name}.jpg").shape == (*shape, 3)
 
 
 def test_outside_the_field_of_view_there_are_no_vessels(
