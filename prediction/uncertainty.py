@@ -14,11 +14,6 @@ from scoring.measures import SPREADS, measure
 if TYPE_CHECKING:
     import torch
 
-# slope and shift of the logits, fitted on DRIVE, STARE and HRF, each counting the same and predicted by a
-# network that had not seen it. Each alone would want another shift, because observers differ in how much they
-# draw, so this is right on average and for nobody in particular (docs/measures.md). It stands here, not in a
-# checkpoint, which has nothing of its own to fit it on, being too good on the eyes that trained it.
-CALIBRATION = (1.12, 0.37)
 SMALL = 548  # pixels across the field of view in the copies of the views that are measured
 UNSURE = 0.25  # chance of being wrong from which a vessel pixel counts as uncertain
 
@@ -75,18 +70,6 @@ class Views:
         return found
 
 
-def calibrate(levels: np.ndarray, calibration: tuple[float, float] = CALIBRATION) -> np.ndarray:
-    """Turn probability levels, uint16 of any shape, into calibrated probabilities, float32 in [0, 1].
-
-    A logistic function of the logit (Platt 1999), which keeps the order.
-    """
-    slope, shift = calibration
-    share = np.clip(np.arange(metrics.LEVELS) / (metrics.LEVELS - 1), 1e-5, 1 - 1e-5)
-    table = 1 / (1 + np.exp(-(slope * np.log(share / (1 - share)) + shift)))
-    table[0] = 0  # outside the field of view
-    return table.astype(np.float32)[levels]
-
-
 def uncertainty(levels: np.ndarray) -> np.ndarray:
     """How uncertain each pixel is, uint8 (H, W): 0 sure, 255 as likely vessel as not.
 
@@ -108,13 +91,14 @@ def confidence(levels: np.ndarray, mask: np.ndarray, fov: np.ndarray, views: Vie
         views: the vessel pixels of each view.
 
     Returns:
-        `expected_f1`, the F1 to expect if the calibrated probabilities are right (to first order: twice the
+        `expected_f1`, the F1 to expect if the probabilities are right (to first order: twice the
         expected true positives over vessels found plus vessels expected); `uncertain_vessels`, the share of the
         vessel pixels that are wrong with a chance of at least a quarter; `vessel_share_sd`, the standard
         deviation of the vessel share over the views. NaN where there is nothing to be sure of.
     """
     inside, found = histogram(levels, fov), histogram(levels, mask)
-    chance = calibrate(np.arange(metrics.LEVELS, dtype=np.uint16)).astype(np.float64)
+    # as they are: a calibration fitted on other cameras makes them worse (docs/measures.md)
+    chance = np.arange(metrics.LEVELS) / (metrics.LEVELS - 1)
     vessels = float(found.sum())
     expected = float(inside @ chance) + vessels
     return {

@@ -20,7 +20,7 @@ from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from prediction.doubts import doubts, features
 from prediction.examination import read_um_per_pixel, summarize
-from prediction.uncertainty import SMALL, Views, calibrate, confidence, uncertainty
+from prediction.uncertainty import SMALL, Views, confidence, uncertainty
 from scoring import metrics
 from scoring.measures import SPREADS, measure
 from system.files import write_csv
@@ -121,23 +121,16 @@ def test_the_map_is_darkest_where_sure_and_brightest_at_one_half() -> None:
     assert found.tolist() == [[0, 51, 255, 51, 0]]
 
 
-def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_calibrated_probabilities() -> None:
+def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_probabilities() -> None:
     rng = np.random.default_rng(0)
     levels = metrics.quantize(rng.beta(0.3, 2, (120, 120)))
     fov = np.full(levels.shape, 255, np.uint8)
     mask = np.where(levels >= metrics.level_of(0.4), 255, 0).astype(np.uint8)
     found = confidence(levels, mask, fov, Views(0.4))
-    draws = [rng.random(levels.shape) < calibrate(levels) for _ in range(20)]
+    draws = [rng.random(levels.shape) < levels / 65535 for _ in range(20)]
     f1 = [2 * (truth & (mask > 0)).sum() / (truth.sum() + (mask > 0).sum()) for truth in draws]
     assert found["expected_f1"] == pytest.approx(np.mean(f1), abs=0.01)
     assert np.isnan(found["vessel_share_sd"])
-
-
-def test_calibration_keeps_the_order_and_nothing_outside_the_field_of_view() -> None:
-    found = calibrate(np.arange(metrics.LEVELS, dtype=np.uint16))
-    assert (np.diff(found) >= 0).all()
-    assert found[0] == 0
-    assert calibrate(np.array([32768], np.uint16), (1.0, 0.0))[0] == pytest.approx(0.5, abs=1e-4)
 
 
 def test_the_spread_of_the_views_is_that_of_their_vessel_shares() -> None:

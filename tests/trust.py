@@ -31,7 +31,7 @@ from prediction.doubts import doubts, features  # noqa: E402
 from prediction.manifest import sha256  # noqa: E402
 from prediction.networks import load_networks  # noqa: E402
 from prediction.segmentation import binarize, segment  # noqa: E402
-from prediction.uncertainty import CALIBRATION, Views, calibrate, confidence  # noqa: E402
+from prediction.uncertainty import Views, confidence  # noqa: E402
 from scoring import metrics  # noqa: E402
 from scoring.measures import MEASURES, measure  # noqa: E402
 from system.devices import pick_device  # noqa: E402
@@ -233,6 +233,12 @@ def pixels_of(eye: dict[str, Any]) -> Pixels:
     return eye["levels"].ravel()[inside], eye["mask"].ravel()[inside] > 0
 
 
+def calibrate(levels: np.ndarray, line: tuple[float, float]) -> np.ndarray:
+    """Probabilities whose logits have this slope and shift (Platt 1999), float32, of levels, uint16."""
+    share = np.clip(np.arange(metrics.LEVELS) / (metrics.LEVELS - 1), 1e-5, 1 - 1e-5)
+    return (1 / (1 + np.exp(-(line[0] * np.log(share / (1 - share)) + line[1])))).astype(np.float32)[levels]
+
+
 def calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error: |mean probability - share of vessels|, weighted mean over equal bins."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
@@ -251,9 +257,9 @@ def fit(eyes: list[Pixels]) -> tuple[float, float]:
 
 
 def print_uncertainty(groups: dict[str, list[Pixels]], threshold_of: dict[str, float]) -> None:
-    """Wrong pixels among the most uncertain; calibration error as it is, fitted elsewhere, as shipped."""
+    """Wrong pixels among the most uncertain; calibration error as it is, fitted on the others, and on itself."""
     print(
-        "\n| data set | wrong among 12 % | among 25 % | calibration error | fitted on the others | as shipped |"
+        "\n| data set | wrong among 12 % | among 25 % | calibration error | fitted on the others | on itself |"
         "\n|---|---|---|---|---|---|"
     )
     lines = []
@@ -267,24 +273,20 @@ def print_uncertainty(groups: dict[str, list[Pixels]], threshold_of: dict[str, f
         few, more = np.mean(shares, axis=0)
         levels, truth = (np.concatenate(part) for part in zip(*eyes, strict=True))
         others = [eye for other, some in groups.items() if other != name for eye in some]
-        line = fit(others) if others else (1.0, 0.0)
+        line, own = fit(others) if others else (1.0, 0.0), fit(eyes)
         errors = [
             calibration_error(calibrate(levels, constants).astype(np.float64), truth)
-            for constants in ((1.0, 0.0), line, CALIBRATION)
+            for constants in ((1.0, 0.0), line, own)
         ]
         print(
             f"| {name}, {len(eyes)} eyes | {few:.1%} | {more:.1%} | {errors[0]:.4f} | {errors[1]:.4f} "
-            f"({line[0]:.2f}, {line[1]:.2f}) | {errors[2]:.4f} |"
+            f"({line[0]:.2f}, {line[1]:.2f}) | {errors[2]:.4f} ({own[0]:.2f}, {own[1]:.2f}) |"
         )
-        for title, constants in (("as it is", (1.0, 0.0)), ("as shipped", CALIBRATION)):
-            chance = calibrate(levels, constants)
-            place = np.minimum((chance * 10).astype(int), 9)
-            curve = [f"{truth[place == k].mean():.2f}" for k in range(10)]
-            lines.append(f"| {name}, {title} | {' | '.join(curve)} |")
+        place = np.minimum(levels.astype(np.int64) * 10 // 65535, 9)
+        curve = [f"{truth[place == k].mean():.2f}" for k in range(10)]
+        lines.append(f"| {name} | {' | '.join(curve)} |")
     heads = " | ".join(f"{k / 10:.1f} to {(k + 1) / 10:.1f}" for k in range(10))
     print(f"\nShare of vessels by probability\n\n| | {heads} |\n|---{'|---' * 10}|", *lines, sep="\n")
-    every = [eye for eyes in groups.values() for eye in eyes]
-    print("\ncalibration of all of them: {:.2f}, {:.2f}".format(*fit(every)))
 
 
 def print_doubts(flagged: dict[str, list[list[str]]]) -> None:
