@@ -257,7 +257,7 @@ def fit(eyes: list[Pixels]) -> tuple[float, float]:
 
 
 def print_uncertainty(groups: dict[str, list[Pixels]], threshold_of: dict[str, float]) -> None:
-    """Wrong pixels among the most uncertain; calibration error as it is, fitted on the others, and on itself."""
+    """Wrong pixels among the most uncertain; calibration error as it is, fitted on the others, on itself."""
     print(
         "\n| data set | wrong among 12 % | among 25 % | calibration error | fitted on the others | on itself |"
         "\n|---|---|---|---|---|---|"
