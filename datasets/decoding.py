@@ -26,6 +26,7 @@ OTHER_KINDS = {  # that people have, but that are not read here: the suffix, wha
     ".heif": "a HEIC photograph; export it as JPEG",
     ".pdf": "a PDF; export its pictures as PNG or JPEG",
     ".zip": "an archive; unpack it",
+    ".gz": "gzipped; unpack it, for example with gunzip",  # named itself, it is read: STARE comes so
 }
 
 
