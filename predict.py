@@ -17,7 +17,7 @@ from prediction.folders import find_photographs, name_results
 from prediction.journal import Journal, fingerprint
 from prediction.manifest import write_manifest
 from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
-from prediction.photographs import PARTS, Outcome, Predictor, predict_photographs
+from prediction.photographs import FOLDERS, Outcome, Predictor, predict_photographs
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from scoring.report import write_report
 from scoring.results import result_files
@@ -162,7 +162,7 @@ def own_folder(args: argparse.Namespace, names: Mapping[str, Path], journal: Jou
             for name in names:
                 files += result_files(name)
             places = {glob.escape(Path(name).parent.as_posix()) for name in names}
-            parts = [f"{part or '.'}/{place}" for part in (*PARTS, "outlines", "page/*") for place in places]
+            parts = [f"{part}/{place}" for part in (*FOLDERS, "page/*") for place in places]
             own = own_results(
                 "predict.py", "--out", args.out, files, *parts, keep=args.resume, alone=number == 1
             )

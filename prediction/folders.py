@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.images import list_images, passed_over
-from prediction.photographs import PARTS
+from prediction.photographs import FOLDERS
 from utils import UserError, did_you_mean
 
 
@@ -84,7 +84,7 @@ def name_results(photographs: dict[Path, str], out: Path) -> dict[str, Path]:
     Raises:
         UserError: the results would lie among the photographs and could overwrite them.
     """
-    results, own = out.resolve(), {*PARTS, "outlines", "page"}
+    results, own = out.resolve(), {*FOLDERS, "page"}
     folders = {path.parent for path in photographs}
     for folder in {folder.resolve() for folder in folders}:
         if folder == results or any(folder.is_relative_to(results / part) for part in own):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from model import Network
 
 PARTS = ("masks", "probability", "uncertainty")  # folders of NAME.png
+FOLDERS = (*PARTS, "outlines")  # of all results but those of the page alone
 MOST_WORKERS = 4  # each holds a photograph with all its results
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from scoring import metrics
@@ -96,7 +95,8 @@ def confidence(levels: np.ndarray, mask: np.ndarray, fov: np.ndarray, views: Vie
         vessel pixels that are wrong with a chance of at least a quarter; `vessel_share_sd`, the standard
         deviation of the vessel share over the views. NaN where there is nothing to be sure of.
     """
-    inside, found = histogram(levels, fov), histogram(levels, mask)
+    counts = metrics.count_levels(levels, mask, fov)
+    inside, found = counts.sum(axis=0), counts[1]
     # as they are: a calibration fitted on other cameras makes them worse (docs/measures.md)
     chance = np.arange(metrics.LEVELS) / (metrics.LEVELS - 1)
     vessels = float(found.sum())
@@ -106,9 +106,3 @@ def confidence(levels: np.ndarray, mask: np.ndarray, fov: np.ndarray, views: Vie
         "uncertain_vessels": float(found @ (chance < 1 - UNSURE)) / vessels if vessels else float("nan"),
         "vessel_share_sd": views.spread(),
     }
-
-
-def histogram(levels: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """How often each level, uint16 (H, W), occurs where `where`, uint8 (H, W), is not 0: float64 (65536,)."""
-    counts = cv2.calcHist([levels], [0], where, [metrics.LEVELS], [0, metrics.LEVELS])
-    return counts.ravel().astype(np.float64)  # (65536, 1) before OpenCV 5

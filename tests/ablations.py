@@ -10,8 +10,6 @@ out in one view. What is finished is kept in --files, so the same command goes o
 from __future__ import annotations
 
 import argparse
-import functools
-import json
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -73,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def train_one(args: argparse.Namespace, name: str) -> Path:
-    """Train a variant as far as that is not done; returns the folder of its probabilities."""
+    """Train a variant as far as that is not done; returns its folder, with probability/."""
     files = args.files / name.replace(" ", "_").replace(",", "")
     flags, change = VARIANTS[name]
     command = ["--leave-one-out", args.data_set, "--start-from", args.start_from, "--epochs", args.epochs]
@@ -85,7 +83,6 @@ def train_one(args: argparse.Namespace, name: str) -> Path:
         "--resume" if any(files.glob("*/last.pth")) else "",
         *flags,
     ]
-    one_view = functools.partial(mock.patch.object, leave_one_out, "segment")
     original = leave_one_out.segment
 
     def segment(*given: Any, **named: Any) -> np.ndarray:
@@ -93,12 +90,12 @@ def train_one(args: argparse.Namespace, name: str) -> Path:
 
     with (
         change(),
-        one_view(segment),
+        mock.patch.object(leave_one_out, "segment", segment),
         mock.patch.object(sys, "argv", ["train.py", *filter(None, map(str, command))]),
     ):
         if train.main():
             raise UserError("stopped")
-    return files / f"without_{args.data_set}" / "probability"
+    return files / f"without_{args.data_set}"
 
 
 def score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -106,7 +103,7 @@ def score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     names = [name for name, data_set in read_sets(args.data).items() if data_set == args.data_set]
     rows, curves = [], []
     for eye in leave_one_out.native_eyes(args.data, names):
-        levels = read_levels(folder / f"{eye_of(eye.name)}.png")
+        levels = read_levels(folder / "probability" / f"{eye_of(eye.name)}.png")
         rows.append(metrics.score_image(levels, eye.truth, eye.fov, args.threshold))
         curves.append(leave_one_out.f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
     mean, curve = metrics.mean(rows), np.mean(curves, axis=0)
@@ -115,17 +112,12 @@ def score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     args = parse_args()
-    for name in args.only:
-        folder = train_one(args, name)
-        if not (kept := folder.parent / "ablation.json").exists():
-            kept.write_text(json.dumps(score(args, folder)))
+    found = {name: score(args, train_one(args, name)) for name in args.only}
     print(
         f"| {args.data_set} left out, one view | AUC | average precision | F1 at {args.threshold} | own best |"
     )
     print("|---|---|---|---|---|")
-    for name in args.only:
-        folder = args.files / name.replace(" ", "_").replace(",", "") / f"without_{args.data_set}"
-        row = json.loads((folder / "ablation.json").read_text())
+    for name, row in found.items():
         print(f"| {name} | {' | '.join(f'{row[c]:.4f}' for c in (*COLUMNS, 'best f1'))} |")
 
 
