@@ -92,6 +92,7 @@ class Network(nn.Module):
     margin: int  # pixels, a multiple of `grid`: the receptive field reaches at most this far
     diameter: float = DIAMETER  # pixels of the field of view at which it was trained
     finest: float = 1.0  # up to so many times `diameter` it sees photographs that have the pixels
+    clahe: bool = False  # trained on photographs with even contrast too, `datasets.images.equalize`
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
 
 
@@ -244,6 +245,7 @@ class Ensemble(Network):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.diameter, self.finest = networks[0].diameter, min(network.finest for network in networks)
+        self.clahe = all(network.clahe for network in networks)
         self.trained_on = frozenset[str]().union(*(network.trained_on for network in networks))
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others
         self.margin = -(-max(network.margin for network in networks) // self.grid) * self.grid
@@ -274,11 +276,12 @@ def fold_batch_norm(model: N) -> N:
 FLIPS = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
 
 
-def predict_views(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
+def predict_views(model: nn.Module, images: Tensor, tta: bool = False, others: Tensor | None = None) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
     With `tta` (test-time augmentation) there are eight views: the four flips of the image and of its transpose,
-    which include the quarter turns; else one. The caller sets evaluation mode, inference mode and autocast.
+    which include the quarter turns; else one. With `others`, (N, 3, H, W), the transposed ones are of these.
+    The caller sets evaluation mode, inference mode and autocast.
     """
 
     def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -287,8 +290,9 @@ def predict_views(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor
 
     if not tta:
         return view(images, ())[None]
+    others = images if others is None else others
     views = [view(images, dims) for dims in FLIPS]
-    views += [view(images.mT, dims).mT for dims in FLIPS]
+    views += [view(others.mT, dims).mT for dims in FLIPS]
     return torch.stack(views)
 
 

@@ -83,6 +83,12 @@ def parse_args() -> argparse.Namespace:
         help="share of crops with other colours, few pixels, JPEG blocks, lens rims (default: 0, with several "
         "data sets 0.5)",
     )
+    recipe.add_argument(
+        "--clahe",
+        type=float,
+        help="share of crops with even contrast (CLAHE); with any, half of the views at prediction have it too "
+        "(default: 0, with several data sets 0.5)",
+    )
     recipe.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="see training/muon.py")
     recipe.add_argument(
         "--lr",
@@ -138,6 +144,7 @@ def parse_args() -> argparse.Namespace:
         "choroid": 0 <= args.choroid <= 1,
         "camera": args.camera is None or 0 <= args.camera <= 1,
         "degrade": args.degrade is None or 0 <= args.degrade <= 1,
+        "clahe": args.clahe is None or 0 <= args.clahe <= 1,
         "dice": 0 <= args.dice <= 100,
         "ema": 0 <= args.ema < 1,
         "threshold": args.threshold is None or 0 <= args.threshold <= 1,

@@ -78,6 +78,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
     model.diameter, model.trained_on = diameter, trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
     model.finest = finest(settings if isinstance(settings, dict) else {})
+    model.clahe = share_of(settings if isinstance(settings, dict) else {}, "clahe") > 0
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
 
 
@@ -87,8 +88,13 @@ def finest(settings: Mapping[str, Any]) -> float:
     Crops as of other cameras and poor files (`--degrade`) teach a network to find vessels wider than at its
     working diameter. What it gains so, and a network without them loses, is in docs/experiments.md.
     """
-    degrade = settings.get("degrade")
-    return FINEST if isinstance(degrade, (int, float)) and degrade > 0 else 1.0
+    return FINEST if share_of(settings, "degrade") > 0 else 1.0
+
+
+def share_of(settings: Mapping[str, Any], name: str) -> float:
+    """A share of the crops among the settings of a training; 0 where it is missing or no number."""
+    share = settings.get(name)
+    return float(share) if isinstance(share, (int, float)) else 0.0
 
 
 def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:

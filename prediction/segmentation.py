@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from data import Eye, rescale
-from datasets.images import normalize, statistics
+from datasets.images import equalize, normalize, statistics
 from scoring import metrics
 from system.devices import autocast
 
@@ -35,7 +35,7 @@ def segment(
         model: in evaluation mode, on the device to use.
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
-        tta: average eight views, see `model.predict`.
+        tta: average eight views, see `model.predict_views`.
         scale: factor by which the photograph is resized for the network; see
             `datasets.field_of_view.drive_scale`.
         views: collects the views, if given.
@@ -54,18 +54,24 @@ def segment(
         return np.multiply(probability, fov > 0, out=probability)
 
     device = next(model.parameters()).device
-    mean, std = statistics(photograph, fov)
+    copies = [photograph]
+    if model.clahe and fov.any():  # half of the views with even contrast, or one with half of it
+        even = equalize(photograph, fov)
+        copies = [photograph, even] if tta else [cv2.addWeighted(photograph, 0.5, even, 0.5, 0)]
+    measured = [statistics(each, fov) for each in copies]
     probability = np.zeros(fov.shape, np.float32)
     for tile, around, inner in tiles(fov.shape, model.grid, model.margin):
         if not fov[tile].any():
             continue
-        image = normalize(photograph[around], fov[around], mean, std)
-        batch = torch.from_numpy(image)[None].to(device, memory_format=torch.channels_last)
+        batches = []
+        for each, (mean, std) in zip(copies, measured, strict=True):
+            image = torch.from_numpy(normalize(each[around], fov[around], mean, std))[None]
+            batches.append(image.to(device, memory_format=torch.channels_last))
         with torch.inference_mode(), autocast(device):
-            each = predict_views(model, batch, tta)[:, 0, inner[0], inner[1]]
-            probability[tile] = each.mean(dim=0).cpu().numpy()
+            seen = predict_views(model, batches[0], tta, *batches[1:])[:, 0, inner[0], inner[1]]
+            probability[tile] = seen.mean(dim=0).cpu().numpy()
         if views is not None:
-            views.add(each, fov, tile)
+            views.add(seen, fov, tile)
     return probability * (fov > 0)
 
 

@@ -44,7 +44,7 @@ def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: 
     _, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
     mask = cv2.dilate(mask, np.ones((5, 5)))  # cubic interpolation overshoots at vessels of a pixel's width
     crops = Crops([Eye("x", np.dstack([mask, fov, mask]), np.full_like(fov, 255), mask)], 64, 0, 50)
-    mean, std = crops.statistics[0]
+    mean, std = crops.statistics[0][0]
     seen = 0
     for i in range(50):
         image, moved, _ = crops[i]

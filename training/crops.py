@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from data import Eye
-from datasets.images import normalize, statistics
+from datasets.images import equalize, normalize, statistics
 from system import processes
 from system.signals import ignore_signals
 
@@ -41,6 +41,7 @@ class Crops:
         camera: share of the crops that look as from another camera, 0 to 1, see `change_camera`.
         degrade: share of the crops with other colours, poorer files and a lens rim, 0 to 1, see
             `change_colour`, `spoil_file` and `draw_rim`.
+        clahe: share of the crops with even contrast, 0 to 1, see `datasets.images.equalize`.
 
     Eyes of several data sets (`Eye.source`) are drawn so that each data set comes equally often, whatever its
     number of eyes.
@@ -55,14 +56,19 @@ class Crops:
         choroid: float = 0.0,
         camera: float = 0.0,
         degrade: float = 0.0,
+        clahe: float = 0.0,
     ) -> None:
         self.eyes, self.crop, self.seed, self.length = list(eyes), crop, seed, length
-        self.choroid, self.camera, self.degrade = choroid, camera, degrade
+        self.choroid, self.camera, self.degrade, self.clahe = choroid, camera, degrade, clahe
         by_source: dict[str, list[int]] = {}
         for i, eye in enumerate(self.eyes):
             by_source.setdefault(eye.source, []).append(i)
         self.sources = list(by_source.values())
-        self.statistics = [statistics(eye.image, eye.fov) for eye in self.eyes]
+        self.images = [[eye.image] + ([equalize(eye.image, eye.fov)] if clahe else []) for eye in self.eyes]
+        self.statistics = [
+            [statistics(image, eye.fov) for image in images]
+            for eye, images in zip(self.eyes, self.images, strict=True)
+        ]
 
     def __len__(self) -> int:
         return self.length
@@ -83,13 +89,16 @@ class Crops:
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng, which = self.choose(i)
         eye = self.eyes[which]
+        copy = int(self.clahe > 0 and rng.random() < self.clahe)  # draws no number where there are none
         other = rng.random() < self.camera
         # one matrix moves all three; nearest neighbour keeps masks at 0 or 255, cubic interpolation keeps the
         # photograph about as sharp as those to be segmented
         matrix = random_affine(rng, eye.fov, self.crop, OTHER_SCALE if other else OWN_SCALE)
         crop = (self.crop, self.crop)
         nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        image = cv2.warpAffine(eye.image, matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+        image = cv2.warpAffine(
+            self.images[which][copy], matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        )
         mask = cv2.warpAffine(eye.truth, matrix, crop, flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
         if rng.random() < self.choroid:
@@ -99,7 +108,7 @@ class Crops:
         if self.degrade and rng.random() < self.degrade:
             image = spoil_file(rng, change_colour(rng, draw_rim(rng, image, fov)))
         # the statistics of the photograph: those of the jittered crop would undo the jitter
-        image = normalize(image, fov, *self.statistics[which], jitter_colour(rng))
+        image = normalize(image, fov, *self.statistics[which][copy], jitter_colour(rng))
         return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
 
 
@@ -256,7 +265,7 @@ def jitter_colour(rng: np.random.Generator) -> np.ndarray:
 
 def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Crops:
     """Training crops of these eyes with the settings of a training."""
-    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera", "degrade")}
+    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera", "degrade", "clahe")}
     return Crops(eyes, length=length, **chosen)
 
 

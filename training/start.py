@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, read_diameter
-from prediction.checkpoints import finest, load_checkpoint
+from prediction.checkpoints import finest, load_checkpoint, share_of
 from scoring.report import write_history
 from system import processes
 from system.devices import pick_device
@@ -36,6 +36,8 @@ def settle(args: argparse.Namespace, device: torch.device, sets: int = 1) -> dic
         args.camera = 0.15 if sets == 1 else 0.3
     if args.degrade is None:
         args.degrade = 0.0 if sets == 1 else 0.5
+    if args.clahe is None:
+        args.clahe = 0.0 if sets == 1 else 0.5
     if args.start_from:
         initial, _ = load_checkpoint(args.start_from, pick_device("cpu"))
         for flag, own in (("width", args.width), ("depth", args.depth)):
@@ -53,7 +55,7 @@ def settle(args: argparse.Namespace, device: torch.device, sets: int = 1) -> dic
     if args.batch_size is None:
         args.batch_size = 8 if gpu else 4  # 4 crops leave a GPU idle, see docs/speed.md
     network = ("model", "pretrained", "width", "depth")
-    cut = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera", "degrade")
+    cut = ("epochs", "crops", "minutes", "batch_size", "crop", "choroid", "camera", "degrade", "clahe")
     decisive = (*network, *cut, "optimizer", "lr", "dice", "ema", "seed", "start_from")
     usual = {"muon": 0.02, "adamw": 0.005}[args.optimizer]
     # weights that are good already need smaller steps
@@ -89,7 +91,7 @@ def begin(
     if args.start_from and not args.resume:
         initial, _ = load_checkpoint(args.start_from, pick_device("cpu"))
         model.load_state_dict(initial.state_dict())
-    model.diameter, model.finest = read_diameter(args.data), finest(settings)
+    model.diameter = read_diameter(args.data)
     model = model.to(device).to(memory_format=torch.channels_last)
     average = None
     if args.ema:
@@ -101,6 +103,8 @@ def begin(
     elif args.minutes:
         state.settings |= fit_to_minutes(model, training, validation, settings)
         print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
+    for network in (state.model, state.averaged):  # a resumed training keeps its own settings
+        network.finest, network.clahe = finest(state.settings), share_of(state.settings, "clahe") > 0
     processes.check_same(
         [state.settings, split, len(state.history), state.losses],
         "flags, eyes, or last.pth; start all nodes with the same command, the same data, and one folder "

@@ -27,11 +27,12 @@ AS_IT_WAS = {
     "choroid": 0.0,
     "camera": 0.0,
     "degrade": 0.0,
+    "clahe": 0.0,
     "start_from": None,
     "dice": 0.0,
     "ema": 0.0,
 }
-RECIPE = ("choroid", "camera", "degrade", "dice")  # of these, what is read only while it trains
+RECIPE = ("choroid", "camera", "degrade", "clahe", "dice")  # of these, what is read only while it trains
 
 
 @dataclass
