@@ -46,21 +46,23 @@ class Views:
             return float("nan")
         return float(np.std(np.asarray(self.counts) / max(self.pixels, 1), ddof=1))
 
-    def spreads(self, diameter: float) -> dict[str, float]:
+    def spreads(self, diameter: float, native: float = SMALL) -> dict[str, float]:
         """Standard deviation over the views of each of `measures.SPREADS`, under the name with `_sd`.
 
-        Each view is measured on a copy whose field of view is at most `SMALL` pixels wide: eight of full size
-        would take a tenth of the prediction's time and more.
+        Each view is measured on a copy whose field of view is as wide as in the photograph, and at most `SMALL`
+        pixels: eight of full size would take a tenth of the prediction's time and more.
 
         Args:
             diameter: of the whole field of view at the network's scale, pixels.
+            native: the same in the photograph, pixels.
 
         Returns:
             NaN where fewer than two views have the measure; empty of a single view.
         """
         if self.levels is None or self.fov is None:
             return {}
-        rows = [measure(view, self.fov, self.threshold, None, diameter, SMALL) for view in self.levels]
+        largest = min(SMALL, native)
+        rows = [measure(view, self.fov, self.threshold, None, diameter, largest) for view in self.levels]
         found = {}
         for name in SPREADS:
             values = np.array([row[name] for row in rows])

@@ -161,6 +161,11 @@ def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
     for name in SPREADS:
         assert found[f"{name}_sd"] == pytest.approx(np.std([row[name] for row in rows], ddof=1)), name
     assert found["width_mean_fov_sd"] == pytest.approx(1000 * np.std(range(4), ddof=1) / diameter, rel=0.02)
+    # a photograph of fewer pixels, enlarged for the network, is measured as small as it is
+    small = views.spreads(diameter, diameter / 2)
+    rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter, diameter / 2) for one in drawn]
+    assert small["length_sd"] == pytest.approx(np.std([row["length"] for row in rows], ddof=1))
+    assert small["length_sd"] != found["length_sd"]
     single = Views(0.5)
     single.add(torch.from_numpy(drawn[0][None] / np.float32(255)), fov, np.s_[:, :])
     assert single.spreads(diameter) == {}
