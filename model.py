@@ -279,9 +279,9 @@ FLIPS = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
 def predict_views(model: nn.Module, images: Tensor, tta: bool = False, others: Tensor | None = None) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
-    With `tta` (test-time augmentation) there are eight views: the four flips of the image and of its transpose,
-    which include the quarter turns; else one. With `others`, (N, 3, H, W), the transposed ones are of these.
-    The caller sets evaluation mode, inference mode and autocast.
+    With `tta` (test-time augmentation) there are eight views: the four flips of the image and of its transpose
+    (that of `others`, if given), which include the quarter turns; else one. The caller sets evaluation mode,
+    inference mode and autocast.
     """
 
     def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -290,9 +290,8 @@ def predict_views(model: nn.Module, images: Tensor, tta: bool = False, others: T
 
     if not tta:
         return view(images, ())[None]
-    others = images if others is None else others
-    views = [view(images, dims) for dims in FLIPS]
-    views += [view(others.mT, dims).mT for dims in FLIPS]
+    turned = (images if others is None else others).mT
+    views = [view(images, dims) for dims in FLIPS] + [view(turned, dims).mT for dims in FLIPS]
     return torch.stack(views)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data import Eye, read_eyes
+from datasets.images import equalize
 from datasets.synthetic import draw_eye
 from training.crops import Crops, change_camera, draw_choroid
 
@@ -150,3 +151,27 @@ def test_another_camera_changes_light_sharpness_and_noise_but_no_place() -> None
     assert 15 <= noisy <= 36
     assert uneven >= 15
     assert (photograph == before).all()
+
+
+def test_even_contrast_comes_in_its_share_and_with_its_own_statistics(new_data: Path) -> None:
+    eyes = read_eyes(new_data / "train", labels=True)
+    crops = Crops(eyes, 64, 3, 200, clahe=0.4)
+    assert len(crops.images) == len(eyes)
+    for eye, images, measured in zip(eyes, crops.images, crops.statistics, strict=True):
+        assert images[0] is eye.image
+        assert (images[1] == equalize(eye.image, eye.fov)).all()
+        for image, (mean, _) in zip(images, measured, strict=True):
+            assert mean == pytest.approx(image[eye.fov > 0].mean(axis=0), abs=0.01)
+    used = []
+    with pytest.MonkeyPatch.context() as patch:
+        warp = cv2.warpAffine
+        patch.setattr(cv2, "warpAffine", lambda *a, **k: (used.append(id(a[0])), warp(*a, **k))[1])
+        for i in range(200):
+            crops[i]
+    evened = {id(images[1]) for images in crops.images}
+    assert 60 <= sum(one in evened for one in used) <= 100
+
+
+def test_without_even_contrast_no_copies_are_kept(new_data: Path) -> None:
+    eyes = read_eyes(new_data / "train", labels=True)
+    assert all(len(images) == 1 for images in Crops(eyes, 64, 3, 200).images)

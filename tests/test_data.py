@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +72,40 @@ def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data: Pat
         assert inside.mean(axis=1) == pytest.approx([0, 0, 0], abs=1e-3)
         assert inside.std(axis=1) == pytest.approx([1, 1, 1], abs=1e-3)
         assert (image[:, eye.fov == 0] == 0).all()
+
+
+def test_even_contrast_more_than_doubles_that_of_vessels_in_a_hazy_half() -> None:
+    photograph, mask, fov = draw_eye(np.random.default_rng(1))
+    hazy, half = photograph.astype(np.float32), photograph.shape[1] // 2
+    hazy[:, :half] = 150 + 0.25 * (hazy[:, :half] - 150)
+    hazy = hazy.astype(np.uint8)
+    before = hazy.copy()
+    even = images.equalize(hazy, fov)
+    assert (hazy == before).all()
+
+    def contrast(image: np.ndarray, columns: slice) -> float:
+        green = image[:, columns, 1].astype(float)
+        vessels, inside = mask[:, columns] > 0, cv2.erode(fov, np.ones((31, 31)))[:, columns] > 0
+        around = cv2.dilate(mask, np.ones((9, 9)))[:, columns] > 0
+        return green[inside & around & ~vessels].mean() - green[inside & vessels].mean()
+
+    left, right = slice(0, half), slice(half, None)
+    assert contrast(hazy, left) < 0.4 * contrast(hazy, right)
+    assert contrast(even, left) > 2 * contrast(hazy, left)
+    assert contrast(even, left) / contrast(hazy, left) > contrast(even, right) / contrast(hazy, right)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 200), (9, 8), (40, 41)])
+def test_even_contrast_takes_any_size_and_leaves_what_is_around_the_field(height: int, width: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height + 4, width + 6, 3), np.uint8)
+    fov = np.zeros(image.shape[:2], np.uint8)
+    fov[1 : 1 + height, 2 : 2 + width] = 255
+    even = images.equalize(image, fov)
+    assert even.shape == image.shape and even.dtype == np.uint8
+    assert (even[fov == 0] == image[fov == 0]).all()
+    # the same wherever the field of view lies in the frame
+    moved = images.equalize(np.roll(image, (2, 3), (0, 1)), np.roll(fov, (2, 3), (0, 1)))
+    assert (np.roll(moved, (-2, -3), (0, 1))[fov > 0] == even[fov > 0]).all()
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,21 @@ def test_a_network_of_one_camera_sees_photographs_at_its_diameter(settings: obje
     assert both.finest == 1
 
 
+@pytest.mark.parametrize("settings", [None, {}, {"clahe": None}, {"clahe": "much"}, {"clahe": 0.0}])
+def test_a_network_trained_without_even_contrast_sees_photographs_as_they_are(
+    settings: object, tmp_path: Path
+) -> None:
+    network = UNet(width=2, depth=1)
+    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "settings": settings}
+    save_checkpoint(tmp_path / "own.pth", given)
+    assert not load_checkpoint(tmp_path / "own.pth", CPU)[0].clahe
+    save_checkpoint(tmp_path / "several.pth", {**given, "settings": {"clahe": 0.5}})
+    assert load_checkpoint(tmp_path / "several.pth", CPU)[0].clahe
+    several, _ = load_networks([tmp_path / "several.pth"] * 2, None, CPU)
+    both, _ = load_networks([tmp_path / "own.pth", tmp_path / "several.pth"], None, CPU)
+    assert several.clahe and not both.clahe
+
+
 @pytest.fixture
 def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A network of diameter 200, a photograph and a close-up in files; collects the scales used."""

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet34
 
 from datasets.synthetic import draw_eye
-from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm, predict
+from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm, predict, predict_views
 from prediction.checkpoints import load_checkpoint
 from prediction.segmentation import segment
 from scoring import metrics
@@ -166,6 +166,16 @@ def test_tta_averages_all_flips_and_turns() -> None:
             turned = predict(model, image.rot90(turn, (-2, -1)), tta=True).rot90(-turn, (-2, -1))
             assert torch.allclose(turned, whole, atol=1e-6)
         assert not torch.allclose(predict(model, image), whole, atol=1e-4)
+
+
+def test_the_transposed_views_are_of_the_other_images_if_there_are_any() -> None:
+    image, other = torch.rand(1, 1, 4, 6), torch.rand(1, 1, 4, 6)
+    views = predict_views(torch.nn.Identity(), image, True, other)
+    assert views.shape == (8, 1, 4, 6)
+    assert all(torch.allclose(view, image[:, 0].sigmoid()) for view in views[:4])
+    assert all(torch.allclose(view, other[:, 0].sigmoid()) for view in views[4:])
+    single = predict_views(torch.nn.Identity(), image, False, other)
+    assert len(single) == 1 and torch.allclose(single[0], image[:, 0].sigmoid())
 
 
 @pytest.mark.parametrize("kind", NETWORKS.values())

@@ -18,12 +18,13 @@ from PIL import Image
 import predict
 import test as tester
 from datasets.field_of_view import drive_scale, estimate_fov
-from datasets.images import list_images, read_image, read_mask, write_png
+from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
 from prediction import checkpoints, networks, segmentation
 from prediction.checkpoints import load_checkpoint
 from prediction.folders import find_photographs, name_results
+from prediction.uncertainty import Views
 from scoring import metrics
 from system import devices
 from utils import UserError
@@ -199,14 +200,21 @@ def lively_network(kind: type[UNet | ResUNet], depth: int) -> UNet | ResUNet:
     return model.eval()
 
 
+@pytest.mark.parametrize("clahe", [False, True])
 @pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize(
     ("kind", "depth", "shape"), [(UNet, 3, (250, 237)), (UNet, 3, (150, 301)), (ResUNet, 2, (259, 206))]
 )
 def test_tiles_give_what_the_whole_gives(
-    monkeypatch: pytest.MonkeyPatch, kind: type[UNet | ResUNet], depth: int, shape: tuple[int, int], tta: bool
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[UNet | ResUNet],
+    depth: int,
+    shape: tuple[int, int],
+    tta: bool,
+    clahe: bool,
 ) -> None:
     model = lively_network(kind, depth)
+    model.clahe = clahe
     photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     fov = np.full(shape, 255, np.uint8)
     # bfloat16 would hide seams in its rounding
@@ -216,6 +224,28 @@ def test_tiles_give_what_the_whole_gives(
     monkeypatch.setattr(segmentation, "TILE", 160)
     assert len(list(segmentation.tiles(shape, model.grid, model.margin))) > 4
     assert np.abs(predict.segment(model, photograph, fov, tta) - whole).max() < 1e-4
+
+
+def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> None:
+    model = lively_network(UNet, 2)
+    photograph, _, fov = draw_eye(np.random.default_rng(0), 120, 116)
+    even = equalize(photograph, fov)
+    plain, half, evened = (
+        predict.segment(model, image, fov)
+        for image in (photograph, cv2.addWeighted(photograph, 0.5, even, 0.5, 0), even)
+    )
+    plain_views, evened_views, views = Views(0.5), Views(0.5), Views(0.5)
+    predict.segment(model, photograph, fov, True, views=plain_views)
+    predict.segment(model, even, fov, True, views=evened_views)
+    model.clahe = True
+    assert (predict.segment(model, photograph, fov) == half).all()
+    assert not (half == plain).all() and not (half == evened).all()
+    predict.segment(model, photograph, fov, True, views=views)
+    assert (views.levels[:4] == plain_views.levels[:4]).all()
+    assert (views.levels[4:] == evened_views.levels[4:]).all()
+    assert not (views.levels[4:] == plain_views.levels[4:]).all()
+    nothing = np.zeros_like(fov)
+    assert not predict.segment(model, photograph, nothing, True).any()
 
 
 def test_tiles_are_small_and_cover_every_pixel_once() -> None:
