@@ -146,6 +146,7 @@ def main() -> int:
         "threshold": f"{threshold:.6f}",
         "diameter": f"{network.diameter:g}",
         "finest": f"{network.finest:g}",
+        "clahe": str(int(network.clahe)),
         "weights": weights[0].name,
     }
     content = export(network, metadata)

@@ -53,6 +53,7 @@ VARIANTS: dict[str, tuple[list[str], Callable[[], Any]]] = {
     "no gamma of each channel": ([], lambda: mock.patch.object(crops, "change_colour", unchanged)),
     "no few pixels or JPEG blocks": ([], lambda: mock.patch.object(crops, "spoil_file", unchanged)),
     "no light, blur or noise": ([], lambda: mock.patch.object(crops, "change_camera", unchanged)),
+    "no even contrast": (["--clahe", "0"], ExitStack),
     "no lens rim": ([], lambda: mock.patch.object(crops, "draw_rim", unchanged)),
     "each eye as likely": ([], lambda: mock.patch.object(crops.Crops, "choose", any_eye)),
 }

@@ -1,8 +1,9 @@
-"""Score a network at several working diameters, and the average of each two, on eyes it has not seen; by hand.
+"""Score a network at several working diameters, or contrasts, on eyes it has not seen; by hand.
 
 python augment.py DRIVE STARE HRF --leave-one-out
 python train.py --leave-one-out STARE
 python tests/diameters.py files/without_STARE/checkpoint.pth STARE --diameters 548 720 960
+python tests/diameters.py files/without_STARE/checkpoint.pth STARE --contrast --no-tta
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data import Eye, read_sets  # noqa: E402
-from datasets.field_of_view import drive_scale, fov_diameter  # noqa: E402
+from datasets.field_of_view import drive_scale, finer, fov_diameter  # noqa: E402
+from datasets.images import equalize  # noqa: E402
 from model import Network, fold_batch_norm  # noqa: E402
 from prediction.checkpoints import load_checkpoint  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
@@ -41,6 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("data_set", help="whose eyes in DATA/test are scored: DRIVE, STARE or HRF")
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="written with --leave-one-out")
     parser.add_argument("--diameters", type=int, nargs="+", default=[548, 720, 960], help="pixels")
+    parser.add_argument(
+        "--contrast", action="store_true", help="at the usual diameter, with even contrast or not"
+    )
     parser.add_argument("--native", type=int, help="first shrink the field of view to so many pixels")
     parser.add_argument("--middle", type=float, default=1, help="with --native: a share of its diameter")
     parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
@@ -82,6 +87,21 @@ def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict
     return found
 
 
+def in_each_contrast(network: Network, eye: Eye, tta: bool) -> dict[str, tuple[np.ndarray, float]]:
+    """The same of the photograph as it is, with even contrast, and with half of it."""
+    scale = finer(drive_scale(eye.fov, network.diameter), network.finest)
+    even = equalize(eye.image, eye.fov)
+    half = cv2.addWeighted(eye.image, 0.5, even, 0.5, 0)
+    network.clahe = False  # it gets each as it is
+    found = {}
+    for name, image in {"as it is": eye.image, "even": even, "half of it": half}.items():
+        start = time.process_time()
+        probability = segment(network, image, eye.fov, tta, scale)
+        found[name] = probability, time.process_time() - start
+    (first, took), (second, more) = found["as it is"], found["even"]
+    return found | {"as it is, even": ((first + second) / 2, took + more)}
+
+
 def main() -> None:
     args = parse_args()
     network, _ = load_checkpoint(args.weights, pick_device(args.device))
@@ -95,12 +115,19 @@ def main() -> None:
     for eye in tqdm(native_eyes(args.data, names), total=len(names)):
         if args.native:
             eye = retake(eye, args.native, args.middle)
-        for name, (probability, seconds) in at_each(network, eye, args.diameters, args.tta).items():
+        if args.contrast:
+            seen = in_each_contrast(network, eye, args.tta)
+        else:
+            seen = at_each(network, eye, args.diameters, args.tta)
+        for name, (probability, seconds) in seen.items():
             levels = metrics.quantize(probability)
             counts = metrics.count_levels(levels, eye.truth, eye.fov)
             found = metrics.score_image(levels, eye.truth, eye.fov, args.threshold)
             rows.setdefault(name, []).append((found, f1_curve(counts), seconds))
-    print(f"{'diameter':16}" + "".join(f"{title:>13}" for title in [*COLUMNS, "best F1", "at", "CPU s"]))
+    print(
+        f"{'contrast' if args.contrast else 'diameter':16}"
+        + "".join(f"{title:>13}" for title in [*COLUMNS, "best F1", "at", "CPU s"])
+    )
     for name, found in rows.items():
         mean = metrics.mean([scores for scores, _, _ in found])
         curve = np.mean([curve for _, curve, _ in found], axis=0)

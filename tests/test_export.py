@@ -64,6 +64,7 @@ def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_fi
     assert float(about["threshold"]) == pytest.approx(0.39)
     network, _ = load_networks([SHIPPED], None, torch.device("cpu"))
     assert float(about["diameter"]) == network.diameter
+    assert about["clahe"] == "0"
     assert about["weights"] == "drive_unet.pth"
     assert not any(tensor.external_data for tensor in graph.graph.initializer)
     assert [file.name for file in onnx_file.parent.iterdir()] == ["drive_unet.onnx"]
