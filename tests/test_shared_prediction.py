@@ -107,7 +107,7 @@ def test_after_kills_two_go_on_and_end_as_without_them(
 ) -> None:
     out = tmp_path / "out"
     arguments = [*flags, "--out", str(out)]
-    ranks = Ranks(tmp_path, run_predict, arguments, 0.1)
+    ranks = Ranks(tmp_path, run_predict, arguments, 0.4)
     wait_for(out, 4)
     for process in ranks.processes:
         process.kill()
@@ -116,7 +116,7 @@ def test_after_kills_two_go_on_and_end_as_without_them(
     assert not (out / "measures.csv").exists()
 
     # one is killed, and torchrun ends the other
-    ranks = Ranks(tmp_path, run_predict, [*arguments, "--resume"], 0.1)
+    ranks = Ranks(tmp_path, run_predict, [*arguments, "--resume"], 0.4)
     wait_for(out, 8)
     ranks.processes[0].kill()
     os.kill(ranks.processes[1].pid, signal.SIGTERM)
