@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--files", type=Path, default=Path("files/ablations"))
     parser.add_argument("--start-from", type=Path, default=ROOT / "files" / "drive_unet.pth")
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--threshold", type=float, default=0.33)
+    parser.add_argument("--threshold", type=float, default=0.36)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     return parser.parse_args()
 
