@@ -15,11 +15,11 @@ from utils import UserError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-    from model import ResUNet, UNet
+    from model import Network, ResUNet, UNet
 
 
 MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
-FINEST = 1.5  # times the working diameter, see `finest`
+FINEST = 1.5  # times the working diameter, see `learned`
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
@@ -77,24 +77,23 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
     model = build(path, checkpoint["model"], checkpoint["weights"])
     model.diameter, model.trained_on = diameter, trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
-    model.finest = finest(settings if isinstance(settings, dict) else {})
-    model.clahe = share_of(settings if isinstance(settings, dict) else {}, "clahe") > 0
+    learned(model, settings if isinstance(settings, dict) else {})
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
 
 
-def finest(settings: Mapping[str, Any]) -> float:
-    """`Network.finest` of a network that was trained with these settings.
+def learned(network: Network, settings: Mapping[str, Any]) -> None:
+    """Set `Network.finest` and `Network.clahe` of a network that was trained with these settings.
 
     Crops as of other cameras and poor files (`--degrade`) teach a network to find vessels wider than at its
     working diameter. What it gains so, and a network without them loses, is in docs/experiments.md.
     """
-    return FINEST if share_of(settings, "degrade") > 0 else 1.0
 
+    def any_crops(name: str) -> bool:
+        share = settings.get(name)  # of an untrusted file: it may be anything
+        return isinstance(share, (int, float)) and share > 0
 
-def share_of(settings: Mapping[str, Any], name: str) -> float:
-    """A share of the crops among the settings of a training; 0 where it is missing or no number."""
-    share = settings.get(name)
-    return float(share) if isinstance(share, (int, float)) else 0.0
+    network.finest = FINEST if any_crops("degrade") else 1.0
+    network.clahe = any_crops("clahe")
 
 
 def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:

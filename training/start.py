@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, read_diameter
-from prediction.checkpoints import finest, load_checkpoint, share_of
+from prediction.checkpoints import learned, load_checkpoint
 from scoring.report import write_history
 from system import processes
 from system.devices import pick_device
@@ -104,7 +104,7 @@ def begin(
         state.settings |= fit_to_minutes(model, training, validation, settings)
         print("{epochs} epochs of {crops} crops fit into {minutes:g} minutes".format(**state.settings))
     for network in (state.model, state.averaged):  # a resumed training keeps its own settings
-        network.finest, network.clahe = finest(state.settings), share_of(state.settings, "clahe") > 0
+        learned(network, state.settings)
     processes.check_same(
         [state.settings, split, len(state.history), state.losses],
         "flags, eyes, or last.pth; start all nodes with the same command, the same data, and one folder "
