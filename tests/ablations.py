@@ -1,17 +1,18 @@
-"""What each part of the recipe for several cameras is worth on a data set left out; run by hand.
+"""What each part of the recipe for several cameras is worth on data sets left out; run by hand.
 
 Trains once with the recipe, with other seeds, and without each of its parts, and scores the data set left
-out in one view. What is finished is kept in --files, so the same command goes on after a stop.
+out in one view; at last the mean over the data sets. What is finished is kept in --files, so the same command
+goes on after a stop. A second one may train other variants or data sets into the same folder meanwhile.
 
     python augment.py DRIVE STARE HRF --leave-one-out --diameter 720
-    python tests/ablations.py STARE
+    python tests/ablations.py STARE HRF DRIVE --crops 1120 --every 3
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from data import eye_of, read_sets  # noqa: E402
+from data import Eye, eye_of, read_sets  # noqa: E402
 from datasets.images import read_levels  # noqa: E402
 from scoring import metrics  # noqa: E402
 from training import crops, leave_one_out  # noqa: E402
 from utils import UserError, run  # noqa: E402
 
 COLUMNS = ("auc", "average_precision", "f1")
+FEW = 20  # eyes that are all scored
 
 
 def unchanged(rng: np.random.Generator, photograph: np.ndarray, *_: Any) -> np.ndarray:
@@ -61,65 +63,84 @@ VARIANTS: dict[str, tuple[list[str], Callable[[], Any]]] = {
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data_set", help="to leave out")
+    parser.add_argument("data_sets", nargs="+", help="to leave out, each in turn")
     parser.add_argument("--data", type=Path, default=Path("new_data"))
     parser.add_argument("--files", type=Path, default=Path("files/ablations"))
     parser.add_argument("--start-from", type=Path, default=ROOT / "files" / "drive_unet.pth")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--crops", type=int, default=2240, help="random crops an epoch")
+    parser.add_argument("--every", type=int, default=1, help="of more than 20 eyes, score every N-th")
     parser.add_argument("--threshold", type=float, default=0.36)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     return parser.parse_args()
 
 
-def train_one(args: argparse.Namespace, name: str) -> Path:
-    """Train a variant as far as that is not done; returns its folder, with probability/."""
+def train_one(args: argparse.Namespace, name: str, data_set: str) -> Path:
+    """Train a variant without a data set as far as that is not done; returns its folder, with probability/."""
     files = args.files / name.replace(" ", "_").replace(",", "")
     flags, change = VARIANTS[name]
-    command = ["--leave-one-out", args.data_set, "--start-from", args.start_from, "--epochs", args.epochs]
-    command += [
-        "--data",
-        args.data,
-        "--files",
-        files,
-        "--resume" if any(files.glob("*/last.pth")) else "",
-        *flags,
-    ]
-    original = leave_one_out.segment
+    # a data set that --start-from has seen begins with random weights, as wide as the others
+    command = ["--leave-one-out", data_set, "--start-from", args.start_from, "--width", 24]
+    command += ["--epochs", args.epochs, "--crops", args.crops, "--data", args.data, "--files", files, *flags]
+    if (files / f"without_{data_set}" / "last.pth").exists():
+        command.append("--resume")
+    segment, native_eyes = leave_one_out.segment, leave_one_out.native_eyes
 
-    def segment(*given: Any, **named: Any) -> np.ndarray:
-        return original(*given, **{**named, "tta": False})
+    def one_view(*given: Any, **named: Any) -> np.ndarray:
+        return segment(*given, **{**named, "tta": False})
 
     with (
         change(),
-        mock.patch.object(leave_one_out, "segment", segment),
-        mock.patch.object(sys, "argv", ["train.py", *filter(None, map(str, command))]),
+        mock.patch.object(leave_one_out, "segment", one_view),
+        mock.patch.object(leave_one_out, "native_eyes", lambda *given: some(args, native_eyes(*given))),
+        # the threshold is given here, so none is looked for on the eyes that train
+        mock.patch.object(leave_one_out, "mean_f1", lambda *_: np.zeros(len(leave_one_out.THRESHOLDS))),
+        mock.patch.object(sys, "argv", ["train.py", *map(str, command)]),
     ):
         if train.main():
             raise UserError("stopped")
-    return files / f"without_{args.data_set}"
+    return files / f"without_{data_set}"
 
 
-def score(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def some(args: argparse.Namespace, eyes: Iterable[Eye]) -> Iterator[Eye]:
+    """Every N-th of the eyes where they are many."""
+    every = list(eyes)
+    return iter(every[:: args.every] if len(every) > FEW else every)
+
+
+def score(args: argparse.Namespace, folder: Path, data_set: str) -> dict[str, float]:
     """Mean scores of the eyes left out, and F1 at the threshold that is best for all of them."""
-    names = [name for name, data_set in read_sets(args.data).items() if data_set == args.data_set]
+    names = [name for name, own in read_sets(args.data).items() if own == data_set]
     rows, curves = [], []
-    for eye in leave_one_out.native_eyes(args.data, names):
+    for eye in some(args, leave_one_out.native_eyes(args.data, names)):
         levels = read_levels(folder / "probability" / f"{eye_of(eye.name)}.png")
         rows.append(metrics.score_image(levels, eye.truth, eye.fov, args.threshold))
         curves.append(leave_one_out.f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
-    mean, curve = metrics.mean(rows), np.mean(curves, axis=0)
-    return {column: mean[column] for column in COLUMNS} | {"best f1": curve.max(), "eyes": len(rows)}
+    mean = metrics.mean(rows)
+    return {column: mean[column] for column in COLUMNS} | {"best f1": np.mean(curves, axis=0).max()}
 
 
 def main() -> None:
     args = parse_args()
-    found = {name: score(args, train_one(args, name)) for name in args.only}
-    print(
-        f"| {args.data_set} left out, one view | AUC | average precision | F1 at {args.threshold} | own best |"
-    )
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for data_set in args.data_sets:
+        found[data_set] = {name: score(args, train_one(args, name, data_set), data_set) for name in args.only}
+        show(f"{data_set} left out", found[data_set], args.threshold)
+    if len(found) > 1:
+        sets = list(found.values())
+        means = {
+            name: {column: np.mean([own[name][column] for own in sets]) for column in sets[0][name]}
+            for name in args.only
+        }
+        show(f"mean of {', '.join(found)}", means, args.threshold)
+
+
+def show(title: str, rows: dict[str, dict[str, Any]], threshold: float) -> None:
+    """Print a table, a row for each variant."""
+    print(f"| {title}, one view | AUC | average precision | F1 at {threshold} | own best |")
     print("|---|---|---|---|---|")
-    for name, row in found.items():
-        print(f"| {name} | {' | '.join(f'{row[c]:.4f}' for c in (*COLUMNS, 'best f1'))} |")
+    for name, row in rows.items():
+        print(f"| {name} | {' | '.join(f'{row[c]:.4f}' for c in (*COLUMNS, 'best f1'))} |", flush=True)
 
 
 if __name__ == "__main__":
