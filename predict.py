@@ -126,8 +126,8 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace, store: Any) ->
             problems = {k: v for found in processes.gathered(outcome.problems) for k, v in found.items()}
             whole = True
         finally:  # after Ctrl-C, those that are finished get their page too
-            if processes.is_main() and (whole or number == 1):
-                journal.end(names)
+            if processes.is_main():
+                journal.end(names, keep=not whole and number > 1)
                 guessed = [row for row in journal if not row["border"] and args.diameter is None]
                 if journal.finished:
                     write_measures(args.out / "measures.csv", journal)

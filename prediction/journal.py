@@ -62,12 +62,17 @@ class Journal:
         """
         self.gather(names if resume else {}, self.holds)
 
-    def end(self, names: Mapping[str, Path]) -> None:
-        """Bring the lines of all processes into one file, in the order of the names."""
-        self.gather(names, lambda name, line, photograph: line["made_by"] == self.made_by)
+    def end(self, names: Mapping[str, Path], keep: bool = False) -> None:
+        """Bring the lines of all processes into one file, in the order of the names.
 
-    def gather(self, names: Mapping[str, Path], counts: Callable[[str, dict[str, Any], Path], bool]) -> None:
-        """Write a file of the lines that count, in the order of the names, and remove those it is made of."""
+        With `keep`, those of the other processes stay: after a stop they may still be writing to them.
+        """
+        self.gather(names, lambda name, line, photograph: line["made_by"] == self.made_by, keep)
+
+    def gather(
+        self, names: Mapping[str, Path], counts: Callable[[str, dict[str, Any], Path], bool], keep: bool = False
+    ) -> None:
+        """Write a file of the lines that count, in the order of the names; remove the others unless `keep`."""
         places: dict[str, tuple[IO[bytes], int]] = {}
         with contextlib.ExitStack() as stack:
             for path in [self.path, *self.parts()]:
@@ -88,7 +93,7 @@ class Journal:
                         file, place = places[name]
                         file.seek(place)
                         whole.write(file.readline())
-        for path in self.parts():
+        for path in () if keep else self.parts():
             path.unlink()
         self.finished = set(places)
 

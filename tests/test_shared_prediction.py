@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import signal
 import subprocess
@@ -131,6 +133,28 @@ def test_after_kills_two_go_on_and_end_as_without_them(
     assert f" of {NUMBER} photographs are finished already" in said[0]
     assert contents(out) == alone
     assert not list(out.rglob(".*"))
+
+
+def test_after_ctrl_c_of_both_there_is_a_page_of_what_is_finished(
+    flags: list[str], alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = [*flags, "--out", str(out)]
+    ranks = Ranks(tmp_path, run_predict, arguments, 0.4)
+    wait_for(out, 4)
+    for process in ranks.processes:  # as a terminal does
+        os.kill(process.pid, signal.SIGINT)
+    ranks.finish()
+    with (out / "measures.csv").open(newline="") as file:
+        listed = {row["image"] for row in csv.DictReader(file)}
+    noted = [json.loads(line) for path in out.glob("finished*.jsonl") for line in path.open()]
+    assert 4 <= len(listed) < NUMBER and listed <= {line["name"] for line in noted}
+    assert all(f'"{name}"' in (out / "index.html").read_text() for name in listed)
+    assert (out / "finished-1.jsonl").stat().st_size, "the other process may still write there"
+
+    with pytest.raises(UserError, match=r"1 could not be segmented"):
+        run_script(predict.main, *arguments, "--resume")
+    assert contents(out) == alone
 
 
 def test_an_error_of_one_ends_both_with_one_line(
