@@ -4,9 +4,9 @@
     python train.py --leave-one-out
     python tests/thresholds.py --cameras FOLDER_OF_STARE
 
-Every row is the mean F1 of the predictions that `train.py --leave-one-out` kept, in eight views. "Learned" is a
-ridge regression of each eye's best threshold on properties of its photograph and prediction, fitted on the other
-data sets.
+Every row is the mean F1 of the predictions that `train.py --leave-one-out` kept, in eight views. "Learned" is
+a ridge regression of each eye's best threshold on properties of its photograph and prediction, fitted on the
+other data sets.
 """
 
 from __future__ import annotations

@@ -94,19 +94,19 @@ def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train:
             own.make_room = lambda: set_aside(folder, [*OWN, "scores.csv", *predicted])
         if (state := train(own, split)) is None:
             return False
-        missing = [
-            eye for eye in native_eyes(args.data, split["held_out"]) if not probability_of(folder, eye).exists()
-        ]
-        if not missing:
-            return True
-        network = fold_batch_norm(state.averaged)
-        threshold = best_of(mean_f1(network, args.data, [eyes[n] for n in split["train"]]))
-        state.save(folder / "checkpoint.pth", state.averaged, threshold=threshold, scores=state.history[-1])
-        for eye in missing:
+        network, number = None, 0
+        for eye in native_eyes(args.data, split["held_out"]):  # one by one: they can be large
+            if (path := probability_of(folder, eye)).exists():
+                continue
+            if network is None:
+                network = fold_batch_norm(state.averaged)
+                threshold = best_of(mean_f1(network, args.data, [eyes[n] for n in split["train"]]))
+                done = state.history[-1]
+                state.save(folder / "checkpoint.pth", state.averaged, threshold=threshold, scores=done)
             scale = finer(eye.scale, network.finest)
-            levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=scale))
-            write_png(probability_of(folder, eye), levels)
-        print(f"without {name}: {len(missing)} eyes predicted")
+            write_png(path, metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=scale)))
+            number += 1
+        print(f"without {name}: {number} eyes predicted")
     return True
 
 
