@@ -90,7 +90,7 @@ def wait_asleep() -> None:
     it before torch is imported: OpenMP reads the environment once.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "1000"  # some 0.03 ms; the default is 300,000
+        os.environ["GOMP_SPINCOUNT"] = "300"  # some 0.01 ms; the default is 300,000
 
 
 def prepare_streams() -> None:

@@ -29,7 +29,7 @@ from utils import versions
 CPU = torch.device("cpu")
 WAYS: dict[str, dict[str, str]] = {
     "spinning": {},
-    "asleep soon": {"GOMP_SPINCOUNT": "1000"},
+    "asleep soon": {"GOMP_SPINCOUNT": "300"},
     "asleep": {"OMP_WAIT_POLICY": "PASSIVE"},
     "one": {"OMP_NUM_THREADS": "1"},
 }

@@ -297,8 +297,8 @@ def test_without_data_the_message_names_the_next_command(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("script", "chosen", "spins"),
     [
-        ("train.py --device=none", {}, 1000),
-        ("predict.py docs/demo.jpg --weights=none --device=none", {}, 1000),
+        ("train.py --device=none", {}, 300),
+        ("predict.py docs/demo.jpg --weights=none --device=none", {}, 300),
         ("train.py --device=none", {"OMP_WAIT_POLICY": "active"}, 30_000_000_000),
         ("train.py --device=none", {"GOMP_SPINCOUNT": "9"}, 9),
     ],
