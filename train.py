@@ -46,9 +46,9 @@ def parse_args() -> argparse.Namespace:
     network.add_argument(
         "--start-from", type=path_name, help="a checkpoint whose network and weights to start with"
     )
-    network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 64, CPU 16)")
+    network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 24, CPU 16)")
     network.add_argument(
-        "--depth", type=positive, help="number of times the resolution is halved (default: GPU 4, CPU 3)"
+        "--depth", type=positive, help="number of times the resolution is halved (default: 3)"
     )
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive, default=30, help="epochs to train")
