@@ -15,8 +15,6 @@ import numpy as np
 from datasets.field_of_view import fov_diameter
 
 DIAMETER = 400  # pixels of the field of view in the copy that is looked at
-BLURRED = 0.25  # detail of a few pixels over detail of many; less is very blurred
-BLOCKS = 0.1  # green levels of noise; less is between the edges of JPEG blocks
 
 
 def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -107,14 +105,6 @@ def share(part: np.ndarray, whole: np.ndarray) -> float:
     return float((part & whole).sum() / max(int(whole.sum()), 1))
 
 
-def misleads(found: Mapping[str, float]) -> bool:
-    """Whether networks draw with confidence what is not there: in a very blurred file, and in JPEG blocks.
-
-    Of eyes held out, such copies had a fifth to a half of the F1 that the probabilities let expect.
-    """
-    return found["sharp"] < BLURRED or found["noise"] < BLOCKS
-
-
 def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
     """The reasons to look at a photograph first, the weightiest first; empty for most.
 
@@ -132,11 +122,11 @@ def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
         "vessels lighter than the retina: an angiogram?": found["dark_lines"] < 0.8,
         "no border found: scale is a guess": not found["bordered"],
         "very dark": found["light"] < 60,
-        "very blurred": found["sharp"] < BLURRED,
+        "very blurred": found["sharp"] < 0.25,
         "very noisy": found["noise"] > 4,
-        "blocks: compressed too much": found["noise"] < BLOCKS,
+        "blocks: compressed too much": found["noise"] < 0.1,
         "enlarged from few pixels": found["diameter"] < 250
-        or (BLOCKS <= found["noise"] < 0.45 and found["sharp"] < 0.45),
+        or (0.1 <= found["noise"] < 0.45 and found["sharp"] < 0.45),
         "hardly any vessel": row["vessel_share"] < 0.03,
         "vessels along the border": found["at_border"] > 0.25,
         f"largest tree holds only {tree:.0%}": tree < 0.3,

@@ -11,7 +11,7 @@ import numpy as np
 
 from data import Eye
 from datasets.field_of_view import fov_diameter
-from prediction.doubts import doubts, features, misleads
+from prediction.doubts import doubts, features
 from prediction.uncertainty import Views, confidence
 from scoring import metrics
 from scoring.measures import CONFIDENCE, MEASURES, SPREADS, measure
@@ -43,16 +43,13 @@ def examine(
 
     Returns:
         `doubtful`, the reasons to look at it first, empty if there are none; the figures of
-        `uncertainty.confidence` and `measures.measure`, and `Views.spreads`. `expected_f1` is halved where
-        the photograph `doubts.misleads`.
+        `uncertainty.confidence` and `measures.measure`, and `Views.spreads`.
     """
     row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov, views)}
     row |= measure(levels, fov, views.threshold, um_per_pixel, diameter)
     if views.fov is not None:
         row |= views.spreads(diameter * views.fov.shape[0] / fov.shape[0], diameter)
     found = features(photograph, fov, mask) | {"bordered": float(bordered)}
-    if misleads(found):
-        row["expected_f1"] /= 2
     row["doubtful"] = "; ".join(doubts(found, row))
     return row
 

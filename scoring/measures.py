@@ -34,7 +34,7 @@ class Measure:
 
 # of the segmentation, not of the vessels: see prediction.uncertainty
 CONFIDENCE = {
-    "expected_f1": Measure("Expected F1", 2, "F1 to expect by the probabilities; half if blurred or in blocks"),
+    "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
     "uncertain_vessels": Measure("Uncertain", 3, "share of the vessel pixels wrong with a chance of a quarter"),
     "vessel_share_sd": Measure("Views, SD", 4, "standard deviation of the vessel share over the views"),
 }

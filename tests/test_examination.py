@@ -19,7 +19,7 @@ from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from prediction.doubts import doubts, features
-from prediction.examination import examine, read_um_per_pixel, summarize
+from prediction.examination import read_um_per_pixel, summarize
 from prediction.uncertainty import SMALL, Views, confidence, uncertainty
 from scoring import metrics
 from scoring.measures import SPREADS, measure
@@ -81,21 +81,6 @@ def test_odd_results_of_a_good_photograph_are_doubtful(
 ) -> None:
     photograph, mask, _ = eyes[0]
     assert reasons(photograph, mask, GOOD | {column: value}) == [reason]
-
-
-@pytest.mark.parametrize(
-    ("kind", "factor"), [("blur", 0.5), ("jpeg", 0.5), ("dark", 1.0), ("noise", 1.0), ("inverted", 1.0)]
-)
-def test_half_the_f1_is_expected_where_networks_draw_with_confidence_what_is_not_there(
-    eyes: list, kind: str, factor: float
-) -> None:
-    photograph, mask, fov = eyes[0]
-    levels = metrics.quantize(cv2.GaussianBlur(mask, (0, 0), 1.5) / 255) * (fov > 0)
-    found = np.where(levels >= metrics.level_of(0.4), 255, 0).astype(np.uint8)
-    bad = spoilt.SPOILS[kind](photograph, fov, 1.0, np.random.default_rng(0))
-    usual, spoiled = (examine(each, fov, levels, found, Views(0.4), 390.0) for each in (photograph, bad))
-    assert usual["expected_f1"] > 0.5
-    assert spoiled["expected_f1"] == pytest.approx(factor * usual["expected_f1"])
 
 
 @pytest.mark.parametrize("gap", ["wide", "none", "above each other", "caption below", "smaller"])

@@ -27,7 +27,7 @@ import spoilt  # noqa: E402
 from datasets.field_of_view import drive_scale, estimate_fov, finer  # noqa: E402
 from datasets.images import read_image, read_mask, write_png  # noqa: E402
 from datasets.published import find_data_set, read_drive  # noqa: E402
-from prediction.doubts import doubts, features, misleads  # noqa: E402
+from prediction.doubts import doubts, features  # noqa: E402
 from prediction.manifest import sha256  # noqa: E402
 from prediction.networks import load_networks  # noqa: E402
 from prediction.segmentation import binarize, segment  # noqa: E402
@@ -328,8 +328,6 @@ def main() -> None:
         row = measure(levels, fov, threshold)
         found = features(eye["photograph"], fov, eye["found"])
         row |= confidence(levels, eye["found"], fov, Views(threshold))
-        if misleads(found):
-            row["expected_f1"] /= 2
         reasons = doubts(found, row)
         flagged.setdefault(eye["group"], []).append(reasons)
         table.append(
