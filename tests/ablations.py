@@ -5,7 +5,7 @@ out in one view; at last the mean over the data sets. What is finished is kept i
 goes on after a stop. A second one may train other variants or data sets into the same folder meanwhile.
 
     python augment.py DRIVE STARE HRF --leave-one-out --diameter 720
-    python tests/ablations.py STARE HRF DRIVE --crops 1120 --every 3
+    python tests/ablations.py STARE HRF DRIVE --crops 1120 --every 4
 """
 
 from __future__ import annotations
