@@ -47,9 +47,7 @@ def parse_args() -> argparse.Namespace:
         "--start-from", type=path_name, help="a checkpoint whose network and weights to start with"
     )
     network.add_argument("--width", type=positive, help="filters of the first level (default: GPU 24, CPU 16)")
-    network.add_argument(
-        "--depth", type=positive, help="number of times the resolution is halved (default: 3)"
-    )
+    network.add_argument("--depth", type=positive, help="number of times the resolution is halved (default: 3)")
     recipe = parser.add_argument_group("recipe")
     recipe.add_argument("--epochs", type=positive, default=30, help="epochs to train")
     recipe.add_argument("--crops", type=positive, default=2240, help="random crops an epoch")
