@@ -127,7 +127,7 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace, store: Any) ->
             whole = True
         finally:  # after Ctrl-C, those that are finished get their page too
             if processes.is_main():
-                journal.end(names, keep=not whole and number > 1)
+                journal.end(names, keep=not whole)
                 guessed = [row for row in journal if not row["border"] and args.diameter is None]
                 if journal.finished:
                     write_measures(args.out / "measures.csv", journal)

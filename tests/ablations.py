@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
-from data import Eye, eye_of, read_sets  # noqa: E402
+from data import Eye, read_sets  # noqa: E402
 from datasets.images import read_levels  # noqa: E402
 from scoring import metrics  # noqa: E402
 from training import crops, leave_one_out  # noqa: E402
@@ -113,7 +113,7 @@ def score(args: argparse.Namespace, folder: Path, data_set: str) -> dict[str, fl
     names = [name for name, own in read_sets(args.data).items() if own == data_set]
     rows, curves = [], []
     for eye in some(args, leave_one_out.native_eyes(args.data, names)):
-        levels = read_levels(folder / "probability" / f"{eye_of(eye.name)}.png")
+        levels = read_levels(leave_one_out.probability_of(folder, eye))
         rows.append(metrics.score_image(levels, eye.truth, eye.fov, args.threshold))
         curves.append(leave_one_out.f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
     mean = metrics.mean(rows)

@@ -87,6 +87,18 @@ def wait_for(out: Path, number: int) -> None:
         time.sleep(0.01)
 
 
+def stop_both(how: int, flags: list[str], folder: Path) -> tuple[Path, list[str]]:
+    """Send both of two processes a signal once four photographs are finished; --out and their arguments."""
+    out = folder / "out"
+    arguments = [*flags, "--out", str(out)]
+    ranks = Ranks(folder, run_predict, arguments, 0.4)
+    wait_for(out, 4)
+    for process in ranks.processes:
+        os.kill(process.pid, how)
+    ranks.finish()
+    return out, arguments
+
+
 def test_two_processes_end_with_what_one_writes(
     flags: list[str], alone: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -107,13 +119,7 @@ def test_two_processes_end_with_what_one_writes(
 def test_after_kills_two_go_on_and_end_as_without_them(
     flags: list[str], alone: dict[str, bytes], tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    arguments = [*flags, "--out", str(out)]
-    ranks = Ranks(tmp_path, run_predict, arguments, 0.4)
-    wait_for(out, 4)
-    for process in ranks.processes:
-        process.kill()
-    ranks.finish()
+    out, arguments = stop_both(signal.SIGKILL, flags, tmp_path)
     assert (out / "finished-1.jsonl").stat().st_size, "both had finished some"
     assert not (out / "measures.csv").exists()
 
@@ -138,13 +144,7 @@ def test_after_kills_two_go_on_and_end_as_without_them(
 def test_after_ctrl_c_of_both_there_is_a_page_of_what_is_finished(
     flags: list[str], alone: dict[str, bytes], tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    arguments = [*flags, "--out", str(out)]
-    ranks = Ranks(tmp_path, run_predict, arguments, 0.4)
-    wait_for(out, 4)
-    for process in ranks.processes:  # as a terminal does
-        os.kill(process.pid, signal.SIGINT)
-    ranks.finish()
+    out, arguments = stop_both(signal.SIGINT, flags, tmp_path)  # as a terminal does
     with (out / "measures.csv").open(newline="") as file:
         listed = {row["image"] for row in csv.DictReader(file)}
     noted = [json.loads(line) for path in out.glob("finished*.jsonl") for line in path.open()]

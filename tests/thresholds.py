@@ -26,7 +26,7 @@ from data import Eye, eye_of, read_sets  # noqa: E402
 from datasets.field_of_view import fov_diameter  # noqa: E402
 from datasets.images import read_levels, read_mask  # noqa: E402
 from scoring import metrics  # noqa: E402
-from training.leave_one_out import at, best_of, f1_curve, native_eyes  # noqa: E402
+from training.leave_one_out import at, best_of, f1_curve, folder_of, native_eyes, probability_of  # noqa: E402
 from utils import UserError, run  # noqa: E402
 
 SHARE, EXPECTED, COLOUR = ("share",), ("expected",), ("red", "green", "blue")
@@ -63,17 +63,15 @@ def properties(eye: Eye, levels: np.ndarray, threshold: float) -> dict[str, floa
 def read(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Of every eye left out: its data set, its properties and F1 at each threshold, by each observer."""
     sets, found = read_sets(args.data), []
+    seconds = args.cameras and args.cameras / "STARE" / "labels-vk"
     for name in dict.fromkeys(sets.values()):
         names = [copy for copy, own in sets.items() if own == name]
         for eye in tqdm(native_eyes(args.data, names), desc=name, unit="eye", disable=None):
-            short = eye_of(eye.name)
-            kept = args.files / f"without_{name}" / "probability" / f"{short}.png"
-            if not kept.is_file():
+            if not (kept := probability_of(folder_of(args, name), eye)).is_file():
                 raise UserError(f"{kept}: not there; run: python train.py --leave-one-out {name}")
             levels = read_levels(kept)
             curves = {"first": np.array(f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))}
-            folder = args.cameras / "STARE" / "labels-vk" if args.cameras else Path("labels-vk")
-            for path in folder.glob(f"{short.removeprefix('STARE_')}.*"):
+            for path in seconds.glob(f"{eye_of(eye.name)}.*") if seconds else ():
                 curves["second"] = np.array(f1_curve(metrics.count_levels(levels, read_mask(path), eye.fov)))
             found.append({"set": name, **curves, **properties(eye, levels, args.threshold)})
     return found
@@ -110,9 +108,9 @@ def main() -> None:
     for names in LEARNED:
         rows[f"learned from {', '.join(names)}"] = {name: learn(eyes, name, names) for name in sets}
     if seconds := [eye for eye in eyes if "second" in eye]:
-        both = np.mean([eye["first"] + eye["second"] for eye in seconds], axis=0)
+        both = best_of(np.mean([eye["first"] + eye["second"] for eye in seconds], axis=0))
         second = best_of(np.mean([eye["second"] for eye in seconds], axis=0))
-        rows[f"the best for both observers of STARE, {best_of(both):.2f}"] = dict.fromkeys(sets, best_of(both))
+        rows[f"the best for both observers of STARE, {both:.2f}"] = dict.fromkeys(sets, both)
         rows[f"the best for STARE's second observer, {second:.2f}"] = dict.fromkeys(sets, second)
     rows["each data set its own best"] = {name: best_of(mean[name]) for name in sets}
     rows["each image its own best"] = {name: [best_of(eye["first"]) for eye in of[name]] for name in sets}
