@@ -1,0 +1,118 @@
+"""Two processes of predict.py on thousands of tiny photographs, killed and resumed, against one run; by hand.
+
+    python tests/many.py --photographs 5000
+
+All processes are killed after two fifths of the photographs, torchrun's own after three quarters. At the end,
+every file is compared with those of a run of one process that nothing stopped. Linux and macOS only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from conftest import write_photographs  # noqa: E402
+from test_resume_prediction import contents  # noqa: E402
+
+from model import UNet  # noqa: E402
+from prediction.checkpoints import save_checkpoint  # noqa: E402
+from utils import UserError, run  # noqa: E402
+
+FOLDERS = 5
+RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+
+def finished(out: Path) -> int:
+    """How many photographs the processes have finished."""
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("finished*.jsonl"))
+
+
+def resident(group: int) -> float:
+    """The largest resident memory of a process of this group, MiB; 0 without /proc."""
+    sizes = [0]
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(folder.name)) == group:
+                sizes.append(int((folder / "status").read_text().split("VmRSS:")[1].split()[0]))
+        except (ProcessLookupError, FileNotFoundError, IndexError):
+            pass  # it ended meanwhile
+    return max(sizes) / 1024
+
+
+def start(launcher: list[str], flags: list[str], out: Path) -> subprocess.Popen:
+    """predict.py in a process group of its own, one thread a process."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(ROOT / "predict.py"), *flags, "--out", str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def stop_after(process: subprocess.Popen, out: Path, number: int, whole_group: bool) -> None:
+    """Kill it with SIGKILL once so many photographs are finished, its children too or not."""
+    while finished(out) < number:
+        if process.poll() is not None:
+            raise UserError(f"predict.py ended with status {process.returncode} after {finished(out)}")
+        time.sleep(0.01)
+    memory = resident(process.pid)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    time.sleep(5)  # without torchrun, its children end by themselves
+    print(f"killed after {finished(out)}, the largest process then had {memory:.0f} MiB", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photographs", type=int, default=5000)
+    parser.add_argument("--side", type=int, default=40, help="pixels")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for k in range(FOLDERS):
+            write_photographs(folder / "eyes" / f"day {k}", args.photographs // FOLDERS, args.side, args.side)
+        number = args.photographs // FOLDERS * FOLDERS
+        torch.manual_seed(0)
+        model = UNet(width=2, depth=1)
+        weights = {"model": model.config, "weights": model.state_dict(), "threshold": 0.5}
+        save_checkpoint(folder / "tiny.pth", weights)
+        flags = [str(folder / "eyes"), "--recursive", "--no-tta", "--device", "cpu"]
+        flags += ["--weights", str(folder / "tiny.pth")]
+
+        killed, whole = folder / "killed", folder / "whole"
+        stop_after(start(RANKS, flags, killed), killed, number * 2 // 5, True)
+        stop_after(start(RANKS, [*flags, "--resume"], killed), killed, number * 3 // 4, False)
+        for launcher, more, out in ((RANKS, ["--resume"], killed), ([], [], whole)):
+            begun = time.perf_counter()
+            process = start(launcher, [*flags, *more], out)
+            memory = 0.0
+            while process.poll() is None:
+                memory = max(memory, resident(process.pid))
+                time.sleep(0.2)
+            took = time.perf_counter() - begun
+            print(f"status {process.returncode} after {took:.0f} s, at most {memory:.0f} MiB", flush=True)
+        ours, wanted = contents(killed), contents(whole)
+        different = sorted(name for name in ours.keys() | wanted.keys() if ours.get(name) != wanted.get(name))
+        print(f"{finished(killed)} and {finished(whole)} photographs finished; {len(wanted)} files, different:")
+        print(*(different or ["none"]), sep="\n")
+        if different or finished(whole) != number:
+            raise UserError("the killed run did not end as the other")
+
+
+if __name__ == "__main__":
+    run(main)
