@@ -61,8 +61,8 @@ class Eye:
 def rescale(eye: Eye, scale: float) -> Eye:
     """Resize an eye by a factor, the same way for training and prediction.
 
-    Shrinking averages the photograph; a shrunk mask is vessel where vessels cover at least half a pixel, since
-    nearest neighbours would break thin vessels. Masks stay 0 or 255.
+    Shrinking averages the photograph; a shrunk mask is vessel where vessels cover a quarter of a pixel or more:
+    half would lose thin vessels (docs/experiments.md), nearest neighbours break them. Masks stay 0 or 255.
     """
     height, width = eye.fov.shape
     wanted = max(1, round(width * scale)), max(1, round(height * scale))
@@ -71,7 +71,7 @@ def rescale(eye: Eye, scale: float) -> Eye:
     def resize(mask: np.ndarray | None) -> np.ndarray | None:
         if mask is None:
             return None
-        return cv2.threshold(cv2.resize(mask, wanted, interpolation=how_mask), 127, 255, cv2.THRESH_BINARY)[1]
+        return cv2.threshold(cv2.resize(mask, wanted, interpolation=how_mask), 63, 255, cv2.THRESH_BINARY)[1]
 
     image = cv2.resize(eye.image, wanted, interpolation=how)
     fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)

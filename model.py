@@ -238,7 +238,7 @@ NETWORKS: dict[str, type[UNet | ResUNet]] = {"unet": UNet, "resunet": ResUNet}
 class Ensemble(Network):
     """The mean probability of several networks, which may differ in kind, width and depth.
 
-    Like each of them it maps images (N, C, H, W) to logits (N, 1, H, W): those of the mean probability.
+    Like each of them it maps images (N, C, H, W) to logits (N, 1, H, W), here of the mean probability.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -273,15 +273,16 @@ def fold_batch_norm(model: N) -> N:
     return model
 
 
-FLIPS = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
 
 
-def predict_views(model: nn.Module, images: Tensor, tta: bool = False, others: Tensor | None = None) -> Tensor:
+def predict_views(
+    model: nn.Module, images: Tensor, tta: bool = False, others: Tensor | None = None, flips: Any = FLIPS
+) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
-    With `tta` (test-time augmentation) there are eight views: the four flips of the image and of its transpose
-    (that of `others`, if given), which include the quarter turns; else one. The caller sets evaluation mode,
-    inference mode and autocast.
+    With `tta` (test-time augmentation) there are eight views: four `flips` of the image and of its transpose
+    (that of `others`, if given); else one. The caller sets evaluation mode, inference mode and autocast.
     """
 
     def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -291,8 +292,7 @@ def predict_views(model: nn.Module, images: Tensor, tta: bool = False, others: T
     if not tta:
         return view(images, ())[None]
     turned = (images if others is None else others).mT
-    views = [view(images, dims) for dims in FLIPS] + [view(turned, dims).mT for dims in FLIPS]
-    return torch.stack(views)
+    return torch.stack([view(images, dims) for dims in flips] + [view(turned, dims).mT for dims in flips])
 
 
 def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:

@@ -47,8 +47,7 @@ def examine(
     """
     row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov, views)}
     row |= measure(levels, fov, views.threshold, um_per_pixel, diameter)
-    if views.fov is not None:
-        row |= views.spreads(diameter * views.fov.shape[0] / fov.shape[0], diameter)
+    row |= views.spreads(diameter, fov.shape[0])
     found = features(photograph, fov, mask) | {"bordered": float(bordered)}
     row["doubtful"] = "; ".join(doubts(found, row))
     return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -26,7 +26,7 @@ def segment(
     photograph: np.ndarray,
     fov: np.ndarray,
     tta: bool = False,
-    scale: float = 1.0,
+    scale: float | Sequence[float] = 1.0,
     views: Views | None = None,
 ) -> np.ndarray:
     """Predict one photograph; a large one in tiles without visible seams.
@@ -36,22 +36,43 @@ def segment(
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
         tta: average eight views, see `model.predict_views`.
-        scale: factor by which the photograph is resized for the network; see
-            `datasets.field_of_view.drive_scale`.
+        scale: factor by which the photograph is resized for the network, or several that share the eight views
+            (one view has the first); see `datasets.field_of_view.scales_of`.
         views: collects the views, if given.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
     """
+    from model import FLIPS
+
+    scales = scale if isinstance(scale, Sequence) else (scale,)
+    total: np.ndarray | None = None
+    for k, factor in enumerate(scales if tta else scales[:1]):
+        eye = Eye("", photograph, fov)
+        copy = eye if factor == 1 else rescale(eye, factor)
+        probability = segment_copy(model, copy.image, copy.fov, tta, FLIPS[k :: len(scales)], views)
+        if factor != 1:
+            probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        total = probability if total is None else np.add(total, probability, out=total)
+    if total is None:
+        raise ValueError("no scale is given")
+    if tta and len(scales) > 1:
+        total /= len(scales)
+    return np.multiply(total, fov > 0, out=total)
+
+
+def segment_copy(
+    model: Network,
+    photograph: np.ndarray,
+    fov: np.ndarray,
+    tta: bool,
+    flips: tuple[tuple[int, ...], ...],
+    views: Views | None,
+) -> np.ndarray:
+    """The mean of the views in these flips of a photograph at the network's scale; see `segment`."""
     import torch
 
     from model import predict_views
-
-    if scale != 1:
-        copy = rescale(Eye("", photograph, fov), scale)
-        probability = segment(model, copy.image, copy.fov, tta, views=views)
-        probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        return np.multiply(probability, fov > 0, out=probability)
 
     device = next(model.parameters()).device
     copies = [photograph]
@@ -68,7 +89,7 @@ def segment(
             image = torch.from_numpy(normalize(each[around], fov[around], mean, std))[None]
             batches.append(image.to(device, memory_format=torch.channels_last))
         with torch.inference_mode(), autocast(device):
-            seen = predict_views(model, batches[0], tta, *batches[1:])[:, 0, inner[0], inner[1]]
+            seen = predict_views(model, batches[0], tta, batches[-1], flips)[:, 0, inner[0], inner[1]]
             probability[tile] = seen.mean(dim=0).cpu().numpy()
         if views is not None:
             views.add(seen, fov, tile)

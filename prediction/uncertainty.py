@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,51 +18,63 @@ UNSURE = 0.25  # chance of being wrong from which a vessel pixel counts as uncer
 
 
 @dataclass
-class Views:
-    """Collects the views of a photograph while it is segmented, tile by tile, at the network's scale."""
+class Scale:
+    """The views of a photograph at one scale."""
 
-    threshold: float
+    fov: np.ndarray  # field of view there, uint8 (H, W), 0 or 255
     counts: np.ndarray | int = 0  # int (views,), vessel pixels of each
     pixels: int = 0  # in the field of view
     levels: np.ndarray | None = None  # probability of each, if there are several: uint16 (views, H, W)
-    fov: np.ndarray | None = None  # field of view, uint8 (H, W), 0 or 255
+
+
+@dataclass
+class Views:
+    """Collects the views of a photograph while it is segmented, tile by tile, at the network's scales."""
+
+    threshold: float
+    scales: list[Scale] = field(default_factory=list)
 
     def add(self, views: torch.Tensor, fov: np.ndarray, tile: tuple[slice, ...]) -> None:
         """Add a tile: its probabilities (views, h, w), the field of view (H, W), 0 or 255, its place there."""
         import torch
 
+        if not self.scales or self.scales[-1].fov is not fov:  # the copy at each scale has its own
+            self.scales.append(Scale(fov))
+        scale = self.scales[-1]
         inside = torch.from_numpy(fov[tile] > 0).to(views.device)
-        self.counts = self.counts + ((views >= self.threshold) & inside).sum(dim=(1, 2)).cpu().numpy()
-        self.pixels += int(inside.sum())
+        scale.counts = scale.counts + ((views >= self.threshold) & inside).sum(dim=(1, 2)).cpu().numpy()
+        scale.pixels += int(inside.sum())
         if len(views) > 1:
-            if self.levels is None:
-                self.levels, self.fov = np.zeros((len(views), *fov.shape), np.uint16), fov
+            if scale.levels is None:
+                scale.levels = np.zeros((len(views), *fov.shape), np.uint16)
             place = (slice(None), *tile)
-            self.levels[place] = metrics.quantize((views * inside).cpu().numpy())
+            scale.levels[place] = metrics.quantize((views * inside).cpu().numpy())
 
     def spread(self) -> float:
         """Standard deviation of the vessel share over the views; NaN of a single view."""
-        if np.size(self.counts) < 2:
-            return float("nan")
-        return float(np.std(np.asarray(self.counts) / max(self.pixels, 1), ddof=1))
+        shares = [share for scale in self.scales for share in np.ravel(scale.counts) / max(scale.pixels, 1)]
+        return float(np.std(shares, ddof=1)) if len(shares) > 1 else float("nan")
 
-    def spreads(self, diameter: float, native: float = SMALL) -> dict[str, float]:
+    def spreads(self, diameter: float, height: int) -> dict[str, float]:
         """Standard deviation over the views of each of `measures.SPREADS`, under the name with `_sd`.
 
         Each view is measured on a copy whose field of view is as wide as in the photograph, and at most `SMALL`
         pixels: eight of full size would take a tenth of the prediction's time and more.
 
         Args:
-            diameter: of the whole field of view at the network's scale, pixels.
-            native: the same in the photograph, pixels.
+            diameter: of the whole field of view in the photograph, pixels.
+            height: of the photograph, pixels.
 
         Returns:
             NaN where fewer than two views have the measure; empty of a single view.
         """
-        if self.levels is None or self.fov is None:
+        rows = []
+        for scale in self.scales:
+            own = diameter * scale.fov.shape[0] / height
+            for view in scale.levels if scale.levels is not None else ():
+                rows.append(measure(view, scale.fov, self.threshold, None, own, min(SMALL, diameter)))
+        if not rows:
             return {}
-        largest = min(SMALL, native)
-        rows = [measure(view, self.fov, self.threshold, None, diameter, largest) for view in self.levels]
         found = {}
         for name in SPREADS:
             values = np.array([row[name] for row in rows])

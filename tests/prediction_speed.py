@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs from anywhere
 
 import model as model_of  # noqa: E402
 from data import Eye, rescale  # noqa: E402
-from datasets.field_of_view import drive_scale, estimate_fov, finer  # noqa: E402
+from datasets.field_of_view import drive_scale, estimate_fov, scales_of  # noqa: E402
 from datasets.images import read_image  # noqa: E402
 from datasets.synthetic import draw_eye  # noqa: E402
 from prediction import photographs, segmenter  # noqa: E402
@@ -146,9 +146,8 @@ def main() -> None:
         for path in paths:
             photograph = read_image(path)
             fov = estimate_fov(photograph)
-            copies.append(
-                rescale(Eye(path.stem, photograph, fov), finer(drive_scale(fov, model.diameter), model.finest))
-            )
+            scale = scales_of(drive_scale(fov, model.diameter), model.finest, model.diameter)[0]
+            copies.append(rescale(Eye(path.stem, photograph, fov), scale))
         predictor = Predictor(model, threshold, args.tta, None, folder / "out")
         alone, whole = [], []
         for _ in range(args.repeats):

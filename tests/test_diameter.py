@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -12,7 +13,7 @@ from conftest import run_script
 
 import predict
 import test as tester
-from datasets.field_of_view import finer, scale_of
+from datasets.field_of_view import scale_of, scales_of
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from prediction import segmenter
@@ -24,9 +25,17 @@ from utils import UserError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("diameter", "degrade", "scale"), [(274, 0, 0.5), (274, 0.5, 0.75), (1096, 0.5, 2)])
+@pytest.mark.parametrize(
+    ("diameter", "degrade", "scales"),
+    [(274, 0, (0.5,)), (274, 0.5, (0.75,)), (1096, 0.5, (2, 1)), (1096, 0, (2,))],
+)
 def test_test_py_brings_eyes_to_the_diameter_of_the_network(
-    diameter: int, degrade: float, scale: float, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diameter: int,
+    degrade: float,
+    scales: tuple[float, ...],
+    new_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = UNet(width=2, depth=1)
     given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
@@ -34,16 +43,16 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     seen = []
 
     def watched(
-        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float, *more: object
+        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scales: Sequence[float], *more: object
     ) -> np.ndarray:
-        seen.append(scale)
-        return segment(model, image, fov, tta, scale, *more)
+        seen.append(scales)
+        return segment(model, image, fov, tta, scales, *more)
 
     monkeypatch.setattr(tester, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--no-tta"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
     # new_data was written for DRIVE's diameter
-    assert seen == [scale] * 3
+    assert seen == [scales] * 3
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
@@ -71,7 +80,17 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
     ("native", "seen"), [(300, 548), (548, 548), (700, 700), (822, 822), (1096, 822), (3300, 822)]
 )
 def test_a_photograph_is_seen_with_its_own_pixels_up_to_a_limit(native: float, seen: float) -> None:
-    assert native * finer(scale_of(native), FINEST) == pytest.approx(seen, rel=0.04)
+    (scale,) = scales_of(scale_of(native), FINEST, 548)
+    assert native * scale == pytest.approx(seen, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("native", "seen"), [(300, [720, 548]), (540, [720, 548]), (720, [720, 548]), (930, [930]), (3300, [1080])]
+)
+def test_a_small_photograph_is_seen_at_two_diameters(native: float, seen: list[float]) -> None:
+    scales = scales_of(scale_of(native, 720), FINEST, 720)
+    assert [native * scale for scale in scales] == pytest.approx(seen, rel=0.04)
+    assert scales_of(scale_of(native, 720), 1, 720) == (scale_of(native, 720),), "by a network of one camera"
 
 
 @pytest.mark.parametrize(
@@ -115,10 +134,10 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     scales: list[float] = []
 
     def watched(
-        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scale: float, *more: object
+        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, own: Sequence[float], *more: object
     ) -> np.ndarray:
-        scales.append(scale)
-        return segment(model, image, fov, tta, scale, *more)
+        scales.extend(own)
+        return segment(model, image, fov, tta, own, *more)
 
     monkeypatch.setattr(segmenter, "segment", watched)
     monkeypatch.chdir(tmp_path)

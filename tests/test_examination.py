@@ -142,8 +142,8 @@ def test_the_spread_of_the_views_is_that_of_their_vessel_shares() -> None:
         counted.add(views[:, rows], fov, (rows, slice(None)))
     shares = (views.numpy()[:, fov > 0] >= 0.6).mean(axis=1)
     assert counted.spread() == pytest.approx(shares.std(ddof=1))
-    assert counted.levels is not None
-    assert (counted.levels == metrics.quantize(views.numpy() * (fov > 0))).all()
+    (scale,) = counted.scales
+    assert (scale.levels == metrics.quantize(views.numpy() * (fov > 0))).all()
 
 
 def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
@@ -154,7 +154,7 @@ def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
     views = Views(0.5)
     views.add(torch.from_numpy(np.stack(drawn) / np.float32(255)), fov, np.s_[:, :])
     diameter = fov_diameter(fov)
-    found = views.spreads(diameter)
+    found = views.spreads(diameter, fov.shape[0])
     rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter) for one in drawn]
     assert diameter < SMALL, "so that nothing is shrunk"
     assert list(found) == [f"{name}_sd" for name in SPREADS]
@@ -162,20 +162,20 @@ def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
         assert found[f"{name}_sd"] == pytest.approx(np.std([row[name] for row in rows], ddof=1)), name
     assert found["width_mean_fov_sd"] == pytest.approx(1000 * np.std(range(4), ddof=1) / diameter, rel=0.02)
     # a photograph of fewer pixels, enlarged for the network, is measured as small as it is
-    small = views.spreads(diameter, diameter / 2)
+    small = views.spreads(diameter / 2, fov.shape[0] // 2)
     rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter, diameter / 2) for one in drawn]
     assert small["length_sd"] == pytest.approx(np.std([row["length"] for row in rows], ddof=1))
     assert small["length_sd"] != found["length_sd"]
     single = Views(0.5)
     single.add(torch.from_numpy(drawn[0][None] / np.float32(255)), fov, np.s_[:, :])
-    assert single.spreads(diameter) == {}
+    assert single.spreads(diameter, fov.shape[0]) == {}
 
 
 def test_views_without_vessels_have_no_spread_of_their_width(eyes: list) -> None:
     fov = eyes[0][2]
     views = Views(0.5)
     views.add(torch.zeros((8, *fov.shape)), fov, np.s_[:, :])
-    found = views.spreads(fov_diameter(fov))
+    found = views.spreads(fov_diameter(fov), fov.shape[0])
     assert found["length_sd"] == found["segments_sd"] == 0
     assert np.isnan(found["width_mean_fov_sd"])
     assert np.isnan(found["tortuosity_sd"])

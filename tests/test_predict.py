@@ -17,10 +17,11 @@ from PIL import Image
 
 import predict
 import test as tester
+from data import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
-from model import ResUNet, UNet
+from model import FLIPS, ResUNet, UNet
 from prediction import checkpoints, networks, segmentation
 from prediction.checkpoints import load_checkpoint
 from prediction.folders import find_photographs, name_results
@@ -226,6 +227,25 @@ def test_tiles_give_what_the_whole_gives(
     assert np.abs(predict.segment(model, photograph, fov, tta) - whole).max() < 1e-4
 
 
+def test_two_scales_share_the_eight_views() -> None:
+    model = lively_network(UNet, 2)
+    photograph, _, fov = draw_eye(np.random.default_rng(0), 120, 116)
+    both, small = Views(0.5), Views(0.5)
+    shared = predict.segment(model, photograph, fov, True, (1.0, 0.5), both)
+    copy = rescale(Eye("", photograph, fov), 0.5)
+    halves = [
+        segmentation.segment_copy(model, photograph, fov, True, FLIPS[::2], None),
+        segmentation.segment_copy(model, copy.image, copy.fov, True, FLIPS[1::2], small),
+    ]
+    halves[1] = cv2.resize(halves[1], fov.shape[::-1])
+    assert np.allclose(shared, np.mean(halves, axis=0) * (fov > 0), atol=1e-6)
+    assert [scale.levels.shape for scale in both.scales] == [(4, 120, 116), (4, 60, 58)]
+    assert (both.scales[1].levels == small.scales[0].levels).all()
+    assert len({round(spread, 9) for spread in (both.spread(), small.spread())}) == 2
+    alone = predict.segment(model, photograph, fov)
+    assert (predict.segment(model, photograph, fov, False, (1.0, 0.5)) == alone).all(), "one view has the first"
+
+
 def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> None:
     model = lively_network(UNet, 2)
     photograph, _, fov = draw_eye(np.random.default_rng(0), 120, 116)
@@ -241,9 +261,10 @@ def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> 
     assert (predict.segment(model, photograph, fov) == half).all()
     assert not (half == plain).all() and not (half == evened).all()
     predict.segment(model, photograph, fov, True, views=views)
-    assert (views.levels[:4] == plain_views.levels[:4]).all()
-    assert (views.levels[4:] == evened_views.levels[4:]).all()
-    assert not (views.levels[4:] == plain_views.levels[4:]).all()
+    found, plain, even = (each.scales[0].levels for each in (views, plain_views, evened_views))
+    assert (found[:4] == plain[:4]).all()
+    assert (found[4:] == even[4:]).all()
+    assert not (found[4:] == plain[4:]).all()
     nothing = np.zeros_like(fov)
     assert not predict.segment(model, photograph, nothing, True).any()
 

@@ -533,9 +533,11 @@ def lines(width: int) -> Eye:
     return Eye("lines", np.dstack([255 - mask] * 3), fov, mask, mask)
 
 
-@pytest.mark.parametrize("scale", [1 / 2, 0.3, 1 / 6])
-def test_thin_vessels_survive_when_an_eye_shrinks(scale: float) -> None:
-    eye = lines(width=round(1 / scale) + 1)
+@pytest.mark.parametrize(
+    ("scale", "width"), [(1 / 2, 3), (1 / 2, 1), (0.3, 4), (0.3, 2), (1 / 6, 7), (1 / 6, 3)]
+)
+def test_thin_vessels_survive_when_an_eye_shrinks(scale: float, width: int) -> None:
+    eye = lines(width)
     small = data.rescale(eye, scale)
     assert small.image.shape[:2] == small.fov.shape == small.mask.shape == small.second.shape
     assert small.fov.shape == (round(1240 * scale),) * 2
@@ -544,8 +546,11 @@ def test_thin_vessels_survive_when_an_eye_shrinks(scale: float) -> None:
     inside = small.mask[round(300 * scale) : round(900 * scale), round(110 * scale) : round(1100 * scale)] > 0
     starts = (inside[:, 1:] & ~inside[:, :-1]).sum(axis=1)
     assert (starts == 17).all()  # each of them, whole in every row
-    assert small.mask.mean() == pytest.approx(eye.mask.mean(), rel=0.35)
-    assert (small.image[small.mask > 0] < 130).all()  # and where the photograph shows them
+    assert 1 <= inside.sum() / starts.sum() <= width * scale + 1  # pixels across
+    assert (
+        small.image[small.mask > 0] < 195
+    ).all()  # where the photograph shows them, and they cover a quarter
+    assert (small.image[(small.mask == 0) & (small.fov > 0)] > 190).all()  # and everywhere there
 
 
 def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
