@@ -4,6 +4,7 @@
     python tests/prediction_speed.py --no-tta    # one view
     python tests/prediction_speed.py --cpu       # CPU seconds of all threads, where other programs run as well
     python tests/prediction_speed.py --shares    # CPU seconds of each part of the work, on one thread
+    python tests/prediction_speed.py --float32   # as on processors without bfloat16
 
 The photographs are drawn, 6 to 15 megapixels, and one of 20 for the memory.
 """
@@ -41,6 +42,7 @@ from prediction.networks import USUAL_WEIGHTS, load_networks  # noqa: E402
 from prediction.photographs import Outcome, Predictor, predict_photographs  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
 from scoring.report import write_jpeg  # noqa: E402
+from system import devices  # noqa: E402
 from system.devices import describe, pick_device  # noqa: E402
 
 SIZES = [(2300, 2600), (2000, 3008), (2560, 2560), (3000, 3000), (2848, 4288), (3456, 4320)]
@@ -105,10 +107,11 @@ def shares(paths: list[Path], predictor: Predictor) -> None:
         print(f"  {part:24} {seconds / len(paths):6.2f} s {seconds / total:6.1%}")
 
 
-def peak_memory(path: Path, out: Path, view: str) -> float:
+def peak_memory(path: Path, out: Path, view: str, float32: bool) -> float:
     """Peak memory in MiB of predict.py on one photograph; Linux only."""
     # VmHWM begins at 0 with the program; ru_maxrss would begin with the memory of this process
-    code = (
+    code = "from system import devices; devices.has_bfloat16 = lambda _: False\n" if float32 else ""
+    code += (
         "import re, runpy, sys; sys.argv = sys.argv[1:]\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0\n"
@@ -127,7 +130,10 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=2, help="photographs of each size")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads instead of seconds")
     parser.add_argument("--shares", action="store_true", help="only the parts of the work, on one thread")
+    parser.add_argument("--float32", action="store_true", help="switch bfloat16 off")
     args = parser.parse_args()
+    if args.float32:
+        devices.has_bfloat16 = lambda _: False
     clock = time.process_time if args.cpu else time.perf_counter
     device = pick_device()
     model, threshold = load_networks([args.weights or find_weights(USUAL_WEIGHTS)], None, device)
@@ -168,7 +174,7 @@ def main() -> None:
         if args.cpu:
             print("(CPU seconds of all threads)")
         (large,) = draw(folder / "large", [LARGE])
-        memory = peak_memory(large, folder / "large_out", "--tta" if args.tta else "--no-tta")
+        memory = peak_memory(large, folder / "large_out", "--tta" if args.tta else "--no-tta", args.float32)
         print(
             f"peak memory with one photograph of {LARGE[0] * LARGE[1] / 1e6:.0f} megapixels: {memory:.0f} MiB"
         )
