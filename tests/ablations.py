@@ -70,7 +70,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--crops", type=int, default=2240, help="random crops an epoch")
     parser.add_argument("--every", type=int, default=1, help="of more than 20 eyes, score every N-th")
-    parser.add_argument("--threshold", type=float, default=0.36)
+    parser.add_argument("--threshold", type=float, default=0.38)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     return parser.parse_args()
 

@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--native", type=int, help="first shrink the field of view to so many pixels")
     parser.add_argument("--middle", type=float, default=1, help="with --native: a share of its diameter")
     parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
-    parser.add_argument("--threshold", type=float, default=0.36, help="probability that makes a vessel")
+    parser.add_argument("--threshold", type=float, default=0.38, help="probability that makes a vessel")
     parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser.parse_args()
