@@ -24,10 +24,10 @@ from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from model import UNet
 from prediction import photographs
-from prediction.checkpoints import load_checkpoint
 from prediction.examination import write_measures
 from prediction.journal import Journal
 from prediction.manifest import write_manifest
+from prediction.networks import load_networks
 from prediction.photographs import Outcome, Predictor, predict_photographs
 from prediction.segmentation import segment
 from scoring.measures import CONFIDENCE, MEASURES
@@ -69,12 +69,12 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
         photograph = cv2.resize(draw_eye(np.random.default_rng(k), 350, 330)[0], shape[::-1])
         write_png(tmp_path / "in" / f"{k}.png", photograph)
     assert run_predict(tmp_path / "out", tmp_path / "in") == 0
-    model, checkpoint = load_checkpoint(SHIPPED, torch.device("cpu"))
+    model, threshold = load_networks([SHIPPED], None, torch.device("cpu"))
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)
         scales = scales_of(drive_scale(fov, model.diameter), model.finest, model.diameter)
-        alone = segment(model, photograph, fov, scale=scales) >= checkpoint["threshold"]
+        alone = segment(model, photograph, fov, scale=scales) >= threshold
         mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
         assert mask.any()
         assert np.mean(mask == (alone & (fov > 0))) >= 0.9999
