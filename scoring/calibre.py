@@ -8,6 +8,7 @@ import numpy as np
 from scoring.skeleton import SMOOTH, Tree
 
 STEP = 0.25  # pixels between two samples across a vessel
+NARROW = 6.0  # pixels from the centre line to which a narrow vessel is looked at
 
 
 def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -28,9 +29,7 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
     if not len(tree.sizes):
         return np.zeros(0), np.zeros(0)
     points = tree.smooth(SMOOTH)
-    mask = np.pad((levels >= threshold).astype(np.uint8), 1)
-    radius = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    here = radius[tuple(tree.pixels.T)]
+    here = tree.radius[tuple(tree.pixels.T)]
     use = _beside_branches(tree, points, here)
     first = np.cumsum(tree.sizes) - tree.sizes
     last = first + tree.sizes - 1
@@ -46,8 +45,13 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
     normal = tangent[use][:, ::-1] * [1, -1] / length[use, None]
     # a border more than twice as far as the nearest one is another vessel's
     limit = 2 * here[use] + 1
-    reach = np.arange(0, limit.max() + STEP, STEP)
-    sides = [_border(levels, points[use], sign * normal, reach, threshold) for sign in (1, -1)]
+    sides = np.empty((2, len(limit)))
+    for some in (limit <= NARROW, limit > NARROW):  # apart: a look across a wide vessel takes many more samples
+        if not some.any():
+            continue
+        reach = np.arange(0, limit[some].max() + STEP, STEP)
+        for side, sign in zip(sides, (1, -1), strict=True):
+            side[some] = _border(levels, points[use][some], sign * normal[some], reach, threshold)
     width = sides[0] + sides[1]
     good = (np.maximum(*sides) <= limit) & (width > 0)
     return width[good], weight[use][good]

@@ -31,6 +31,7 @@ class Tree:
     branch_points: int
     end_points: int
     branch_pixels: np.ndarray  # bool (H, W)
+    radius: np.ndarray  # float32 (H, W), pixels from each vessel pixel to the background
 
     def smooth(self, sigma: float) -> np.ndarray:
         """The points smoothed along their segments by a Gaussian of `sigma` points, float (points, 2).
@@ -80,19 +81,19 @@ def trace(mask: np.ndarray) -> Tree:
     of the border. A single pixel counts as a segment of length 0.
     """
     mask = np.pad((np.asarray(mask) > 0).astype(np.uint8), 1)
+    radius = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     centre = thin(mask)
-    tree = _trace(centre)
+    tree = _trace(centre, radius)
     if tree.is_spur.any():
-        radius = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         at_branch = tree.branch_pixels[tuple(tree.pixels.T)]
         starts = np.cumsum(tree.sizes) - tree.sizes
         thickness = np.maximum.reduceat(np.where(at_branch, radius[tuple(tree.pixels.T)], 0), starts)
         short = tree.is_spur & (tree.lengths() <= 2 * thickness)
         if short.any():
             centre[tuple(tree.pixels[np.repeat(short, tree.sizes) & ~at_branch].T)] = False
-            tree = _trace(thin(centre))  # what is left of a branch point may be two pixels wide
+            tree = _trace(thin(centre), radius)  # what is left of a branch point may be two pixels wide
     tree.pixels -= 1
-    tree.branch_pixels = tree.branch_pixels[1:-1, 1:-1]
+    tree.branch_pixels, tree.radius = tree.branch_pixels[1:-1, 1:-1], radius[1:-1, 1:-1]
     return tree
 
 
@@ -107,7 +108,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
     return skeletonize(np.asarray(mask) > 0, method="lee") > 0
 
 
-def _trace(centre: np.ndarray) -> Tree:
+def _trace(centre: np.ndarray, radius: np.ndarray) -> Tree:
     """Trace centre lines one pixel wide, bool (H, W), empty at the border of the array."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components, dijkstra
@@ -163,6 +164,7 @@ def _trace(centre: np.ndarray) -> Tree:
         branch_points,
         int(np.count_nonzero(degree == 1)),
         branch_pixels,
+        radius,
     )
 
 
