@@ -3,7 +3,7 @@
     python tests/many.py --photographs 5000
 
 All processes are killed after two fifths of the photographs, torchrun's own after three quarters. At the end,
-every file is compared with those of a run of one process that nothing stopped. Linux and macOS only.
+every file is compared with those of a run of one process that nothing stopped. Linux only.
 """
 
 from __future__ import annotations
@@ -38,43 +38,44 @@ def finished(out: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in out.glob("finished*.jsonl"))
 
 
-def resident(group: int) -> float:
-    """The largest resident memory of a process of this group, MiB; 0 without /proc."""
-    sizes = [0]
+def family(root: int) -> dict[int, float]:
+    """A process and its descendants, which torchrun gives sessions of their own: resident MiB of each."""
+    parents, sizes = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if os.getpgid(int(folder.name)) == group:
-                sizes.append(int((folder / "status").read_text().split("VmRSS:")[1].split()[0]))
-        except (ProcessLookupError, FileNotFoundError, IndexError):
-            pass  # it ended meanwhile
-    return max(sizes) / 1024
+            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        except (ProcessLookupError, FileNotFoundError):
+            continue  # it ended meanwhile
+        parents[int(folder.name)] = int(status["PPid"])
+        sizes[int(folder.name)] = int(status.get("VmRSS", "0").split()[0]) / 1024
+    found = {root}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return {number: sizes.get(number, 0.0) for number in found}
 
 
 def start(launcher: list[str], flags: list[str], out: Path) -> subprocess.Popen:
-    """predict.py in a process group of its own, one thread a process."""
+    """predict.py, one thread a process."""
     return subprocess.Popen(
         [sys.executable, *launcher, str(ROOT / "predict.py"), *flags, "--out", str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
 
 
-def stop_after(process: subprocess.Popen, out: Path, number: int, whole_group: bool) -> None:
+def stop_after(process: subprocess.Popen, out: Path, number: int, children: bool) -> None:
     """Kill it with SIGKILL once so many photographs are finished, its children too or not."""
     while finished(out) < number:
         if process.poll() is not None:
             raise UserError(f"predict.py ended with status {process.returncode} after {finished(out)}")
         time.sleep(0.01)
-    memory = resident(process.pid)
-    if whole_group:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    sizes = family(process.pid)
+    for number in sizes if children else [process.pid]:
+        os.kill(number, signal.SIGKILL)
     process.wait()
     time.sleep(5)  # without torchrun, its children end by themselves
-    print(f"killed after {finished(out)}, the largest process then had {memory:.0f} MiB", flush=True)
+    print(f"killed after {finished(out)}, the largest had {max(sizes.values()):.0f} MiB", flush=True)
 
 
 def main() -> None:
@@ -102,7 +103,7 @@ def main() -> None:
             process = start(launcher, [*flags, *more], out)
             memory = 0.0
             while process.poll() is None:
-                memory = max(memory, resident(process.pid))
+                memory = max(memory, *family(process.pid).values())
                 time.sleep(0.2)
             took = time.perf_counter() - begun
             print(f"status {process.returncode} after {took:.0f} s, at most {memory:.0f} MiB", flush=True)
