@@ -46,19 +46,16 @@ def segment(
     from model import FLIPS
 
     scales = scale if isinstance(scale, Sequence) else (scale,)
-    total: np.ndarray | None = None
+    parts = []
     for k, factor in enumerate(scales if tta else scales[:1]):
         eye = Eye("", photograph, fov)
         copy = eye if factor == 1 else rescale(eye, factor)
         probability = segment_copy(model, copy.image, copy.fov, tta, FLIPS[k :: len(scales)], views)
         if factor != 1:
             probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        total = probability if total is None else np.add(total, probability, out=total)
-    if total is None:
-        raise ValueError("no scale is given")
-    if tta and len(scales) > 1:
-        total /= len(scales)
-    return np.multiply(total, fov > 0, out=total)
+        parts.append(probability)
+    whole = parts[0] if len(parts) == 1 else np.mean(parts, axis=0)
+    return np.multiply(whole, fov > 0, out=whole)
 
 
 def segment_copy(
