@@ -116,7 +116,7 @@ def check(content: bytes, network: Network) -> float:
     import torch
 
     from datasets.synthetic import draw_eye
-    from model import predict
+    from prediction.segmentation import predict
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     largest = 0.0

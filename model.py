@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from datasets.field_of_view import DIAMETER
+from datasets.field_of_view import DIAMETER, scales_of
 from utils import UserError
 
 
@@ -94,6 +94,10 @@ class Network(nn.Module):
     finest: float = 1.0  # up to so many times `diameter` it sees photographs that have the pixels
     clahe: bool = False  # trained on photographs with even contrast too, `datasets.images.equalize`
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
+
+    def scales(self, scale: float) -> tuple[float, ...]:
+        """The factors at which it sees a photograph that `scale` brings to its diameter, see `scales_of`."""
+        return scales_of(scale, self.finest, self.diameter)
 
 
 class UNet(Network):
@@ -271,30 +275,3 @@ def fold_batch_norm(model: N) -> N:
                 setattr(parent, name, fuse_conv_bn_eval(module, next_module))
                 setattr(parent, next_name, nn.Identity())
     return model
-
-
-FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
-
-
-def predict_views(
-    model: nn.Module, images: Tensor, tta: bool = False, others: Tensor | None = None, flips: Any = FLIPS
-) -> Tensor:
-    """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
-
-    With `tta` (test-time augmentation) there are eight views: four `flips` of the image and of its transpose
-    (that of `others`, if given); else one. The caller sets evaluation mode, inference mode and autocast.
-    """
-
-    def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
-        flipped = images.flip(dims).contiguous(memory_format=torch.channels_last)
-        return model(flipped).float().sigmoid().flip(dims)[:, 0]
-
-    if not tta:
-        return view(images, ())[None]
-    turned = (images if others is None else others).mT
-    return torch.stack([view(images, dims) for dims in flips] + [view(turned, dims).mT for dims in flips])
-
-
-def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
-    """The mean of `predict_views`: images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W)."""
-    return predict_views(model, images, tta).mean(dim=0)

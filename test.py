@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data import Eye, eye_of, read_diameter, read_eyes, read_info, seen_in_training
-from datasets.field_of_view import scales_of
 from datasets.images import write_png
 from prediction.checkpoints import find_weights
 from prediction.examination import examine_eye, summarize, write_all_measures
@@ -156,7 +155,7 @@ def segment_all(
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
             views, scale = Views(threshold), eye.scale * to_working_scale
-            scales = scales_of(scale, model.finest, model.diameter)
+            scales = model.scales(scale)
             levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, scales, views)))
             # encoding a picture takes about as long as predicting it, so it runs beside
             jobs.append(pool.submit(finish, eye, levels[-1], views))

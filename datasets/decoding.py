@@ -56,12 +56,12 @@ def decode(path: Path) -> np.ndarray:
             # Pillow would keep the upper 8 bits alone
             if wide and (levels := decode_wide(path)) is not None:
                 return ORIENTATIONS.get(file.getexif().get(0x0112, 1), ORIENTATIONS[1])(levels)
-            upright = ImageOps.exif_transpose(file)
-            transparent = upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info
+            ImageOps.exif_transpose(file, in_place=True)  # else it is copied even where nothing is to be turned
+            transparent = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
             if not file.mode.startswith(("I", "F")):
                 mode = "RGBA" if transparent else "RGB"
-                return np.array(upright if upright.mode == mode else upright.convert(mode))
-            levels = np.asarray(upright)
+                return np.array(file if file.mode == mode else file.convert(mode))
+            levels = np.asarray(file)
     except (UserError, MemoryError):
         raise
     except Image.DecompressionBombError:

@@ -67,7 +67,7 @@ def write_manifest(
         device: in words.
         flags: what the user asked for.
         photographs: of each its `image` (name of the results), `photograph` (file), `width`, `height`,
-            `fov_diameter` (pixels), `scale` and what else is known; NaN becomes null.
+            `fov_diameter` (pixels), `scales` and what else is known; NaN becomes null.
 
     Raises:
         UserError: the file cannot be written.

@@ -87,7 +87,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "height": height,
         "diameter": found.diameter,
         "border": found.border,
-        "scale": found.scale,
+        "scales": found.scales,
         "um_per_pixel": um,
         **found.examine(um),
     }

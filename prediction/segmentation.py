@@ -14,11 +14,43 @@ from scoring import metrics
 from system.devices import autocast
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from model import Network
     from prediction.uncertainty import Views
 
 
 TILE = 1024  # side in pixels of the largest piece that passes through the network at once
+FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
+
+
+def predict_views(
+    model: nn.Module,
+    images: Tensor,
+    tta: bool = False,
+    others: Tensor | None = None,
+    flips: Sequence[tuple[int, ...]] = FLIPS,
+) -> Tensor:
+    """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
+
+    With `tta` (test-time augmentation) there are eight views: four `flips` of the image and of its transpose
+    (that of `others`, if given); else one. The caller sets evaluation mode, inference mode and autocast.
+    """
+    import torch
+
+    def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
+        flipped = images.flip(dims).contiguous(memory_format=torch.channels_last)
+        return model(flipped).float().sigmoid().flip(dims)[:, 0]
+
+    if not tta:
+        return view(images, ())[None]
+    turned = (images if others is None else others).mT
+    return torch.stack([view(images, dims) for dims in flips] + [view(turned, dims).mT for dims in flips])
+
+
+def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
+    """The mean of `predict_views`: images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W)."""
+    return predict_views(model, images, tta).mean(dim=0)
 
 
 def segment(
@@ -35,16 +67,14 @@ def segment(
         model: in evaluation mode, on the device to use.
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
-        tta: average eight views, see `model.predict_views`.
+        tta: average eight views, see `predict_views`.
         scale: factor by which the photograph is resized for the network, or several that share the eight views
-            (one view has the first); see `datasets.field_of_view.scales_of`.
+            (one view has the first); see `model.Network.scales`.
         views: collects the views, if given.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
     """
-    from model import FLIPS
-
     scales = scale if isinstance(scale, Sequence) else (scale,)
     parts = []
     for k, factor in enumerate(scales if tta else scales[:1]):
@@ -63,13 +93,11 @@ def segment_copy(
     photograph: np.ndarray,
     fov: np.ndarray,
     tta: bool,
-    flips: tuple[tuple[int, ...], ...],
+    flips: Sequence[tuple[int, ...]],
     views: Views | None,
 ) -> np.ndarray:
     """The mean of the views in these flips of a photograph at the network's scale; see `segment`."""
     import torch
-
-    from model import predict_views
 
     device = next(model.parameters()).device
     copies = [photograph]
@@ -78,6 +106,8 @@ def segment_copy(
         copies = [photograph, even] if tta else [cv2.addWeighted(photograph, 0.5, even, 0.5, 0)]
     measured = [statistics(each, fov) for each in copies]
     probability = np.zeros(fov.shape, np.float32)
+    if views is not None:
+        views.begin(fov)
     for tile, around, inner in tiles(fov.shape, model.grid, model.margin):
         if not fov[tile].any():
             continue
@@ -89,7 +119,7 @@ def segment_copy(
             seen = predict_views(model, batches[0], tta, batches[-1], flips)[:, 0, inner[0], inner[1]]
             probability[tile] = seen.mean(dim=0).cpu().numpy()
         if views is not None:
-            views.add(seen, fov, tile)
+            views.add(seen, tile)
     return probability * (fov > 0)
 
 
@@ -104,11 +134,13 @@ def tiles(shape: tuple[int, ...], grid: int, margin: int) -> Iterator[tuple[tupl
     Yields:
         Slices of the tile in the whole, of the tile with its context in the whole, and of the tile in that.
     """
-    step = max(TILE - 2 * margin, margin)  # a tile much smaller than its margin would waste time
+    most = max(TILE - 2 * margin, margin)  # a tile much smaller than its margin would waste time
 
     def cut(length: int) -> list[tuple[slice, slice, slice]]:
         if length <= TILE:
             return [(slice(length), slice(length), slice(length))]
+        # all about as large: the largest one decides how much memory is needed
+        step = -(-length // -(-length // most) // grid) * grid
         pieces = []
         for start in range(0, length, step):
             stop = min(start + step, length)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.field_of_view import estimate_fov, scale_of, scales_of, whole_diameter
+from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
 from datasets.images import read_image
 from prediction.checkpoints import find_weights
 from prediction.examination import examine
@@ -35,7 +35,7 @@ class Segmentation:
     threshold: float  # probability from which a pixel is a vessel
     diameter: float  # of the whole field of view, pixels
     border: bool  # whether that is known, because its border shows or the user said so; else a guess
-    scale: float  # by which the network saw it, in all or half of the views
+    scales: tuple[float, ...]  # by which the network saw it: in all of the views, or in each half of them
     views: Views  # the vessel pixels of each view, at the threshold of the prediction
 
     @property
@@ -79,12 +79,12 @@ def segment_photograph(
     fov = estimate_fov(photograph)
     border = diameter is not None or not fov.all()
     diameter = diameter or whole_diameter(fov, model.diameter)
-    scales = scales_of(scale_of(diameter, model.diameter), model.finest, model.diameter)
+    scales = model.scales(scale_of(diameter, model.diameter))
     views = Views(threshold)
     with turn or contextlib.nullcontext():
         probability = segment(model, photograph, fov, tta, scales, views)
     levels = metrics.quantize(probability)
-    return Segmentation(photograph, levels, fov, threshold, diameter, border, scales[0], views)
+    return Segmentation(photograph, levels, fov, threshold, diameter, border, scales, views)
 
 
 class Segmenter:

@@ -34,19 +34,21 @@ class Views:
     threshold: float
     scales: list[Scale] = field(default_factory=list)
 
-    def add(self, views: torch.Tensor, fov: np.ndarray, tile: tuple[slice, ...]) -> None:
-        """Add a tile: its probabilities (views, h, w), the field of view (H, W), 0 or 255, its place there."""
+    def begin(self, fov: np.ndarray) -> None:
+        """Begin a scale: the field of view there, uint8 (H, W), 0 or 255."""
+        self.scales.append(Scale(fov))
+
+    def add(self, views: torch.Tensor, tile: tuple[slice, ...]) -> None:
+        """Add a tile of the scale: its probabilities (views, h, w), and its place in the field of view."""
         import torch
 
-        if not self.scales or self.scales[-1].fov is not fov:  # the copy at each scale has its own
-            self.scales.append(Scale(fov))
         scale = self.scales[-1]
-        inside = torch.from_numpy(fov[tile] > 0).to(views.device)
+        inside = torch.from_numpy(scale.fov[tile] > 0).to(views.device)
         scale.counts = scale.counts + ((views >= self.threshold) & inside).sum(dim=(1, 2)).cpu().numpy()
         scale.pixels += int(inside.sum())
         if len(views) > 1:
             if scale.levels is None:
-                scale.levels = np.zeros((len(views), *fov.shape), np.uint16)
+                scale.levels = np.zeros((len(views), *scale.fov.shape), np.uint16)
             place = (slice(None), *tile)
             scale.levels[place] = metrics.quantize((views * inside).cpu().numpy())
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 LEVELS = 65536
+CHUNK = 1 << 20  # values that `quantize` converts at once
 PIXEL_COLUMNS = ("jaccard", "f1", "recall", "precision", "specificity", "accuracy", "auc", "average_precision")
 TREE_COLUMNS = ("cldice", "recall_2px", "recall_3px")
 COLUMNS = PIXEL_COLUMNS + TREE_COLUMNS
@@ -21,8 +22,12 @@ COLUMNS = PIXEL_COLUMNS + TREE_COLUMNS
 
 def quantize(probability: np.ndarray) -> np.ndarray:
     """Convert probabilities in [0, 1], any shape, to the uint16 levels 0..65535 that are stored and scored."""
-    scaled = np.clip(probability, 0, 1) * (LEVELS - 1)
-    return np.rint(scaled, out=scaled).astype(np.uint16)
+    flat = np.ravel(probability)
+    levels = np.empty(flat.shape, np.uint16)
+    for start in range(0, len(flat), CHUNK):  # a large photograph at once would take twice its memory again
+        scaled = np.clip(flat[start : start + CHUNK], 0, 1) * (LEVELS - 1)
+        levels[start : start + CHUNK] = np.rint(scaled, out=scaled)
+    return levels.reshape(np.shape(probability))
 
 
 def level_of(threshold: float) -> int:

@@ -58,6 +58,8 @@ VARIANTS: dict[str, tuple[list[str], Callable[[], Any]]] = {
     "no even contrast": (["--clahe", "0"], ExitStack),
     "no lens rim": ([], lambda: mock.patch.object(crops, "draw_rim", unchanged)),
     "each eye as likely": ([], lambda: mock.patch.object(crops.Crops, "choose", any_eye)),
+    "width 16": (["--width", "16"], ExitStack),
+    "width 32": (["--width", "32"], ExitStack),
 }
 
 
@@ -66,13 +68,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("data_sets", nargs="+", help="to leave out, each in turn")
     parser.add_argument("--data", type=Path, default=Path("new_data"))
     parser.add_argument("--files", type=Path, default=Path("files/ablations"))
-    parser.add_argument("--start-from", type=Path, default=ROOT / "files" / "drive_unet.pth")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        nargs="?",
+        default=ROOT / "files" / "drive_unet.pth",
+        help="weights of a data set that is not left out; without a path: random weights for all",
+    )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--crops", type=int, default=2240, help="random crops an epoch")
     parser.add_argument("--every", type=int, default=1, help="of more than 20 eyes, score every N-th")
     parser.add_argument("--threshold", type=float, default=0.38)
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    return parser.parse_args()
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), help="default: all")
+    args = parser.parse_args()
+    # another width can't begin with given weights
+    args.only = args.only or [name for name in VARIANTS if not (args.start_from and name.startswith("width"))]
+    return args
 
 
 def train_one(args: argparse.Namespace, name: str, data_set: str) -> Path:
@@ -80,7 +91,8 @@ def train_one(args: argparse.Namespace, name: str, data_set: str) -> Path:
     files = args.files / name.replace(" ", "_").replace(",", "")
     flags, change = VARIANTS[name]
     # a data set that --start-from has seen begins with random weights, as wide as the others
-    command = ["--leave-one-out", data_set, "--start-from", args.start_from, "--width", 24]
+    command = ["--leave-one-out", data_set, "--width", 24]
+    command += ["--start-from", args.start_from] if args.start_from else []
     command += ["--epochs", args.epochs, "--crops", args.crops, "--data", args.data, "--files", files, *flags]
     if (files / f"without_{data_set}" / "last.pth").exists():
         command.append("--resume")

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 import demo  # noqa: E402
 from data import Eye, read_eyes  # noqa: E402
-from model import UNet, fold_batch_norm, predict  # noqa: E402
-from prediction.segmentation import segment  # noqa: E402
+from model import UNet, fold_batch_norm  # noqa: E402
+from prediction.segmentation import predict, segment  # noqa: E402
 from scoring.metrics import count_levels, quantize, scores  # noqa: E402
 from system.devices import autocast, describe, has_bfloat16, keep_memory, pick_device  # noqa: E402
 from training.crops import Crops  # noqa: E402

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data import Eye, read_sets  # noqa: E402
-from datasets.field_of_view import drive_scale, fov_diameter, scales_of  # noqa: E402
+from datasets.field_of_view import drive_scale, fov_diameter  # noqa: E402
 from datasets.images import equalize  # noqa: E402
 from model import Network, fold_batch_norm  # noqa: E402
 from prediction.checkpoints import load_checkpoint  # noqa: E402
@@ -89,7 +89,7 @@ def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict
 
 def in_each_contrast(network: Network, eye: Eye, tta: bool) -> dict[str, tuple[np.ndarray, float]]:
     """The same of the photograph as it is, with even contrast, and with half of it."""
-    scale = scales_of(drive_scale(eye.fov, network.diameter), network.finest, network.diameter)
+    scale = network.scales(drive_scale(eye.fov, network.diameter))
     even = equalize(eye.image, eye.fov)
     half = cv2.addWeighted(eye.image, 0.5, even, 0.5, 0)
     network.clahe = False  # it gets each as it is

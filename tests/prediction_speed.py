@@ -31,12 +31,11 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from anywhere
 
-import model as model_of  # noqa: E402
 from data import Eye, rescale  # noqa: E402
-from datasets.field_of_view import drive_scale, estimate_fov, scales_of  # noqa: E402
+from datasets.field_of_view import drive_scale, estimate_fov  # noqa: E402
 from datasets.images import read_image  # noqa: E402
 from datasets.synthetic import draw_eye  # noqa: E402
-from prediction import photographs, segmenter  # noqa: E402
+from prediction import photographs, segmentation, segmenter  # noqa: E402
 from prediction.checkpoints import find_weights  # noqa: E402
 from prediction.networks import USUAL_WEIGHTS, load_networks  # noqa: E402
 from prediction.photographs import Outcome, Predictor, predict_photographs  # noqa: E402
@@ -85,7 +84,7 @@ def shares(paths: list[Path], predictor: Predictor) -> None:
     parts: dict[str, list[tuple[Any, str]]] = {
         "decoding": [(photographs, "read_image")],
         "field of view and scale": [(segmenter, "estimate_fov"), (segmenter, "whole_diameter")],
-        "network": [(model_of, "predict_views")],
+        "network": [(segmentation, "predict_views")],
         "resampling, normalising": [(segmenter, "segment"), (segmenter.metrics, "quantize")],
         "masks and outlines": [(segmenter, "binarize"), (photographs, "overlay"), (photographs, "uncertainty")],
         "PNG": [(photographs, "write_png")],
@@ -152,7 +151,7 @@ def main() -> None:
         for path in paths:
             photograph = read_image(path)
             fov = estimate_fov(photograph)
-            scale = scales_of(drive_scale(fov, model.diameter), model.finest, model.diameter)[0]
+            scale = model.scales(drive_scale(fov, model.diameter))[0]
             copies.append(rescale(Eye(path.stem, photograph, fov), scale))
         predictor = Predictor(model, threshold, args.tta, None, folder / "out")
         alone, whole = [], []

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import trust  # noqa: E402
 
-from datasets.field_of_view import estimate_fov, fov_diameter, scale_of, scales_of  # noqa: E402
+from datasets.field_of_view import estimate_fov, fov_diameter, scale_of  # noqa: E402
 from prediction.segmentation import segment  # noqa: E402
 from prediction.uncertainty import Views  # noqa: E402
 from scoring import metrics  # noqa: E402
@@ -61,7 +61,7 @@ def compare(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 continue
             fov = estimate_fov(eye.photograph)
             diameter, views = fov_diameter(fov), Views(threshold)
-            scale = scales_of(scale_of(diameter, model.diameter), model.finest, model.diameter)
+            scale = model.scales(scale_of(diameter, model.diameter))
             probability = segment(model, eye.photograph, fov, True, scale, views)
             predicted = measure(metrics.quantize(probability), fov, threshold)
             drawn = measure(trust.as_levels(eye.mask * (fov > 0)), fov, 0.5)

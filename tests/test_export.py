@@ -16,8 +16,8 @@ from PIL import Image
 import export
 from datasets.images import normalize, statistics
 from datasets.synthetic import draw_eye
-from model import predict
 from prediction.networks import load_networks
+from prediction.segmentation import predict
 from prediction.segmenter import Segmenter
 from utils import UserError
 

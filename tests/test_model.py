@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet34
 
 from datasets.synthetic import draw_eye
-from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm, predict, predict_views
+from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm
 from prediction.checkpoints import load_checkpoint
-from prediction.segmentation import segment
+from prediction.segmentation import predict, predict_views, segment
 from scoring import metrics
 from system import devices
 from system.devices import has_bfloat16

@@ -19,7 +19,7 @@ import tqdm
 from conftest import run_script, write_photographs
 
 import predict
-from datasets.field_of_view import drive_scale, estimate_fov, scales_of
+from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from model import UNet
@@ -73,7 +73,7 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)
-        scales = scales_of(drive_scale(fov, model.diameter), model.finest, model.diameter)
+        scales = model.scales(drive_scale(fov, model.diameter))
         alone = segment(model, photograph, fov, scale=scales) >= threshold
         mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
         assert mask.any()

@@ -21,7 +21,7 @@ from data import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
-from model import FLIPS, ResUNet, UNet
+from model import ResUNet, UNet
 from prediction import checkpoints, networks, segmentation
 from prediction.checkpoints import load_checkpoint
 from prediction.folders import find_photographs, name_results
@@ -234,8 +234,8 @@ def test_two_scales_share_the_eight_views() -> None:
     shared = predict.segment(model, photograph, fov, True, (1.0, 0.5), both)
     copy = rescale(Eye("", photograph, fov), 0.5)
     halves = [
-        segmentation.segment_copy(model, photograph, fov, True, FLIPS[::2], None),
-        segmentation.segment_copy(model, copy.image, copy.fov, True, FLIPS[1::2], small),
+        segmentation.segment_copy(model, photograph, fov, True, segmentation.FLIPS[::2], None),
+        segmentation.segment_copy(model, copy.image, copy.fov, True, segmentation.FLIPS[1::2], small),
     ]
     halves[1] = cv2.resize(halves[1], fov.shape[::-1])
     assert np.allclose(shared, np.mean(halves, axis=0) * (fov > 0), atol=1e-6)
@@ -278,6 +278,14 @@ def test_tiles_are_small_and_cover_every_pixel_once() -> None:
         assert np.shares_memory(piece[inner], seen[tile])
         assert piece[inner].shape == seen[tile].shape
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("length", [1025, 1080, 1440, 1795, 3000])
+def test_tiles_are_of_about_one_size(length: int) -> None:
+    grid, margin = 8, 48
+    own = [tile[0].stop - tile[0].start for tile, _, _ in segmentation.tiles((length, 10), grid, margin)]
+    assert len(own) == -(-length // (segmentation.TILE - 2 * margin)), "no more than are needed"
+    assert max(own) - min(own) <= len(own) * grid
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (40, 9)])

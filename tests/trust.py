@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import spoilt  # noqa: E402
 
-from datasets.field_of_view import drive_scale, estimate_fov, scales_of  # noqa: E402
+from datasets.field_of_view import drive_scale, estimate_fov  # noqa: E402
 from datasets.images import read_image, read_mask, write_png  # noqa: E402
 from datasets.published import find_data_set, read_drive  # noqa: E402
 from prediction.doubts import doubts, features  # noqa: E402
@@ -146,7 +146,7 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             folder = args.cache / (sha256(path)[:8] + ("" if args.tta else ", one view")) / eye["set"]
             kept = folder / f"{eye['name']}, {eye['group']}.png"
             if not kept.is_file():
-                scale = scales_of(drive_scale(fov, model.diameter), model.finest, model.diameter)
+                scale = model.scales(drive_scale(fov, model.diameter))
                 probability = segment(model, eye["photograph"], fov, args.tta, scale)
                 write_png(kept, metrics.quantize(probability))
             eye["levels"] = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data import Eye, eye_of, first_copies, read_eye, read_scales
-from datasets.field_of_view import scales_of
 from datasets.images import list_images, read_levels, write_png
 from prediction.checkpoints import load_checkpoint
 from prediction.segmentation import segment
@@ -103,7 +102,7 @@ def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train:
                 threshold = best_of(mean_f1(network, args.data, [eyes[n] for n in split["train"]]))
                 done = state.history[-1]
                 state.save(folder / "checkpoint.pth", state.averaged, threshold=threshold, scores=done)
-            scales = scales_of(eye.scale, network.finest, network.diameter)
+            scales = network.scales(eye.scale)
             write_png(path, metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=scales)))
             number += 1
         print(f"without {name}: {number} eyes predicted")
@@ -253,7 +252,7 @@ def mean_f1(network: Network, data: Path, trained: Sequence[Eye]) -> np.ndarray:
             at_native = chosen
         f1 = []
         for eye in at_native:
-            scale = scales_of(eye.scale, network.finest, network.diameter)
+            scale = network.scales(eye.scale)
             levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=scale))
             f1.append(f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
         curves.append(np.mean(f1, axis=0))
