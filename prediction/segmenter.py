@@ -79,7 +79,7 @@ def segment_photograph(
     fov = estimate_fov(photograph)
     border = diameter is not None or not fov.all()
     diameter = diameter or whole_diameter(fov, model.diameter)
-    scales = model.scales(scale_of(diameter, model.diameter))
+    scales = model.scales(scale_of(diameter, model.diameter))[: None if tta else 1]
     views = Views(threshold)
     with turn or contextlib.nullcontext():
         probability = segment(model, photograph, fov, tta, scales, views)

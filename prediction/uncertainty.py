@@ -54,7 +54,8 @@ class Views:
 
     def spread(self) -> float:
         """Standard deviation of the vessel share over the views; NaN of a single view."""
-        shares = [share for scale in self.scales for share in np.ravel(scale.counts) / max(scale.pixels, 1)]
+        seen = [scale for scale in self.scales if scale.pixels]
+        shares = [share for scale in seen for share in np.ravel(scale.counts) / scale.pixels]
         return float(np.std(shares, ddof=1)) if len(shares) > 1 else float("nan")
 
     def spreads(self, diameter: float, height: int) -> dict[str, float]:

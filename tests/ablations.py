@@ -82,7 +82,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), help="default: all")
     args = parser.parse_args()
     # another width can't begin with given weights
-    args.only = args.only or [name for name in VARIANTS if not (args.start_from and name.startswith("width"))]
+    given = [name for name, (flags, _) in VARIANTS.items() if not (args.start_from and "--width" in flags)]
+    args.only = args.only or given
     return args
 
 

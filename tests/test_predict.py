@@ -22,7 +22,7 @@ from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
-from prediction import checkpoints, networks, segmentation
+from prediction import checkpoints, networks, segmentation, segmenter
 from prediction.checkpoints import load_checkpoint
 from prediction.folders import find_photographs, name_results
 from prediction.uncertainty import Views
@@ -244,6 +244,23 @@ def test_two_scales_share_the_eight_views() -> None:
     assert len({round(spread, 9) for spread in (both.spread(), small.spread())}) == 2
     alone = predict.segment(model, photograph, fov)
     assert (predict.segment(model, photograph, fov, False, (1.0, 0.5)) == alone).all(), "one view has the first"
+
+
+def test_only_the_scales_of_the_views_are_named() -> None:
+    model = lively_network(UNet, 2)
+    model.diameter, model.finest = 720, 1.5
+    photograph, _, _ = draw_eye(np.random.default_rng(0), 120, 116)
+    for tta, number in ((True, 2), (False, 1)):
+        found = segmenter.segment_photograph(model, photograph, 0.5, tta, diameter=600)
+        assert len(found.scales) == len(found.views.scales) == number
+        assert found.scales[0] == pytest.approx(720 / 600)
+
+
+def test_a_photograph_of_which_nothing_is_seen_has_no_spread() -> None:
+    model, views = lively_network(UNet, 2), Views(0.5)
+    photograph, fov = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8)
+    predict.segment(model, photograph, fov, True, (1.0, 0.5), views)
+    assert np.isnan(views.spread())
 
 
 def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> None:
