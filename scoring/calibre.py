@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from scoring.skeleton import SMOOTH, Tree
+from scoring.skeleton import Tree
 
 STEP = 0.25  # pixels between two samples across a vessel
 NARROW = 6.0  # pixels from the centre line to which a narrow vessel is looked at
@@ -28,7 +28,7 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
     """
     if not len(tree.sizes):
         return np.zeros(0), np.zeros(0)
-    points = tree.smooth(SMOOTH)
+    points = tree.line
     here = tree.radius[tuple(tree.pixels.T)]
     use = _beside_branches(tree, points, here)
     first = np.cumsum(tree.sizes) - tree.sizes

@@ -15,7 +15,7 @@ import numpy as np
 from datasets.field_of_view import fov_diameter
 from scoring.calibre import quantiles, widths
 from scoring.fractal import box_sizes, fractal_dimensions
-from scoring.skeleton import SMOOTH, Tree, trace
+from scoring.skeleton import Tree, trace
 
 LARGEST = 1096  # pixels: a larger field of view is shrunk to this diameter, twice that of DRIVE, to be measured
 SHORTEST = 1 / 30  # diameters of the field of view: shorter segments have no tortuosity
@@ -154,7 +154,7 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
         return NAN, NAN
     last = np.cumsum(tree.sizes) - 1
     first = last - tree.sizes + 1
-    points = tree.smooth(SMOOTH)
+    points = tree.line
     arc = tree.sums(tree.steps(points))
     chord = np.hypot(*(points[last] - points[first]).T)
     long = arc >= SHORTEST * diameter

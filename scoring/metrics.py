@@ -52,8 +52,9 @@ def count_levels(levels: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np
     if not levels.shape == truth.shape == valid.shape:
         raise ValueError(f"shapes differ: levels {levels.shape}, truth {truth.shape}, valid {valid.shape}")
     inside = valid > 0
-    vessel = truth > 0
-    return np.stack([np.bincount(levels[inside & side], minlength=LEVELS) for side in (~vessel, vessel)])
+    every = np.bincount(levels[inside], minlength=LEVELS)
+    vessels = np.bincount(levels[inside & (truth > 0)], minlength=LEVELS)
+    return np.stack([every - vessels, vessels])
 
 
 def confusion(counts: np.ndarray, threshold: float) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ at every start: 5 to 6 s of CPU for the first mask (skan 0.13.1; 0.03 s for thos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -32,6 +33,11 @@ class Tree:
     end_points: int
     branch_pixels: np.ndarray  # bool (H, W)
     radius: np.ndarray  # float32 (H, W), pixels from each vessel pixel to the background
+
+    @cached_property
+    def line(self) -> np.ndarray:
+        """The points smoothed by `SMOOTH`, float (points, 2); not to be written to."""
+        return self.smooth(SMOOTH)
 
     def smooth(self, sigma: float) -> np.ndarray:
         """The points smoothed along their segments by a Gaussian of `sigma` points, float (points, 2).
@@ -71,7 +77,7 @@ class Tree:
 
     def lengths(self) -> np.ndarray:
         """Length of each segment in pixels, float (segments,)."""
-        return self.sums(self.steps(self.smooth(SMOOTH))) if len(self.sizes) else np.zeros(0)
+        return self.sums(self.steps(self.line))
 
 
 def trace(mask: np.ndarray) -> Tree:
@@ -81,7 +87,7 @@ def trace(mask: np.ndarray) -> Tree:
     of the border. A single pixel counts as a segment of length 0.
     """
     mask = np.pad((np.asarray(mask) > 0).astype(np.uint8), 1)
-    radius = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    radius = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     centre = thin(mask)
     tree = _trace(centre, radius)
     if tree.is_spur.any():
@@ -90,10 +96,8 @@ def trace(mask: np.ndarray) -> Tree:
         thickness = np.maximum.reduceat(np.where(at_branch, radius[tuple(tree.pixels.T)], 0), starts)
         short = tree.is_spur & (tree.lengths() <= 2 * thickness)
         if short.any():
-            centre[tuple(tree.pixels[np.repeat(short, tree.sizes) & ~at_branch].T)] = False
+            centre[1:-1, 1:-1][tuple(tree.pixels[np.repeat(short, tree.sizes) & ~at_branch].T)] = False
             tree = _trace(thin(centre), radius)  # what is left of a branch point may be two pixels wide
-    tree.pixels -= 1
-    tree.branch_pixels, tree.radius = tree.branch_pixels[1:-1, 1:-1], radius[1:-1, 1:-1]
     return tree
 
 
@@ -109,7 +113,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
 
 
 def _trace(centre: np.ndarray, radius: np.ndarray) -> Tree:
-    """Trace centre lines one pixel wide, bool (H, W), empty at the border of the array."""
+    """Trace centre lines one pixel wide, bool (H + 2, W + 2): with an empty border around `radius` (H, W)."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components, dijkstra
 
@@ -157,13 +161,13 @@ def _trace(centre: np.ndarray, radius: np.ndarray) -> Tree:
         is_spur.append(not is_loop[-1] and len(before) + len(after) == 1)
     order = np.concatenate(whole) if whole else np.zeros(0, int)
     return Tree(
-        np.column_stack([rows[order], columns[order]]),
+        np.column_stack([rows[order], columns[order]]) - 1,
         np.array(sizes, int),
         np.array(is_spur, bool),
         np.array(is_loop, bool),
         branch_points,
         int(np.count_nonzero(degree == 1)),
-        branch_pixels,
+        branch_pixels[1:-1, 1:-1],
         radius,
     )
 

@@ -144,7 +144,7 @@ def test_the_spread_of_the_views_is_that_of_their_vessel_shares() -> None:
     shares = (views.numpy()[:, fov > 0] >= 0.6).mean(axis=1)
     assert counted.spread() == pytest.approx(shares.std(ddof=1))
     (scale,) = counted.scales
-    assert (scale.levels == metrics.quantize(views.numpy() * (fov > 0))).all()
+    assert (scale.levels == metrics.quantize(views.numpy() * (fov > 0))[::2]).all(), "half are measured"
 
 
 def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
@@ -154,7 +154,7 @@ def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
     drawn = [cv2.dilate(mask, np.ones((1 + k, 1 + k), np.uint8)) & fov for k in range(4)]
     views = Views(0.5)
     views.begin(fov)
-    views.add(torch.from_numpy(np.stack(drawn) / np.float32(255)), np.s_[:, :])
+    views.add(torch.from_numpy(np.repeat(drawn, 2, axis=0) / np.float32(255)), np.s_[:, :])
     diameter = fov_diameter(fov)
     found = views.spreads(diameter, fov.shape[0])
     rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter) for one in drawn]

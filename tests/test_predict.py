@@ -239,7 +239,7 @@ def test_two_scales_share_the_eight_views() -> None:
     ]
     halves[1] = cv2.resize(halves[1], fov.shape[::-1])
     assert np.allclose(shared, np.mean(halves, axis=0) * (fov > 0), atol=1e-6)
-    assert [scale.levels.shape for scale in both.scales] == [(4, 120, 116), (4, 60, 58)]
+    assert [scale.levels.shape for scale in both.scales] == [(2, 120, 116), (2, 60, 58)]
     assert (both.scales[1].levels == small.scales[0].levels).all()
     assert len({round(spread, 9) for spread in (both.spread(), small.spread())}) == 2
     alone = predict.segment(model, photograph, fov)
@@ -279,9 +279,9 @@ def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> 
     assert not (half == plain).all() and not (half == evened).all()
     predict.segment(model, photograph, fov, True, views=views)
     found, plain, even = (each.scales[0].levels for each in (views, plain_views, evened_views))
-    assert (found[:4] == plain[:4]).all()
-    assert (found[4:] == even[4:]).all()
-    assert not (found[4:] == plain[4:]).all()
+    assert (found[:2] == plain[:2]).all()
+    assert (found[2:] == even[2:]).all()
+    assert not (found[2:] == plain[2:]).all()
     nothing = np.zeros_like(fov)
     assert not predict.segment(model, photograph, nothing, True).any()
 
