@@ -4,6 +4,7 @@
     python tests/prediction_speed.py --no-tta    # one view
     python tests/prediction_speed.py --cpu       # CPU seconds of all threads, where other programs run as well
     python tests/prediction_speed.py --shares    # CPU seconds of each part of the work, on one thread
+    python tests/prediction_speed.py --shares PHOTOGRAPH ...  # of one's own
     python tests/prediction_speed.py --float32   # as on processors without bfloat16
 
 The photographs are drawn, 6 to 15 megapixels, and one of 20 for the memory.
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="photographs of each size")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads instead of seconds")
-    parser.add_argument("--shares", action="store_true", help="only the parts of the work, on one thread")
+    parser.add_argument("--shares", nargs="*", type=Path, help="only the parts of the work, on one thread")
     parser.add_argument("--float32", action="store_true", help="switch bfloat16 off")
     args = parser.parse_args()
     if args.float32:
@@ -138,13 +139,13 @@ def main() -> None:
     model, threshold = load_networks([args.weights or find_weights(USUAL_WEIGHTS)], None, device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if args.shares:
+        if args.shares is not None:
             torch.set_num_threads(1)
             cv2.setNumThreads(1)
             sizes = [SIZES[0], *SIZES[-2:]]
             print(f"{describe(device)}, {'eight views' if args.tta else 'one view'}, CPU seconds a photograph")
             predictor = Predictor(model, threshold, args.tta, None, folder / "out")
-            return shares(draw(folder / "photographs", sizes), predictor)
+            return shares(args.shares or draw(folder / "photographs", sizes), predictor)
         paths = draw(folder / "photographs", SIZES) * args.each
         names = {str(number): path for number, path in enumerate(paths)}
         copies = []
