@@ -91,7 +91,7 @@ def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     present = {name for row in rows for name in row}
     spreads = [f"{name}_sd" for name in SPREADS]
-    every = ("image", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES, *spreads)
+    every = ("image", "photograph", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES, *spreads)
     columns = [name for name in every if name in present]
     empty = dict.fromkeys(columns, float("nan"))
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))

@@ -18,6 +18,7 @@ import numpy as np
 from utils import UserError
 
 UNFINISHED = ".unfinished-"  # prefix of a file that is being written
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes text for a formula
 
 
 @contextlib.contextmanager
@@ -51,7 +52,8 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a table atomically. The first row must have all columns; NaN becomes an empty cell.
 
     Where a cell is not ASCII, such as a file name, the file begins with the mark by which Excel knows UTF-8; R
-    and pandas skip it. Bytes of a file name that are not text become "?".
+    and pandas skip it. Bytes of a file name that are not text become "?". Text that a spreadsheet would run as
+    a formula, such as a file name that begins with "=", gets an apostrophe in front.
 
     Raises:
         UserError: the file cannot be written.
@@ -66,16 +68,19 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
                 writer = csv.DictWriter(table, row.keys())
                 writer.writeheader()
             plain = plain and all(v.isascii() for v in row.values() if isinstance(v, str))
-            writer.writerow(
-                {
-                    k: v if not isinstance(v, float) else "" if np.isnan(v) else f"{v:.8f}"
-                    for k, v in row.items()
-                }
-            )
+            writer.writerow({name: cell(value) for name, value in row.items()})
         table.seek(0)
         # plain readers stumble over a mark, so a table of ASCII has none
         with temporary.open("w", newline="", encoding="utf-8" if plain else "utf-8-sig") as file:
             shutil.copyfileobj(table, file)
+
+
+def cell(value: object) -> object:
+    """What a table shows of a value, see `write_csv`."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.8f}"
+    # https://owasp.org/www-community/attacks/CSV_Injection
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 @contextlib.contextmanager

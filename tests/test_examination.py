@@ -266,6 +266,25 @@ def test_excel_r_and_plain_readers_read_every_table(tmp_path: Path, name: str) -
     assert second == {"image": "x", "f1": ""}
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-eye", "@SUM(A1)", '=HYPERLINK("http://x","y")', "\t=1"])
+def test_no_file_name_becomes_a_formula_of_a_spreadsheet(tmp_path: Path, name: str) -> None:
+    write_csv(
+        tmp_path / "t.csv", [{"image": name, "f1": -0.5, "eyes": -1}, {"image": "a=b", "f1": 1.0, "eyes": 2}]
+    )
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1:] == [[f"'{name}", "-0.50000000", "-1"], ["a=b", "1.00000000", "2"]]
+
+
+def test_a_name_of_digits_can_be_told_by_its_photograph(results: tuple[Path, Path]) -> None:
+    # a spreadsheet makes 7 of 007; it leaves 007.png alone
+    photographs, out = results
+    rows = read_rows(out / "measures.csv")
+    assert {name: row["photograph"] for name, row in rows.items()} == {
+        name: str(photographs / f"{name}.png") for name in rows
+    }
+    assert list(rows["c"])[:3] == ["image", "photograph", "doubtful"]
+
+
 def test_the_page_of_text_is_doubtful_and_said_so(
     results: tuple[Path, Path], files: Path, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
