@@ -59,6 +59,7 @@ class Drop:
 
     folder: Path  # of the files to download
     found: dict[str, Segmentation] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # their own names
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # of measures.csv
 
 
@@ -127,7 +128,7 @@ def segment_drop(
             refused.append(f"{path.name}: out of memory; shrink it, or drop fewer at a time")
             continue
         name = names[path]
-        drop.found[name] = found
+        drop.found[name], drop.files[name] = found, path.name
         write_png(drop.folder / f"{name}_probability.png", found.levels)
         measure(drop, name)
     return drop, refused
@@ -136,7 +137,8 @@ def segment_drop(
 def measure(drop: Drop, name: str) -> None:
     """Examine a photograph at its threshold; write its mask and measures.csv anew."""
     found = drop.found[name]
-    drop.rows[name] = {"image": name, "threshold": found.threshold, **found.examine()}
+    row = {"image": name, "photograph": drop.files[name], "threshold": found.threshold}
+    drop.rows[name] = row | found.examine()
     write_png(drop.folder / f"{name}_mask.png", found.mask)
     write_measures(drop.folder / "measures.csv", list(drop.rows.values()))
 
