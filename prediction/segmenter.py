@@ -79,12 +79,12 @@ def segment_photograph(
     fov = estimate_fov(photograph)
     border = diameter is not None or not fov.all()
     diameter = diameter or whole_diameter(fov, model.diameter)
-    scales = model.scales(scale_of(diameter, model.diameter))[: None if tta else 1]
+    scales = model.scales(scale_of(diameter, model.diameter))
     views = Views(threshold)
     with turn or contextlib.nullcontext():
         probability = segment(model, photograph, fov, tta, scales, views)
-    levels = metrics.quantize(probability)
-    return Segmentation(photograph, levels, fov, threshold, diameter, border, scales, views)
+    levels, seen = metrics.quantize(probability), scales[: len(views.scales)]
+    return Segmentation(photograph, levels, fov, threshold, diameter, border, seen, views)
 
 
 class Segmenter:
