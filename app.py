@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from batch.folders import name_results
 from data import Eye
 from datasets.images import write_png
-from prediction.examination import write_measures
-from prediction.folders import name_results
-from prediction.networks import parse_prediction_args
+from measures.table import write_measures
+from measures.vessels import CONFIDENCE, MEASURES
+from networks.loading import parse_prediction_args
+from pages.report import UNSEEN, as_rgb, compare, overlay
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
-from scoring.measures import CONFIDENCE, MEASURES
-from scoring.report import UNSEEN, as_rgb, compare, overlay
 from system.signals import Stop
 from utils import HelpFormatter, UserError, path_name, run
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from datasets.images import normalize, statistics
-from prediction.checkpoints import find_weights
-from prediction.networks import USUAL_WEIGHTS, load_networks
+from networks.checkpoints import find_weights
+from networks.loading import USUAL_WEIGHTS, load_networks
 from system.devices import pick_device
 from system.files import atomic
 from utils import HelpFormatter, UserError, path_name, run

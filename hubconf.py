@@ -81,7 +81,7 @@ def _load(name: str, pretrained: bool) -> Network:
         import torch
 
         from model import NETWORKS
-        from prediction.checkpoints import load_checkpoint
+        from networks.checkpoints import load_checkpoint
         from utils import UserError
 
         path = FILES / name
@@ -109,8 +109,8 @@ class segmenter:  # noqa: N801, an entry point is called by its name
 
     def __init__(self, **settings: Any) -> None:
         with _own_modules():
-            from prediction.checkpoints import find_weights
-            from prediction.networks import USUAL_WEIGHTS
+            from networks.checkpoints import find_weights
+            from networks.loading import USUAL_WEIGHTS
             from prediction.segmenter import Segmenter
 
             # of this repository, whatever folder it is called from

@@ -11,16 +11,16 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from prediction.checkpoints import find_weights
-from prediction.examination import read_um_per_pixel, summarize, write_measures
-from prediction.folders import find_photographs, name_results
-from prediction.journal import Journal, fingerprint
-from prediction.manifest import write_manifest
-from prediction.networks import USUAL_WEIGHTS, load_networks, parse_prediction_args
-from prediction.photographs import FOLDERS, Outcome, Predictor, predict_photographs
+from batch.folders import find_photographs, name_results
+from batch.journal import Journal, fingerprint
+from batch.manifest import write_manifest
+from batch.photographs import FOLDERS, Outcome, Predictor, predict_photographs
+from measures.table import read_um_per_pixel, summarize, write_measures
+from networks.checkpoints import find_weights
+from networks.loading import USUAL_WEIGHTS, load_networks, parse_prediction_args
+from pages.report import write_report
+from pages.results import result_files
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
-from scoring.report import write_report
-from scoring.results import result_files
 from system import processes
 from system.devices import describe
 from system.ownership import own_results

@@ -13,17 +13,17 @@ import numpy as np
 
 from data import Eye, eye_of, read_diameter, read_eyes, read_info, seen_in_training
 from datasets.images import write_png
-from prediction.checkpoints import find_weights
-from prediction.examination import examine_eye, summarize, write_all_measures
-from prediction.networks import load_networks, parse_prediction_args
+from measures.table import examine_eye, summarize, write_all_measures
+from measures.uncertainty import Views, uncertainty
+from networks.checkpoints import find_weights
+from networks.loading import load_networks, parse_prediction_args
+from pages.report import write_report
+from pages.results import PARTS, check_results, files_of, write_results
 from prediction.segmentation import segment
-from prediction.uncertainty import Views, uncertainty
 from scoring import metrics
 from scoring.challenge import write_challenge
 from scoring.comparison import compare_scores, describe_comparison
-from scoring.masks import Maps, name_folders, read_maps
-from scoring.report import write_report
-from scoring.results import PARTS, check_results, files_of, write_results
+from scoring.other_masks import Maps, name_folders, read_maps
 from scoring.scores import score, sentence
 from system.devices import describe, pick_device
 from system.files import write_csv

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, check_different, eye_of, read_eyes, split_by_eye
-from prediction.checkpoints import MAX_DEPTH, MAX_WIDTH
+from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system import processes
 from system.devices import describe
 from system.files import claim

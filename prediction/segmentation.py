@@ -16,8 +16,8 @@ from system.devices import autocast
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from measures.uncertainty import Views
     from model import Network
-    from prediction.uncertainty import Views
 
 
 TILE = 1024  # side in pixels of the largest piece that passes through the network at once

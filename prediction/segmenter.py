@@ -12,11 +12,11 @@ import numpy as np
 
 from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
 from datasets.images import read_image
-from prediction.checkpoints import find_weights
-from prediction.examination import examine
-from prediction.networks import USUAL_WEIGHTS, load_networks
+from measures.table import examine
+from measures.uncertainty import Views
+from networks.checkpoints import find_weights
+from networks.loading import USUAL_WEIGHTS, load_networks
 from prediction.segmentation import binarize, segment
-from prediction.uncertainty import Views
 from scoring import metrics
 from system.devices import pick_device
 from utils import UserError

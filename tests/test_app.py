@@ -24,7 +24,7 @@ from conftest import run_script, write_photographs
 import app
 import predict
 from model import UNet
-from prediction.checkpoints import save_checkpoint
+from networks.checkpoints import save_checkpoint
 from prediction.segmenter import Segmenter
 from utils import UserError
 

@@ -19,7 +19,7 @@ from conftest import TINY, run_script
 
 import train
 from model import ResUNet, UNet
-from prediction.checkpoints import FORMAT, load_checkpoint, save_checkpoint
+from networks.checkpoints import FORMAT, load_checkpoint, save_checkpoint
 from training.muon import Muon
 from training.state import Training
 from utils import UserError
@@ -204,7 +204,7 @@ def test_a_bad_checkpoint_takes_no_memory(name: str, here: Path) -> None:
     BAD[name][0](here / "bad.pth")
     code = (
         "import resource, sys, torch, utils, model; from pathlib import Path\n"
-        "from prediction import checkpoints\n"
+        "from networks import checkpoints\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = used()\n"
         "try: checkpoints.load_checkpoint(Path('bad.pth'), torch.device('cpu'))\n"

@@ -16,9 +16,9 @@ import test as tester
 from datasets.field_of_view import scale_of, scales_of
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
+from networks.checkpoints import FINEST, load_checkpoint, save_checkpoint
+from networks.loading import load_networks
 from prediction import segmenter
-from prediction.checkpoints import FINEST, load_checkpoint, save_checkpoint
-from prediction.networks import load_networks
 from prediction.segmentation import segment
 from utils import UserError
 

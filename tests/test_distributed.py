@@ -22,7 +22,7 @@ import train
 import utils
 from data import read_eyes
 from model import UNet
-from prediction.checkpoints import load_checkpoint
+from networks.checkpoints import load_checkpoint
 from system import processes
 from training import crops, distributed, loop, optimizers
 from training.crops import Crops

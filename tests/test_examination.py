@@ -18,11 +18,11 @@ import predict
 from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
-from prediction.doubts import doubts, features
-from prediction.examination import read_um_per_pixel, summarize
-from prediction.uncertainty import SMALL, Views, confidence, uncertainty
+from measures.doubts import doubts, features
+from measures.table import read_um_per_pixel, summarize
+from measures.uncertainty import SMALL, Views, confidence, uncertainty
+from measures.vessels import SPREADS, measure
 from scoring import metrics
-from scoring.measures import SPREADS, measure
 from system.files import write_csv
 from utils import UserError
 

@@ -16,7 +16,7 @@ from PIL import Image
 import export
 from datasets.images import normalize, statistics
 from datasets.synthetic import draw_eye
-from prediction.networks import load_networks
+from networks.loading import load_networks
 from prediction.segmentation import predict
 from prediction.segmenter import Segmenter
 from utils import UserError

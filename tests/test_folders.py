@@ -13,10 +13,10 @@ from conftest import run_script
 from test_resume_prediction import contents
 
 import predict
+from batch import photographs
+from batch.folders import find_photographs, name_results
 from datasets.images import list_images, write_png
 from datasets.synthetic import draw_eye
-from prediction import photographs
-from prediction.folders import find_photographs, name_results
 from utils import UserError
 
 NAMES = ["eye", "a/eye", "a/b c/#eye 100%", "masks_2/eye"]

@@ -11,7 +11,6 @@ import signal
 import statistics
 from pathlib import Path
 
-import cameras
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -24,9 +23,10 @@ import train
 from data import Eye, eye_of, read_eyes
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
+from networks.checkpoints import save_checkpoint
+from networks.loading import load_networks
 from prediction import segmentation
-from prediction.checkpoints import save_checkpoint
-from prediction.networks import load_networks
+from research import cameras
 from scoring import metrics
 from system import devices
 from training import cross_validation

@@ -27,7 +27,7 @@ import utils
 from data import read_eyes
 from datasets.images import write_png
 from model import UNet
-from prediction.checkpoints import find_weights, load_checkpoint
+from networks.checkpoints import find_weights, load_checkpoint
 from system.files import UNFINISHED, atomic, claim
 from training import loop, optimizers
 from training.crops import Crops, random_affine

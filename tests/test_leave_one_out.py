@@ -22,7 +22,7 @@ from datasets.field_of_view import fov_diameter
 from datasets.images import read_image
 from datasets.synthetic import draw_eye, write_drive
 from model import UNet, fold_batch_norm
-from prediction.checkpoints import load_checkpoint, save_checkpoint
+from networks.checkpoints import load_checkpoint, save_checkpoint
 from prediction.segmentation import segment
 from scoring import metrics
 from training import leave_one_out

@@ -20,7 +20,7 @@ from data import Eye
 from datasets.images import read_mask, write_png
 from scoring import metrics
 from scoring.comparison import compare_scores, difference
-from scoring.masks import name_folders, pair, read_maps
+from scoring.other_masks import name_folders, pair, read_maps
 from utils import UserError
 
 NAMES = ["01_test", "02_test", "03_test"]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from datasets import synthetic
-from scoring.calibre import widths
-from scoring.fractal import box_sizes, fractal_dimensions
-from scoring.measures import MEASURES, measure, tortuosity
-from scoring.skeleton import trace
+from measures.calibre import widths
+from measures.fractal import box_sizes, fractal_dimensions
+from measures.skeleton import trace
+from measures.vessels import MEASURES, measure, tortuosity
 
 SIDE = 160
 FINE = 4  # samples of a pixel each way

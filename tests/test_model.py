@@ -16,7 +16,7 @@ from torchvision.models import resnet34
 
 from datasets.synthetic import draw_eye
 from model import NETWORKS, ResUNet, UNet, UpConv, fold_batch_norm
-from prediction.checkpoints import load_checkpoint
+from networks.checkpoints import load_checkpoint
 from prediction.segmentation import predict, predict_views, segment
 from scoring import metrics
 from system import devices

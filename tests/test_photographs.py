@@ -19,18 +19,18 @@ import tqdm
 from conftest import run_script, write_photographs
 
 import predict
+from batch import photographs
+from batch.journal import Journal
+from batch.manifest import write_manifest
+from batch.photographs import Outcome, Predictor, predict_photographs
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
+from measures.table import write_measures
+from measures.vessels import CONFIDENCE, MEASURES
 from model import UNet
-from prediction import photographs
-from prediction.examination import write_measures
-from prediction.journal import Journal
-from prediction.manifest import write_manifest
-from prediction.networks import load_networks
-from prediction.photographs import Outcome, Predictor, predict_photographs
+from networks.loading import load_networks
 from prediction.segmentation import segment
-from scoring.measures import CONFIDENCE, MEASURES
 from utils import UserError
 
 SHIPPED = Path(predict.__file__).parent / "files" / "drive_unet.pth"

@@ -17,15 +17,16 @@ from PIL import Image
 
 import predict
 import test as tester
+from batch.folders import find_photographs, name_results
 from data import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
+from measures.uncertainty import Views
 from model import ResUNet, UNet
-from prediction import checkpoints, networks, segmentation, segmenter
-from prediction.checkpoints import load_checkpoint
-from prediction.folders import find_photographs, name_results
-from prediction.uncertainty import Views
+from networks import checkpoints, loading
+from networks.checkpoints import load_checkpoint
+from prediction import segmentation, segmenter
 from scoring import metrics
 from system import devices
 from utils import UserError
@@ -458,10 +459,10 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
 
 
 def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:
-    assert networks.choose_threshold({"threshold": 0.4}, None, Path("x.pth")) == 0.4
-    assert networks.choose_threshold({"threshold": 0.4}, 0.0, Path("x.pth")) == 0
+    assert loading.choose_threshold({"threshold": 0.4}, None, Path("x.pth")) == 0.4
+    assert loading.choose_threshold({"threshold": 0.4}, 0.0, Path("x.pth")) == 0
     with pytest.raises(UserError, match="x.pth: holds no threshold"):
-        networks.choose_threshold({}, None, Path("x.pth"))
+        loading.choose_threshold({}, None, Path("x.pth"))
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -22,8 +22,8 @@ import predict
 import test as tester
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
+from pages.report import thin_curves, write_layers, write_report
 from scoring import metrics
-from scoring.report import thin_curves, write_layers, write_report
 
 ODD = (
     ["<!--<script><b>&amp;'", 'quo"te\nline', "50% #1?", "\u00e4 \u00df \u773c"]

@@ -13,8 +13,8 @@ import pytest
 from conftest import run_script, write_photographs
 
 import predict
+from batch import photographs
 from datasets.images import list_images
-from prediction import photographs
 
 ROOT = Path(predict.__file__).parent
 

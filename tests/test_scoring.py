@@ -16,10 +16,11 @@ from sklearn import metrics as reference
 
 import test as tester
 from datasets.images import read_mask
-from prediction.checkpoints import load_checkpoint
-from prediction.uncertainty import uncertainty
-from scoring import metrics, report
-from scoring.measures import measure
+from measures.uncertainty import uncertainty
+from measures.vessels import measure
+from networks.checkpoints import load_checkpoint
+from pages import report
+from scoring import metrics
 from system.ownership import write_list
 from utils import UserError
 

@@ -19,9 +19,9 @@ from test_resume_prediction import contents
 
 import predict
 import utils
+from batch import photographs
 from model import UNet
-from prediction import photographs
-from prediction.checkpoints import save_checkpoint
+from networks.checkpoints import save_checkpoint
 from system import processes
 from utils import UserError
 

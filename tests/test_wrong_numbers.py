@@ -1,4 +1,4 @@
-"""tests/wrong_numbers.py: its honest row is test.py's, and its best threshold is the best."""
+"""research/wrong_numbers.py: its honest row is test.py's, and its best threshold is the best."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import wrong_numbers
 from conftest import run_script
 
 import test as tester
+from research import wrong_numbers
 from scoring import metrics
 from utils import UserError
 

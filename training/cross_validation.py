@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data import Eye, eye_of, first_copies, person_of, read_info
-from prediction.checkpoints import load_checkpoint
+from networks.checkpoints import load_checkpoint
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device

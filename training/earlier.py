@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from prediction.checkpoints import read_archive
+from networks.checkpoints import read_archive
 from system.ownership import LIST, read_list, refuse, write_list
 from utils import UserError
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from data import Eye, eye_of, first_copies, read_eye, read_scales
 from datasets.images import list_images, read_levels, write_png
-from prediction.checkpoints import load_checkpoint
+from networks.checkpoints import load_checkpoint
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device

@@ -14,9 +14,9 @@ import numpy as np
 
 from data import Eye, eye_of, first_copies
 from datasets.images import write_png
+from pages.report import picture, write_history
 from prediction.segmentation import binarize, segment
 from scoring import metrics
-from scoring.report import picture, write_history
 from system import processes
 from system.devices import autocast
 from system.signals import Stop

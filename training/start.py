@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data import Eye, read_diameter
-from prediction.checkpoints import learned, load_checkpoint
-from scoring.report import write_history
+from networks.checkpoints import learned, load_checkpoint
+from pages.report import write_history
 from system import processes
 from system.devices import pick_device
 from system.files import atomic

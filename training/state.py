@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prediction.checkpoints import load_checkpoint, save_checkpoint
+from networks.checkpoints import load_checkpoint, save_checkpoint
 from system.devices import pick_device
 from utils import UserError, versions
 

@@ -2,7 +2,7 @@
 
     python augment.py DRIVE STARE HRF --leave-one-out --diameter 720
     python train.py --leave-one-out
-    python tests/thresholds.py --cameras FOLDER_OF_STARE
+    python -m research.thresholds --cameras FOLDER_OF_STARE
 
 Every row is the mean F1 of the predictions that `train.py --leave-one-out` kept, in eight views. "Learned" is
 a ridge regression of each eye's best threshold on properties of its photograph and prediction, fitted on the
@@ -12,22 +12,18 @@ other data sets.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from data import Eye, eye_of, read_sets  # noqa: E402
-from datasets.field_of_view import fov_diameter  # noqa: E402
-from datasets.images import read_levels, read_mask  # noqa: E402
-from scoring import metrics  # noqa: E402
-from training.leave_one_out import at, best_of, f1_curve, folder_of, native_eyes, probability_of  # noqa: E402
-from utils import UserError, run  # noqa: E402
+from data import Eye, eye_of, read_sets
+from datasets.field_of_view import fov_diameter
+from datasets.images import read_levels, read_mask
+from scoring import metrics
+from training.leave_one_out import at, best_of, f1_curve, folder_of, native_eyes, probability_of
+from utils import UserError, run
 
 SHARE, EXPECTED, COLOUR = ("share",), ("expected",), ("red", "green", "blue")
 LEARNED = (SHARE, EXPECTED, ("size",), COLOUR, (*SHARE, *EXPECTED, "mean", "unsure", "size", *COLOUR))

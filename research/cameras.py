@@ -5,30 +5,26 @@ No photograph of another camera is at hand with labels, so DRIVE's own are chang
 colours, less sharp and noisy. The truth is enlarged with them, so these scores compare networks with one
 another, and with nothing else.
 
-    python tests/cameras.py --data new_data files
+    python -m research.cameras --data new_data files
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from data import Eye, first_copies, read_eyes  # noqa: E402
-from model import fold_batch_norm  # noqa: E402
-from prediction.checkpoints import load_checkpoint  # noqa: E402
-from prediction.segmentation import segment  # noqa: E402
-from scoring import metrics  # noqa: E402
-from system.devices import pick_device  # noqa: E402
-from training.loop import USUAL_THRESHOLD  # noqa: E402
-from utils import UserError, path_name, run  # noqa: E402
+from data import Eye, first_copies, read_eyes
+from model import fold_batch_norm
+from networks.checkpoints import load_checkpoint
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from training.loop import USUAL_THRESHOLD
+from utils import UserError, path_name, run
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large
 COLUMNS = {"F1": "f1", "Jaccard": "jaccard", "AUC": "auc", "AP": "average_precision"}

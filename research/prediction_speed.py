@@ -1,11 +1,11 @@
 """Time predict.py on large photographs against its network alone, in turn; and its peak memory.
 
-    python tests/prediction_speed.py             # eight views
-    python tests/prediction_speed.py --no-tta    # one view
-    python tests/prediction_speed.py --cpu       # CPU seconds of all threads, where other programs run as well
-    python tests/prediction_speed.py --shares    # CPU seconds of each part of the work, on one thread
-    python tests/prediction_speed.py --shares PHOTOGRAPH ...  # of one's own
-    python tests/prediction_speed.py --float32   # as on processors without bfloat16
+    python -m research.prediction_speed             # eight views
+    python -m research.prediction_speed --no-tta    # one view
+    python -m research.prediction_speed --cpu       # CPU seconds, where other programs run as well
+    python -m research.prediction_speed --shares    # CPU seconds of each part of the work, on one thread
+    python -m research.prediction_speed --shares PHOTOGRAPH ...  # of one's own
+    python -m research.prediction_speed --float32   # as on processors without bfloat16
 
 The photographs are drawn, 6 to 15 megapixels, and one of 20 for the memory.
 """
@@ -29,21 +29,21 @@ import cv2
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # so that it runs from anywhere
+from batch import photographs
+from batch.photographs import Outcome, Predictor, predict_photographs
+from data import Eye, rescale
+from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.images import read_image
+from datasets.synthetic import draw_eye
+from networks.checkpoints import find_weights
+from networks.loading import USUAL_WEIGHTS, load_networks
+from pages.report import write_jpeg
+from prediction import segmentation, segmenter
+from prediction.segmentation import segment
+from system import devices
+from system.devices import describe, pick_device
 
-from data import Eye, rescale  # noqa: E402
-from datasets.field_of_view import drive_scale, estimate_fov  # noqa: E402
-from datasets.images import read_image  # noqa: E402
-from datasets.synthetic import draw_eye  # noqa: E402
-from prediction import photographs, segmentation, segmenter  # noqa: E402
-from prediction.checkpoints import find_weights  # noqa: E402
-from prediction.networks import USUAL_WEIGHTS, load_networks  # noqa: E402
-from prediction.photographs import Outcome, Predictor, predict_photographs  # noqa: E402
-from prediction.segmentation import segment  # noqa: E402
-from scoring.report import write_jpeg  # noqa: E402
-from system import devices  # noqa: E402
-from system.devices import describe, pick_device  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 SIZES = [(2300, 2600), (2000, 3008), (2560, 2560), (3000, 3000), (2848, 4288), (3456, 4320)]
 LARGE = (4000, 5000)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prediction.checkpoints import load_checkpoint
+from networks.checkpoints import load_checkpoint
 from system.devices import keep_memory
 from utils import UserError
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from datasets.images import read_image, write_png
-from prediction.examination import um_of
+from measures.table import um_of
+from measures.uncertainty import uncertainty
+from pages.report import overlay, write_layers
 from prediction.segmenter import Segmentation, segment_photograph
-from prediction.uncertainty import uncertainty
-from scoring.report import overlay, write_layers
 from system.processes import on_this_machine
 from system.threads import threads
 from utils import UserError

@@ -11,10 +11,10 @@ import numpy as np
 
 from data import Eye
 from datasets.field_of_view import fov_diameter
-from prediction.doubts import doubts, features
-from prediction.uncertainty import Views, confidence
+from measures.doubts import doubts, features
+from measures.uncertainty import Views, confidence
+from measures.vessels import CONFIDENCE, MEASURES, SPREADS, measure
 from scoring import metrics
-from scoring.measures import CONFIDENCE, MEASURES, SPREADS, measure
 from system.files import write_csv
 from utils import UserError, path_name
 

@@ -2,15 +2,14 @@
 
 python augment.py DRIVE STARE HRF --leave-one-out
 python train.py --leave-one-out STARE
-python tests/diameters.py files/without_STARE/checkpoint.pth STARE --diameters 548 720 960
-python tests/diameters.py files/without_STARE/checkpoint.pth STARE --contrast --no-tta
+python -m research.diameters files/without_STARE/checkpoint.pth STARE --diameters 548 720 960
+python -m research.diameters files/without_STARE/checkpoint.pth STARE --contrast --no-tta
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 import time
 from pathlib import Path
 
@@ -18,19 +17,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from data import Eye, read_sets  # noqa: E402
-from datasets.field_of_view import drive_scale, fov_diameter  # noqa: E402
-from datasets.images import equalize  # noqa: E402
-from model import Network, fold_batch_norm  # noqa: E402
-from prediction.checkpoints import load_checkpoint  # noqa: E402
-from prediction.segmentation import segment  # noqa: E402
-from scoring import metrics  # noqa: E402
-from system.devices import pick_device  # noqa: E402
-from training.leave_one_out import best_of, f1_curve, native_eyes, saw  # noqa: E402
-from utils import UserError, run  # noqa: E402
+from data import Eye, read_sets
+from datasets.field_of_view import drive_scale, fov_diameter
+from datasets.images import equalize
+from model import Network, fold_batch_norm
+from networks.checkpoints import load_checkpoint
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from training.leave_one_out import best_of, f1_curve, native_eyes, saw
+from utils import UserError, run
 
 COLUMNS = {"AUC": "auc", "AP": "average_precision", "F1": "f1", "recall 2 px": "recall_2px"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from scoring.skeleton import Tree
+from measures.skeleton import Tree
 
 STEP = 0.25  # pixels between two samples across a vessel
 NARROW = 6.0  # pixels from the centre line to which a narrow vessel is looked at

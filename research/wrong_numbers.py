@@ -4,28 +4,26 @@ Every row of the table has the same weights and the same photographs. Only what 
 view or the whole image, the checkpoint's own threshold or the best one for these very eyes, the native size or
 a square.
 
-    python tests/wrong_numbers.py --data new_data --weights files/drive_unet.pth
+    python -m research.wrong_numbers --data new_data --weights files/drive_unet.pth
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from data import Eye, eye_of, read_diameter, read_eyes, squash
+from networks.loading import load_networks, parse_prediction_args
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from utils import UserError, run
 
-from data import Eye, eye_of, read_diameter, read_eyes, squash  # noqa: E402
-from prediction.networks import load_networks, parse_prediction_args  # noqa: E402
-from prediction.segmentation import segment  # noqa: E402
-from scoring import metrics  # noqa: E402
-from system.devices import pick_device  # noqa: E402
-from utils import UserError, run  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 COLUMNS = {"F1": "f1", "recall": "recall", "precision": "precision", "accuracy": "accuracy"}
 COLUMNS |= {"specificity": "specificity", "AUC": "auc"}

@@ -1,4 +1,4 @@
-"""Measure speed and memory side by side with the plain way; run by hand: python tests/benchmark.py
+"""Measure speed and memory side by side with the plain way; run by hand: python -m research.benchmark
 
 Everything that is compared runs in turn (A, B, A, B, ...), because machines get faster and slower while they
 run; the figures are medians. A share of the peak is floating-point operations a second
@@ -25,20 +25,19 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import demo
+from data import Eye, read_eyes
+from model import UNet, fold_batch_norm
+from prediction.segmentation import predict, segment
+from scoring.metrics import count_levels, quantize, scores
+from system.devices import autocast, describe, has_bfloat16, keep_memory, pick_device
+from training.crops import Crops
+from training.loop import USUAL_THRESHOLD, train_one_epoch
+from training.losses import vessel_loss
+from training.optimizers import make_optimizer, one_cycle
+from utils import versions
 
-import demo  # noqa: E402
-from data import Eye, read_eyes  # noqa: E402
-from model import UNet, fold_batch_norm  # noqa: E402
-from prediction.segmentation import predict, segment  # noqa: E402
-from scoring.metrics import count_levels, quantize, scores  # noqa: E402
-from system.devices import autocast, describe, has_bfloat16, keep_memory, pick_device  # noqa: E402
-from training.crops import Crops  # noqa: E402
-from training.loop import USUAL_THRESHOLD, train_one_epoch  # noqa: E402
-from training.losses import vessel_loss  # noqa: E402
-from training.optimizers import make_optimizer, one_cycle  # noqa: E402
-from utils import versions  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def parse_args() -> argparse.Namespace:
@@ -272,6 +271,8 @@ def prediction_table(
 # a small process in between: the peak memory of a child begins with that of the process that starts it
 WATCH = """
 import resource, subprocess, sys, time
+
+ROOT = Path(__file__).resolve().parent.parent
 start = time.perf_counter()
 status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -291,7 +292,7 @@ def scripts(folder: Path, device: torch.device, repeats: int) -> None:
     """augment.py, test.py on 20 eyes, and --help of each script, as whole processes."""
     drive, data, weights = folder / "DRIVE", folder / "new_data", folder / "w.pth"
     demo.write_drive(drive, train=20, test=20)
-    from prediction.checkpoints import save_checkpoint
+    from networks.checkpoints import save_checkpoint
 
     small = UNet(width=16, depth=3)
     save_checkpoint(

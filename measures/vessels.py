@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from datasets.field_of_view import fov_diameter
-from scoring.calibre import quantiles, widths
-from scoring.fractal import box_sizes, fractal_dimensions
-from scoring.skeleton import Tree, trace
+from measures.calibre import quantiles, widths
+from measures.fractal import box_sizes, fractal_dimensions
+from measures.skeleton import Tree, trace
 
 LARGEST = 1096  # pixels: a larger field of view is shrunk to this diameter, twice that of DRIVE, to be measured
 SHORTEST = 1 / 30  # diameters of the field of view: shorter segments have no tortuosity
@@ -32,7 +32,7 @@ class Measure:
     hint: str  # what it is, with its unit
 
 
-# of the segmentation, not of the vessels: see prediction.uncertainty
+# of the segmentation, not of the vessels: see measures.uncertainty
 CONFIDENCE = {
     "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
     "uncertain_vessels": Measure("Uncertain", 3, "share of the vessel pixels wrong with a chance of a quarter"),

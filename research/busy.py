@@ -1,4 +1,4 @@
-"""Measure how much another program on one core slows training and prediction; run by hand: python tests/busy.py
+"""Measure how much another program on one core slows training and prediction; python -m research.busy
 
 Threads that soon sleep while they wait for one another, as the scripts have them, are compared with OpenMP's
 default, threads that spin, with threads that sleep at once, and with one thread. All run in turn (A, B, A, B,
@@ -21,8 +21,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from benchmark import our_prediction, our_step  # puts the root on the path
 
+from research.benchmark import our_prediction, our_step
 from system.devices import describe, keep_memory
 from utils import versions
 
@@ -57,7 +57,7 @@ def keep_busy() -> None:
 def serve(pipe: Connection, make: Callable[..., Callable[[], None]], arguments: tuple) -> None:
     """Work for as many seconds as asked; answer with the seconds of a piece, in all, and of the processor."""
     if make is our_prediction:
-        keep_memory()  # as prediction.networks.load_networks does
+        keep_memory()  # as networks.loading.load_networks does
     work = make(*arguments, CPU)
     pipe.send(describe(CPU))
     while length := pipe.recv():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from measures.vessels import SPREADS, measure
 from scoring import metrics
-from scoring.measures import SPREADS, measure
 
 if TYPE_CHECKING:
     import torch

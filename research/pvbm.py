@@ -4,13 +4,12 @@ The masks are those that the first observers of DRIVE and STARE drew. PVBM bring
 need:
 
     pip install --no-deps --target pvbm_alone pvbm
-    PYTHONPATH=pvbm_alone python tests/pvbm.py --drive DRIVE --cameras FOLDER_OF_STARE
+    PYTHONPATH=pvbm_alone python -m research.pvbm --drive DRIVE --cameras FOLDER_OF_STARE
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,11 @@ from PVBM.FractalAnalysis import MultifractalVBMs
 from PVBM.GeometricalAnalysis import GeometricalVBMs
 from scipy.stats import pearsonr, spearmanr
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from trust import as_levels, read_set  # noqa: E402
-
-from datasets.field_of_view import estimate_fov  # noqa: E402
-from scoring.measures import measure  # noqa: E402
-from scoring.skeleton import thin  # noqa: E402
-from utils import run  # noqa: E402
+from datasets.field_of_view import estimate_fov
+from measures.skeleton import thin
+from measures.vessels import measure
+from research.trust import as_levels, read_set
+from utils import run
 
 PAIRS = {
     "vessel_share": "area",

@@ -1,6 +1,6 @@
 """Two processes of predict.py on thousands of tiny photographs, killed and resumed, against one run; by hand.
 
-    python tests/many.py --photographs 5000
+    python -m research.many --photographs 5000
 
 All processes are killed after two fifths of the photographs, torchrun's own after three quarters. At the end,
 every file is compared with those of a run of one process that nothing stopped. Linux only.
@@ -17,17 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from datasets.images import write_png
+from datasets.synthetic import draw_eye
+from model import UNet
+from networks.checkpoints import save_checkpoint
+from utils import UserError, run
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from conftest import write_photographs  # noqa: E402
-from test_resume_prediction import contents  # noqa: E402
-
-from model import UNet  # noqa: E402
-from prediction.checkpoints import save_checkpoint  # noqa: E402
-from utils import UserError, run  # noqa: E402
 
 FOLDERS = 5
 RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -78,6 +77,19 @@ def stop_after(process: subprocess.Popen, out: Path, number: int, children: bool
     print(f"killed after {finished(out)}, the largest had {max(sizes.values()):.0f} MiB", flush=True)
 
 
+def write_photographs(folder: Path, number: int, side: int) -> None:
+    """Write so many small photographs, eye0.png and so on."""
+    photograph = draw_eye(np.random.default_rng(4), side, side)[0]
+    for k in range(number):
+        write_png(folder / f"eye{k}.png", np.roll(photograph, k, axis=2))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """All results but predict.json, which holds a date and the command, and the list that has its size."""
+    files = (f for f in out.rglob("*") if f.is_file() and f.name not in ("predict.json", "written.json"))
+    return {str(file.relative_to(out)): file.read_bytes() for file in files}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photographs", type=int, default=5000)
@@ -86,7 +98,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for k in range(FOLDERS):
-            write_photographs(folder / "eyes" / f"day {k}", args.photographs // FOLDERS, args.side, args.side)
+            write_photographs(folder / "eyes" / f"day {k}", args.photographs // FOLDERS, args.side)
         number = args.photographs // FOLDERS * FOLDERS
         torch.manual_seed(0)
         model = UNet(width=2, depth=1)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from batch.photographs import FOLDERS
 from datasets.images import list_images, passed_over
-from prediction.photographs import FOLDERS
 from utils import UserError, did_you_mean
 
 

@@ -5,7 +5,7 @@ out in one view; at last the mean over the data sets. What is finished is kept i
 goes on after a stop. A second one may train other variants or data sets into the same folder meanwhile.
 
     python augment.py DRIVE STARE HRF --leave-one-out --diameter 720
-    python tests/ablations.py STARE HRF DRIVE --crops 1120 --every 4
+    python -m research.ablations STARE HRF DRIVE --crops 1120 --every 4
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from unittest import mock
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import train
+from data import Eye, read_sets
+from datasets.images import read_levels
+from scoring import metrics
+from training import crops, leave_one_out
+from utils import UserError, run
 
-import train  # noqa: E402
-from data import Eye, read_sets  # noqa: E402
-from datasets.images import read_levels  # noqa: E402
-from scoring import metrics  # noqa: E402
-from training import crops, leave_one_out  # noqa: E402
-from utils import UserError, run  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 COLUMNS = ("auc", "average_precision", "f1")
 FEW = 20  # eyes that are all scored

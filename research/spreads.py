@@ -1,6 +1,6 @@
 """What the columns `_sd` of measures.csv say about the error of each measure, on eyes not seen; by hand.
 
-    python tests/spreads.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --files files  # of --leave-one-out
+    python -m research.spreads --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --files files
 
 The error is that of the prediction beside the first observer's mask. Its mean over the eyes of a data set is
 the bias, which no spread of views can know; the rest is compared with the standard deviation of the views.
@@ -9,7 +9,6 @@ the bias, which no spread of views can know; the rest is compared with the stand
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,18 +16,14 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import trust  # noqa: E402
-
-from datasets.field_of_view import estimate_fov, fov_diameter, scale_of  # noqa: E402
-from prediction.segmentation import segment  # noqa: E402
-from prediction.uncertainty import Views  # noqa: E402
-from scoring import metrics  # noqa: E402
-from scoring.measures import SPREADS, measure  # noqa: E402
-from system.files import write_csv  # noqa: E402
-from utils import run  # noqa: E402
+from datasets.field_of_view import estimate_fov, fov_diameter, scale_of
+from measures.uncertainty import Views
+from measures.vessels import SPREADS, measure
+from prediction.segmentation import segment
+from research import trust
+from scoring import metrics
+from system.files import write_csv
+from utils import run
 
 COMPARED = ("vessel_share", *SPREADS)
 

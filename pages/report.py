@@ -15,8 +15,8 @@ import numpy as np
 
 from data import Eye
 from datasets.images import write_png
+from measures.vessels import CONFIDENCE, MEASURES, columns_of
 from scoring import metrics
-from scoring.measures import CONFIDENCE, MEASURES, columns_of
 from system.files import atomic, write_csv
 
 # RGB colours safe for colour blindness (Okabe and Ito 2008)

@@ -9,8 +9,8 @@ import numpy as np
 
 from data import Eye
 from datasets.images import write_png
+from pages.report import compare, picture, write_layers
 from scoring import metrics
-from scoring.report import compare, picture, write_layers
 from utils import UserError
 
 PARTS = ("", "masks", "probability", "uncertainty", "outlines", "page/*")  # folders of the results

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from prediction.manifest import program_version, sha256
-from prediction.photographs import PARTS
-from scoring.report import layers
+from batch.manifest import program_version, sha256
+from batch.photographs import PARTS
+from pages.report import layers
 from system.files import atomic
 
 

@@ -3,14 +3,13 @@
 Predicts the eyes of STARE, HRF and DRIVE, spoilt copies of some, and pictures of something else. Figures of
 accuracy are of the eyes that the network has not seen. Probabilities are kept in --cache for the next run.
 
-    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --weights files/drive_unet.pth
-    python tests/trust.py --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --files files  # of --leave-one-out
+    python -m research.trust --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --weights files/drive_unet.pth
+    python -m research.trust --drive DRIVE --cameras FOLDER_OF_STARE_AND_HRF --files files  # of --leave-one-out
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,24 +18,22 @@ from typing import Any
 import cv2
 import numpy as np
 
+from batch.manifest import sha256
+from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.images import read_image, read_mask, write_png
+from datasets.published import find_data_set, read_drive
+from measures.doubts import doubts, features
+from measures.uncertainty import Views, confidence
+from measures.vessels import MEASURES, measure
+from networks.loading import load_networks
+from prediction.segmentation import binarize, segment
+from research import spoilt
+from scoring import metrics
+from system.devices import pick_device
+from system.files import write_csv
+from utils import run
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import spoilt  # noqa: E402
-
-from datasets.field_of_view import drive_scale, estimate_fov  # noqa: E402
-from datasets.images import read_image, read_mask, write_png  # noqa: E402
-from datasets.published import find_data_set, read_drive  # noqa: E402
-from prediction.doubts import doubts, features  # noqa: E402
-from prediction.manifest import sha256  # noqa: E402
-from prediction.networks import load_networks  # noqa: E402
-from prediction.segmentation import binarize, segment  # noqa: E402
-from prediction.uncertainty import Views, confidence  # noqa: E402
-from scoring import metrics  # noqa: E402
-from scoring.measures import MEASURES, measure  # noqa: E402
-from system.devices import pick_device  # noqa: E402
-from system.files import write_csv  # noqa: E402
-from utils import run  # noqa: E402
 
 SKIPPED = ("width_mean_um", "width_median_um", "width_p5_um", "width_p95_um", "fractal_r2", "box_smallest")
 SKIPPED += ("box_largest", "fov_diameter", "width_mean", "width_median", "width_p5", "width_p95")

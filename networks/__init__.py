@@ -1,0 +1,1 @@
+"""Checkpoint files, and the networks that they hold."""

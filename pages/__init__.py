@@ -1,0 +1,1 @@
+"""The result page, its pictures, and the names of result files."""

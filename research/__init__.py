@@ -1,0 +1,1 @@
+"""Research scripts, run by hand: python -m research.NAME."""
