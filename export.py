@@ -145,7 +145,6 @@ def main() -> int:
     metadata = {
         "threshold": f"{threshold:.6f}",
         "diameter": f"{network.diameter:g}",
-        "finest": f"{network.finest:g}",
         "clahe": str(int(network.clahe)),
         "weights": weights[0].name,
     }

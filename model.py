@@ -91,13 +91,12 @@ class Network(nn.Module):
     grid: int  # pixels: H and W are padded to multiples of it
     margin: int  # pixels, a multiple of `grid`: the receptive field reaches at most this far
     diameter: float = DIAMETER  # pixels of the field of view at which it was trained
-    finest: float = 1.0  # up to so many times `diameter` it sees photographs that have the pixels
     clahe: bool = False  # trained on photographs with even contrast too, `datasets.images.equalize`
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
 
     def scales(self, scale: float) -> tuple[float, ...]:
         """The factors at which it sees a photograph that `scale` brings to its diameter, see `scales_of`."""
-        return scales_of(scale, self.finest, self.diameter)
+        return scales_of(scale, self.diameter)
 
 
 class UNet(Network):
@@ -248,7 +247,7 @@ class Ensemble(Network):
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.diameter, self.finest = networks[0].diameter, min(network.finest for network in networks)
+        self.diameter = networks[0].diameter
         self.clahe = all(network.clahe for network in networks)
         self.trained_on = frozenset[str]().union(*(network.trained_on for network in networks))
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others

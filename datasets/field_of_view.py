@@ -130,21 +130,19 @@ def scale_of(diameter: float, working: float = DIAMETER) -> float:
     return 1 / times if close else working / diameter
 
 
-def scales_of(scale: float, most: float, working: float) -> tuple[float, ...]:
+def scales_of(scale: float, working: float) -> tuple[float, ...]:
     """The factors at which a photograph is segmented, from the one that brings it to the working diameter.
 
-    At the working diameter the thin vessels of a large photograph are lost, so it keeps up to `most` times as
-    many pixels. A photograph that has fewer is enlarged, and half of its eight views are at DRIVE's diameter,
-    if the network works at a larger one: they make other errors (docs/experiments.md).
+    A photograph that has fewer pixels is enlarged, and half of its eight views are at DRIVE's diameter, if the
+    network works at a larger one: they make other errors (docs/experiments.md).
 
     Args:
         scale: see `drive_scale`.
-        most: up to so many times its working diameter the network sees a photograph, see `Network.finest`.
         working: diameter in pixels at which the network was trained.
 
     Returns:
         One factor or two; a single view has the first.
     """
-    if most <= 1 or (scale >= 1 and working <= DIAMETER):
+    if scale < 1 or working <= DIAMETER:
         return (scale,)
-    return (scale, scale * DIAMETER / working) if scale >= 1 else (min(1.0, most * scale),)
+    return (scale, scale * DIAMETER / working)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
-FINEST = 1.5  # times the working diameter, see `learned`
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
@@ -82,18 +81,9 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
 
 
 def learned(network: Network, settings: Mapping[str, Any]) -> None:
-    """Set `Network.finest` and `Network.clahe` of a network that was trained with these settings.
-
-    Crops as of other cameras and poor files (`--degrade`) teach a network to find vessels wider than at its
-    working diameter. What it gains so, and a network without them loses, is in docs/experiments.md.
-    """
-
-    def any_crops(name: str) -> bool:
-        share = settings.get(name)  # of an untrusted file: it may be anything
-        return isinstance(share, (int, float)) and share > 0
-
-    network.finest = FINEST if any_crops("degrade") else 1.0
-    network.clahe = any_crops("clahe")
+    """Set `Network.clahe` of a network that was trained with these settings."""
+    share = settings.get("clahe")  # of an untrusted file: it may be anything
+    network.clahe = isinstance(share, (int, float)) and share > 0
 
 
 def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:

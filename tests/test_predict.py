@@ -249,7 +249,7 @@ def test_two_scales_share_the_eight_views() -> None:
 
 def test_only_the_scales_of_the_views_are_named() -> None:
     model = lively_network(UNet, 2)
-    model.diameter, model.finest = 720, 1.5
+    model.diameter = 720
     photograph, _, _ = draw_eye(np.random.default_rng(0), 120, 116)
     for tta, number in ((True, 2), (False, 1)):
         found = segmenter.segment_photograph(model, photograph, 0.5, tta, diameter=600)
