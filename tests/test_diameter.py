@@ -26,12 +26,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("diameter", "degrade", "scales"),
-    [(274, 0, (0.5,)), (274, 0.5, (0.75,)), (1096, 0.5, (2, 1)), (1096, 0, (2,))],
+    ("diameter", "scales"),
+    [(274, (0.5,)), (548, (1,)), (1096, (2, 1))],
 )
 def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     diameter: int,
-    degrade: float,
     scales: tuple[float, ...],
     new_data: Path,
     tmp_path: Path,
@@ -39,7 +38,7 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
 ) -> None:
     network = UNet(width=2, depth=1)
     given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
-    save_checkpoint(tmp_path / "own.pth", {**given, "settings": {"degrade": degrade}})
+    save_checkpoint(tmp_path / "own.pth", given)
     seen = []
 
     def watched(
