@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from batch.folders import name_results
-from data import Eye
+from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES

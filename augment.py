@@ -13,11 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import Eye, rescale, squash
-from datasets.checks import check_fov, check_label
 from datasets.duplicates import find_equal, fingerprint
-from datasets.field_of_view import DIAMETER, drive_scale, estimate_fov
-from datasets.images import read_fov, read_image, read_mask, size, write_png
+from datasets.eyes import Eye, load_eye, rescale, squash
+from datasets.field_of_view import DIAMETER, drive_scale
+from datasets.images import write_png
 from datasets.layouts import STARE_FOLDS, DataSet, Source
 from datasets.new_data import check_out, own_files, replace, scratch
 from datasets.published import find_data_set, find_drive, read_drive
@@ -89,30 +88,7 @@ def read_source(source: Source, square: int | None, diameter: int = DIAMETER) ->
     Raises:
         UserError: one line for each file that is unreadable, not binary or of another size.
     """
-    problems: list[str] = []
-    masks: dict[str, np.ndarray] = {}
-    image = None
-    try:
-        image = read_image(source.image)
-    except UserError as error:
-        problems.append(str(error))
-    for target, path in source.files.items():
-        try:
-            masks[target] = read_fov(path) if target == "fov" else read_mask(path)
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        if image is not None and masks[target].shape != image.shape[:2]:
-            problems.append(f"{path}: {size(masks[target])} pixels, but {source.image.name} has {size(image)}")
-    if problems or image is None:
-        raise UserError("\n".join(problems))
-    if "fov" not in masks:
-        masks["fov"] = estimate_fov(image)
-    else:
-        check_fov(source.files["fov"], masks["fov"])
-    for target in masks.keys() - {"fov"}:
-        check_label(source.files[target], masks[target], masks["fov"], image)
-    eye = Eye(source.name, image, masks["fov"], masks.get("mask"), masks.get("second_observer"))
+    eye = load_eye(source.name, source.image, source.files)
     if square:
         return squash(eye, square)
     scale = drive_scale(eye.fov, diameter)

@@ -15,78 +15,15 @@ import contextlib
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
-import cv2
-import numpy as np
-
-from datasets.checks import check_fov, check_label
 from datasets.duplicates import find_equal, fingerprint
+from datasets.eyes import Eye, load_eye
 from datasets.field_of_view import DIAMETER, estimate_fov
-from datasets.images import list_images, read_fov, read_image, read_mask, size
+from datasets.images import list_images, read_image
 from utils import UserError, did_you_mean
-
-
-@dataclass
-class Eye:
-    """One photograph with its masks, all of the same height and width."""
-
-    name: str  # such as 21_training_0
-    image: np.ndarray  # uint8 (H, W, 3) RGB
-    fov: np.ndarray  # uint8 (H, W), 0 or 255
-    mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
-    second: np.ndarray | None = None  # a second observer's mask
-    scale: float = 1.0  # factor at which the network must see it, see `drive_scale`
-    source: str = ""  # the data set it is from, where new_data says so
-
-    @property
-    def truth(self) -> np.ndarray:
-        """The vessel mask, uint8 (H, W), 0 or 255.
-
-        Raises:
-            ValueError: the eye has none.
-        """
-        if self.mask is None:
-            raise ValueError(f"{self.name}: no vessel mask")
-        return self.mask
-
-    @property
-    def result_name(self) -> str:
-        """The name of its result files: 01_test_0 -> 01_test."""
-        return re.sub(r"_0$", "", self.name)
-
-
-def rescale(eye: Eye, scale: float) -> Eye:
-    """Resize an eye by a factor, the same way for training and prediction.
-
-    Shrinking averages the photograph; a shrunk mask is vessel where vessels cover a quarter of a pixel or more:
-    half would lose thin vessels (docs/experiments.md), nearest neighbours break them. Masks stay 0 or 255.
-    """
-    height, width = eye.fov.shape
-    wanted = max(1, round(width * scale)), max(1, round(height * scale))
-    how, how_mask = (cv2.INTER_AREA,) * 2 if scale < 1 else (cv2.INTER_CUBIC, cv2.INTER_NEAREST)
-
-    def resize(mask: np.ndarray | None) -> np.ndarray | None:
-        if mask is None:
-            return None
-        return cv2.threshold(cv2.resize(mask, wanted, interpolation=how_mask), 63, 255, cv2.THRESH_BINARY)[1]
-
-    image = cv2.resize(eye.image, wanted, interpolation=how)
-    fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)
-    return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second), source=eye.source)
-
-
-def squash(eye: Eye, side: int) -> Eye:
-    """Resize an eye to a square of `side` pixels, as many tutorials do: a round eye becomes an oval one."""
-
-    def nearest(mask: np.ndarray | None) -> np.ndarray | None:
-        return None if mask is None else cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-
-    image = cv2.resize(eye.image, (side, side), interpolation=cv2.INTER_AREA)
-    fov = cv2.resize(eye.fov, (side, side), interpolation=cv2.INTER_NEAREST)
-    return Eye(eye.name, image, fov, nearest(eye.mask), nearest(eye.second), source=eye.source)
 
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
@@ -177,26 +114,28 @@ def read_diameter(folder: Path) -> float:
 
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     """Read one image of `folder/image` with its masks; see `read_eyes`."""
-    eye = Eye(path.stem, image := read_image(path), np.empty(0))
-    drawn: dict[Path, np.ndarray] = {}
+    files = {}
     for part, needed in (("fov", False), ("mask", labels), ("second_observer", False)):
-        file = folder / part / path.name
+        file = partner(path, folder / part)
         # a second observer may have drawn only some of the eyes
-        if not needed and not (file if part == "second_observer" else file.parent).exists():
-            continue
-        mask = read_fov(file) if part == "fov" else read_mask(file)
-        if mask.shape != image.shape[:2]:
-            raise UserError(f"{file}: {size(mask)} pixels, but {path.name} has {size(image)}")
-        setattr(eye, {"second_observer": "second"}.get(part, part), mask)
-        if part == "fov":
-            check_fov(file, mask)
-        else:
-            drawn[file] = mask
-    if not eye.fov.size:
-        eye.fov = estimate_fov(image)
-    for file, mask in drawn.items():
-        check_label(file, mask, eye.fov, image)
-    return eye
+        if needed or (file if part == "second_observer" else file.parent).exists():
+            files[part] = file
+    return load_eye(path.stem, path, files)
+
+
+def partner(image: Path, folder: Path) -> Path:
+    """The file of `folder` with an image's name: with its suffix, else with another, composed or decomposed.
+
+    Raises:
+        UserError: it could be several.
+    """
+    same = folder / image.name
+    if same.exists() or not folder.is_dir():
+        return same
+    others = [f for f in list_images(folder) if normalize("NFC", f.stem) == normalize("NFC", image.stem)]
+    if len(others) > 1:
+        raise UserError(f"{others[0]}: beside {others[1].name}, both of {image.name}; remove one of them")
+    return others[0] if others else same
 
 
 def names_of(images: Sequence[Path]) -> dict[Path, str]:

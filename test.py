@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import Eye, eye_of, read_diameter, read_eyes, read_info, seen_in_training
+from data import eye_of, read_diameter, read_eyes, read_info, seen_in_training
+from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import examine_eye, summarize, write_all_measures
 from measures.uncertainty import Views, uncertainty

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import Eye, check_different, eye_of, read_eyes, split_by_eye
+from data import check_different, eye_of, read_eyes, split_by_eye
+from datasets.eyes import Eye
 from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system import processes
 from system.devices import describe

@@ -51,7 +51,9 @@ def solidity(mask: np.ndarray) -> float:
     return len(points) / max(int(hull.sum()), 1)
 
 
-def check_label(path: Path, mask: np.ndarray, fov: np.ndarray, photograph: np.ndarray) -> None:
+def check_label(
+    path: Path, mask: np.ndarray, fov: np.ndarray, photograph: np.ndarray, remark: str = ""
+) -> None:
     """Check a vessel mask, also a second observer's: how much it marks, and that it is of this photograph.
 
     Args:
@@ -59,6 +61,7 @@ def check_label(path: Path, mask: np.ndarray, fov: np.ndarray, photograph: np.nd
         mask: uint8 (H, W), 0 or 255.
         fov: field of view, uint8 (H, W), 0 or 255, not empty.
         photograph: uint8 (H, W, 3) RGB.
+        remark: is added where the mask seems to be of another photograph.
 
     Raises:
         UserError: it is blank, inverted, the field of view, shifted, or of another eye.
@@ -72,7 +75,7 @@ def check_label(path: Path, mask: np.ndarray, fov: np.ndarray, photograph: np.nd
     if abs(vessel_contrast(mask, fov, photograph)) < LEAST_CONTRAST:
         raise UserError(
             f"{path}: what it marks is neither darker nor lighter than beside it; is it the mask of another "
-            "photograph, shifted, turned or mirrored?"
+            f"photograph, shifted, turned or mirrored?{remark}"
         )
 
 

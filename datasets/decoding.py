@@ -93,6 +93,29 @@ ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+# what these orientations do
+TURNS = {
+    2: "mirror it",
+    3: "turn it by 180 degrees",
+    4: "flip it upside down",
+    5: "turn and mirror it",
+    6: "turn it by 90 degrees",
+    7: "turn and mirror it",
+    8: "turn it by 270 degrees",
+}
+
+
+def turning(path: Path) -> str:
+    """What the EXIF orientation of an image does to its pixels, in words; empty if nothing."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            return TURNS.get(file.getexif().get(0x0112, 1), "")
+    except Exception:  # gzipped, or EXIF that is damaged: the image itself was read
+        return ""
+
+
 def decode_wide(path: Path) -> np.ndarray | None:
     """Decode a colour image of 16 bits, uint16 (H, W, 3) RGB; None if that is not possible."""
     data = unpack(path).getvalue() if path.suffix.lower() == ".gz" else path.read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data import Eye
+from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from measures.doubts import doubts, features
 from measures.uncertainty import Views, confidence

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from data import Eye
+from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.vessels import CONFIDENCE, MEASURES, columns_of
 from scoring import metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import Eye
+from datasets.eyes import Eye
 from datasets.images import write_png
 from pages.report import compare, picture, write_layers
 from scoring import metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from data import Eye, rescale
+from datasets.eyes import Eye, rescale
 from datasets.images import equalize, normalize, statistics
 from scoring import metrics
 from system.devices import autocast

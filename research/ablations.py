@@ -21,7 +21,8 @@ from unittest import mock
 import numpy as np
 
 import train
-from data import Eye, read_sets
+from data import read_sets
+from datasets.eyes import Eye
 from datasets.images import read_levels
 from scoring import metrics
 from training import crops, leave_one_out

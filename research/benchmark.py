@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import demo
-from data import Eye, read_eyes
+from data import read_eyes
+from datasets.eyes import Eye
 from model import UNet, fold_batch_norm
 from prediction.segmentation import predict, segment
 from scoring.metrics import count_levels, quantize, scores

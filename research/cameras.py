@@ -17,7 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import Eye, first_copies, read_eyes
+from data import first_copies, read_eyes
+from datasets.eyes import Eye
 from model import fold_batch_norm
 from networks.checkpoints import load_checkpoint
 from prediction.segmentation import segment

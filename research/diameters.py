@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from data import Eye, read_sets
+from data import read_sets
+from datasets.eyes import Eye
 from datasets.field_of_view import drive_scale, fov_diameter
 from datasets.images import equalize
 from model import Network, fold_batch_norm

@@ -31,7 +31,7 @@ import torch
 
 from batch import photographs
 from batch.photographs import Outcome, Predictor, predict_photographs
-from data import Eye, rescale
+from datasets.eyes import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import read_image
 from datasets.synthetic import draw_eye

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data import Eye, eye_of, read_sets
+from data import eye_of, read_sets
+from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import read_levels, read_mask
 from scoring import metrics

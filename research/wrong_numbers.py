@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import Eye, eye_of, read_diameter, read_eyes, squash
+from data import eye_of, read_diameter, read_eyes
+from datasets.eyes import Eye, squash
 from networks.loading import load_networks, parse_prediction_args
 from prediction.segmentation import segment
 from scoring import metrics

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import Eye
+from datasets.eyes import Eye
 from system.files import atomic
 
 PHOTOGRAPHS = tuple(f"{number:02d}_test" for number in range(1, 21))

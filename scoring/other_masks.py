@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data import Eye
 from datasets.decoding import MAX_PIXELS
+from datasets.eyes import Eye
 from datasets.images import SUFFIXES, list_images, read_levels, size
 from scoring import metrics
 from utils import UserError, did_you_mean

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data import Eye
+from datasets.eyes import Eye
 from scoring import metrics
 from system.threads import threads
 

@@ -16,6 +16,7 @@ import pytest
 from conftest import HEIGHT, WIDTH, run_script
 
 import augment
+from datasets import eyes
 from datasets.images import read_image, read_mask
 from utils import UserError
 
@@ -173,7 +174,7 @@ def test_files_that_do_not_pair_are_named_before_any_pixel_is_read(
     own_drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (own_drive / "training" / "1st_manual" / "23_manual1.gif").unlink()
-    monkeypatch.setattr(augment, "read_image", lambda path: pytest.fail("a photograph was read"))
+    monkeypatch.setattr(eyes, "read_image", lambda path: pytest.fail("a photograph was read"))
     with pytest.raises(UserError, match="23_training.tif: no file"):
         run_script(augment.main, "--drive", own_drive, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ import pytest
 from conftest import run_script
 
 import test as tester
-from data import Eye
+from datasets.eyes import Eye
 from datasets.images import write_png
 from scoring.challenge import PHOTOGRAPHS, SHAPE, write_challenge
 

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data import Eye, read_eyes
+from data import read_eyes
+from datasets.eyes import Eye
 from datasets.images import equalize
 from datasets.synthetic import draw_eye
 from training.crops import Crops, change_camera, draw_choroid

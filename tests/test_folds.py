@@ -20,7 +20,8 @@ from conftest import run_script
 import predict
 import test as tester
 import train
-from data import Eye, eye_of, read_eyes
+from data import eye_of, read_eyes
+from datasets.eyes import Eye
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from networks.checkpoints import save_checkpoint

@@ -25,6 +25,7 @@ import test
 import train
 import utils
 from data import read_eyes
+from datasets.eyes import Eye
 from datasets.images import read_fov, read_image, read_mask, write_png
 from utils import UserError
 
@@ -214,7 +215,7 @@ def test_eyes_of_two_runs_of_augment_are_never_mixed(
     own = shutil.copytree(new_data, tmp_path / "new_data")
     read_eye = data.read_eye
 
-    def slowly(path: Path, *rest: object) -> data.Eye:
+    def slowly(path: Path, *rest: object) -> Eye:
         eye = read_eye(path, *rest)
         if path.name == "22_training_0.png":  # another run of augment.py ends now
             (own / "dataset.json").unlink()

@@ -125,3 +125,34 @@ def test_labels_of_data_made_by_hand_are_checked(tmp_path: Path) -> None:
     write_png(tmp_path / "test" / "second_observer" / "b.png", read_mask(tmp_path / "test" / "mask" / "c.png"))
     with pytest.raises(UserError, match=r"second_observer.b\.png: .*the mask of another photograph"):
         read_eyes(tmp_path / "test", labels=True)
+
+
+@pytest.mark.parametrize(("orientation", "said"), [(3, "turn it by 180 degrees"), (6, "turn it by 90 degrees")])
+def test_a_label_drawn_without_the_turn_in_the_photographs_exif_is_refused_with_that_reason(
+    orientation: int, said: str, tmp_path: Path
+) -> None:
+    photograph, vessels, _ = EYES[0]
+    for part in ("image", "mask"):
+        (tmp_path / part).mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photograph).save(tmp_path / "image" / "a.png", exif=exif)
+    write_png(tmp_path / "mask" / "a.png", vessels)
+    with pytest.raises(UserError, match=rf"mask.a\.png: .*EXIF says: {said}\. Was it drawn without that"):
+        read_eyes(tmp_path, labels=True)
+    write_png(tmp_path / "mask" / "a.png", np.rot90(vessels, 2 if orientation == 3 else -1))
+    assert len(read_eyes(tmp_path, labels=True)) == 1
+
+
+def test_masks_have_the_names_of_their_photographs_whatever_suffix_and_composition(tmp_path: Path) -> None:
+    photograph, vessels, _ = EYES[0]
+    names = {"\u00e4.jpg": "a\u0308.png", "o\u0308.png": "\u00f6.tif"}
+    for part in ("image", "mask"):
+        (tmp_path / part).mkdir()
+    for name, mask in names.items():
+        Image.fromarray(photograph).save(tmp_path / "image" / name)
+        Image.fromarray(vessels).save(tmp_path / "mask" / mask)
+    assert all((eye.mask == vessels).all() for eye in read_eyes(tmp_path, labels=True))
+    Image.fromarray(vessels).save(tmp_path / "mask" / "\u00e4.gif")
+    with pytest.raises(UserError, match="both of .*remove one"):
+        read_eyes(tmp_path, labels=True)

@@ -17,7 +17,8 @@ from test_sources import DRAWN, HRF_EYES, STARE_EYES, write_hrf, write_stare
 import augment
 import test as tester
 import train
-from data import Eye, eye_of, read_eyes
+from data import eye_of, read_eyes
+from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import read_image
 from datasets.synthetic import draw_eye, write_drive

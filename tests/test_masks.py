@@ -16,7 +16,7 @@ from conftest import HEIGHT, WIDTH, run_script
 from scipy.stats import wilcoxon
 
 import test as tester
-from data import Eye
+from datasets.eyes import Eye
 from datasets.images import read_mask, write_png
 from scoring import metrics
 from scoring.comparison import compare_scores, difference

@@ -18,7 +18,7 @@ from PIL import Image
 import predict
 import test as tester
 from batch.folders import find_photographs, name_results
-from data import Eye, rescale
+from datasets.eyes import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye

@@ -20,8 +20,9 @@ import augment
 import data
 import test
 import train
-from data import Eye, check_split, eye_of, read_eyes
+from data import check_split, eye_of, read_eyes
 from datasets import images
+from datasets.eyes import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import read_image, read_mask
 from datasets.layouts import LAYOUTS, STARE
@@ -538,7 +539,7 @@ def lines(width: int) -> Eye:
 )
 def test_thin_vessels_survive_when_an_eye_shrinks(scale: float, width: int) -> None:
     eye = lines(width)
-    small = data.rescale(eye, scale)
+    small = rescale(eye, scale)
     assert small.image.shape[:2] == small.fov.shape == small.mask.shape == small.second.shape
     assert small.fov.shape == (round(1240 * scale),) * 2
     for part in (small.fov, small.mask, small.second):
@@ -554,7 +555,7 @@ def test_thin_vessels_survive_when_an_eye_shrinks(scale: float, width: int) -> N
 
 def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
     photograph, vessels, fov = DRAWN[0]
-    large = data.rescale(Eye("x", photograph, fov, vessels), 5.5)
+    large = rescale(Eye("x", photograph, fov, vessels), 5.5)
     assert large.image.shape == (*large.mask.shape, 3) == (528, 550, 3)
     assert set(np.unique(large.mask)) == {0, 255}
     assert large.second is None

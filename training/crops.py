@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import cv2
 import numpy as np
 
-from data import Eye
+from datasets.eyes import Eye
 from datasets.images import equalize, normalize, statistics
 from system import processes
 from system.signals import ignore_signals

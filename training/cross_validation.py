@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data import Eye, eye_of, first_copies, person_of, read_info
+from data import eye_of, first_copies, person_of, read_info
+from datasets.eyes import Eye
 from networks.checkpoints import load_checkpoint
 from prediction.segmentation import segment
 from scoring import metrics

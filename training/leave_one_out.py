@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import Eye, eye_of, first_copies, read_eye, read_scales
+from data import eye_of, first_copies, read_eye, read_scales
+from datasets.eyes import Eye
 from datasets.images import list_images, read_levels, write_png
 from networks.checkpoints import load_checkpoint
 from prediction.segmentation import segment

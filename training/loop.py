@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data import Eye, eye_of, first_copies
+from data import eye_of, first_copies
+from datasets.eyes import Eye
 from datasets.images import write_png
 from pages.report import picture, write_history
 from prediction.segmentation import binarize, segment

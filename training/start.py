@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import Eye, read_diameter
+from data import read_diameter
+from datasets.eyes import Eye
 from networks.checkpoints import learned, load_checkpoint
 from pages.report import write_history
 from system import processes

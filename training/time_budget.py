@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from data import Eye
+from datasets.eyes import Eye
 from system import processes
 from training import distributed
 from training.crops import load, make_crops

@@ -1,0 +1,117 @@
+"""One photograph with its masks: read and checked together, brought to another size together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.checks import check_fov, check_label
+from datasets.decoding import turning
+from datasets.field_of_view import estimate_fov
+from datasets.images import read_fov, read_image, read_mask, size
+from utils import UserError
+
+
+@dataclass
+class Eye:
+    """One photograph with its masks, all of the same height and width."""
+
+    name: str  # such as 21_training_0
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    fov: np.ndarray  # uint8 (H, W), 0 or 255
+    mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
+    second: np.ndarray | None = None  # a second observer's mask
+    scale: float = 1.0  # factor at which the network must see it, see `drive_scale`
+    source: str = ""  # the data set it is from, where new_data says so
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The vessel mask, uint8 (H, W), 0 or 255.
+
+        Raises:
+            ValueError: the eye has none.
+        """
+        if self.mask is None:
+            raise ValueError(f"{self.name}: no vessel mask")
+        return self.mask
+
+    @property
+    def result_name(self) -> str:
+        """The name of its result files: 01_test_0 -> 01_test."""
+        return re.sub(r"_0$", "", self.name)
+
+
+def rescale(eye: Eye, scale: float) -> Eye:
+    """Resize an eye by a factor, the same way for training and prediction.
+
+    Shrinking averages the photograph; a shrunk mask is vessel where vessels cover a quarter of a pixel or more:
+    half would lose thin vessels (docs/experiments.md), nearest neighbours break them. Masks stay 0 or 255.
+    """
+    height, width = eye.fov.shape
+    wanted = max(1, round(width * scale)), max(1, round(height * scale))
+    how, how_mask = (cv2.INTER_AREA,) * 2 if scale < 1 else (cv2.INTER_CUBIC, cv2.INTER_NEAREST)
+
+    def resize(mask: np.ndarray | None) -> np.ndarray | None:
+        if mask is None:
+            return None
+        return cv2.threshold(cv2.resize(mask, wanted, interpolation=how_mask), 63, 255, cv2.THRESH_BINARY)[1]
+
+    image = cv2.resize(eye.image, wanted, interpolation=how)
+    fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)
+    return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second), source=eye.source)
+
+
+def squash(eye: Eye, side: int) -> Eye:
+    """Resize an eye to a square of `side` pixels, as many tutorials do: a round eye becomes an oval one."""
+
+    def nearest(mask: np.ndarray | None) -> np.ndarray | None:
+        return None if mask is None else cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+
+    image = cv2.resize(eye.image, (side, side), interpolation=cv2.INTER_AREA)
+    fov = cv2.resize(eye.fov, (side, side), interpolation=cv2.INTER_NEAREST)
+    return Eye(eye.name, image, fov, nearest(eye.mask), nearest(eye.second), source=eye.source)
+
+
+def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
+    """Read and check a photograph with its masks.
+
+    Args:
+        name: of the eye.
+        photograph: its file.
+        files: those of its masks by what they are: `mask`, `second_observer`, `fov`. Without `fov` the field of
+            view is found in the photograph.
+
+    Raises:
+        UserError: one line for each file that is unreadable, not of this photograph, or not what it should be.
+    """
+    problems: list[str] = []
+    image: np.ndarray | None = None
+    masks: dict[str, np.ndarray] = {}
+    try:
+        image = read_image(photograph)
+    except UserError as error:
+        problems.append(str(error))
+    exif = ""
+    if image is not None and (turn := turning(photograph)):
+        exif = f"; the photograph's EXIF says: {turn}. Was it drawn without that?"
+    for target, path in files.items():
+        try:
+            masks[target] = read_fov(path) if target == "fov" else read_mask(path)
+            if image is not None and masks[target].shape != image.shape[:2]:
+                pixels = f"{size(masks[target])} pixels, but {photograph.name} has {size(image)}"
+                raise UserError(f"{path}: {pixels}{exif}")
+            if target == "fov":
+                check_fov(path, masks[target])
+        except UserError as error:
+            problems.append(str(error))
+    if problems or image is None:
+        raise UserError("\n".join(problems))
+    fov = masks.pop("fov") if "fov" in masks else estimate_fov(image)
+    for target, mask in masks.items():
+        check_label(files[target], mask, fov, image, exif)
+    return Eye(name, image, fov, masks.get("mask"), masks.get("second_observer"))
