@@ -19,7 +19,7 @@ from datasets.field_of_view import DIAMETER, drive_scale
 from datasets.images import write_png
 from datasets.layouts import STARE_FOLDS, DataSet, Source
 from datasets.new_data import check_out, own_files, replace, scratch
-from datasets.published import find_data_set, find_drive, read_drive
+from datasets.published import WHERE_FROM, find_data_set
 from system.files import claim
 from system.ownership import read_list, write_list
 from system.threads import threads
@@ -39,7 +39,8 @@ def parse_args() -> argparse.Namespace:
         type=path_name,
         nargs="*",
         metavar="FOLDER",
-        help="DRIVE, CHASE_DB1, STARE or HRF as unpacked, known by what is in it; all go into one OUT",
+        help="DRIVE, CHASE_DB1, STARE or HRF as unpacked, or photographs with masks of your own, known by what "
+        "is in it; all go into one OUT",
     )
     parser.add_argument(
         "--drive",
@@ -165,14 +166,17 @@ def refuse(problems: Sequence[str]) -> None:
 
 
 def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
-    """Find the data sets in the given folders, each once; by default DRIVE in ./DRIVE.
+    """Find the data sets in the given folders, each once; by default that in ./DRIVE.
 
     Raises:
         UserError: a folder is missing or holds no known data set.
     """
     found = [find_data_set(folder, args.stare_fold) for folder in args.folders]
     if args.drive or not found:
-        found.insert(0, read_drive(find_drive(args.drive or Path("DRIVE"))))
+        try:
+            found.insert(0, find_data_set(args.drive or Path("DRIVE"), args.stare_fold))
+        except UserError as error:
+            raise UserError(f"{error}\n{WHERE_FROM}") from None
     return list({data_set.folder.resolve(): data_set for data_set in found}.values())
 
 
@@ -184,8 +188,12 @@ def main() -> None:
     if args.leave_one_out:
         for data_set in data_sets:
             data_set.train_on_all()
-    unlabelled = [d for d in data_sets if not any("mask" in s.files for s in d.eyes if s.part == "test")]
-    labelled = len(unlabelled) < len(data_sets)
+    unlabelled = [
+        d
+        for d in data_sets
+        if d.count("test") and not any("mask" in s.files for s in d.eyes if s.part == "test")
+    ]
+    labelled = any("mask" in s.files for d in data_sets for s in d.eyes if s.part == "test")
     if labelled:  # test.py scores all of its images or none
         for data_set in unlabelled:
             data_set.eyes = [s for s in data_set.eyes if s.part == "train"]
@@ -202,7 +210,7 @@ def main() -> None:
         staged = scratch(out, ".staged-")
         try:
             write_all(sources, staged, args)
-            counts = {part: len(list((staged / part / "image").iterdir())) for part in ("train", "test")}
+            counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
             info["diameter"] = args.diameter
             info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes}
@@ -223,15 +231,12 @@ def main() -> None:
 
     print(f"{out}: {counts['train']} training and {counts['test']} test images")
     for data_set in data_sets:
-        if data_set.published:
-            print(data_set.describe())
+        print(data_set.describe())
     for data_set in unlabelled:
         then = "test.py will write masks and pictures, but no scores."
         then = "Its eyes were left out, since test.py scores all or none." if labelled else then
-        print(
-            f"{data_set.folder / 'test'} has no 1st_manual: today's download withholds the test labels, "
-            f"which is normal. {then}"
-        )
+        why = "has no 1st_manual: today's download withholds the test labels, which is normal"
+        print(f"{data_set.folder / 'test'} {why if data_set.name == 'DRIVE' else 'has no masks'}. {then}")
     print(f"next: python train.py --data {out}")
 
 

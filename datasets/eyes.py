@@ -14,6 +14,7 @@ from datasets.checks import check_fov, check_label
 from datasets.decoding import turning
 from datasets.field_of_view import estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size
+from datasets.polygons import draw_polygons
 from utils import UserError
 
 
@@ -101,7 +102,12 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
         exif = f"; the photograph's EXIF says: {turn}. Was it drawn without that?"
     for target, path in files.items():
         try:
-            masks[target] = read_fov(path) if target == "fov" else read_mask(path)
+            if path.suffix.lower() == ".json":
+                if image is None:
+                    continue
+                masks[target] = draw_polygons(path, photograph.name, image.shape)
+            else:
+                masks[target] = read_fov(path) if target == "fov" else read_mask(path)
             if image is not None and masks[target].shape != image.shape[:2]:
                 pixels = f"{size(masks[target])} pixels, but {photograph.name} has {size(image)}"
                 raise UserError(f"{path}: {pixels}{exif}")

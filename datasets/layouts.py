@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from datasets.images import SUFFIXES, list_images
+from datasets.pairing import first_number, stem
 from system.ownership import LIST
 
 
@@ -40,13 +40,13 @@ class DataSet:
     folder: Path
     eyes: list[Source]
     problems: list[str]
-    split: str = ""  # as text; DRIVE comes split
-    published: int = 0  # number of eyes as published, if it does not come split
+    split: str  # as text
+    published: int = 0  # number of eyes as published; 0 of data that are not
 
     def describe(self) -> str:
         """Describe the split, and whether the data set is complete."""
         eyes = len({eye.name for eye in self.eyes})
-        there = "" if eyes == self.published else f"only {eyes} of {self.published} eyes: "
+        there = "" if eyes >= self.published else f"only {eyes} of {self.published} eyes: "
         train, test = self.count("train"), self.count("test")
         return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split})"
 
@@ -64,12 +64,13 @@ class DataSet:
         return sum(eye.part == part for eye in self.eyes)
 
 
-# what a file is that has the photograph's name, by the name of the folder that it lies in; the first counts
+# what a file is that has the photograph's name, by the name of the folder that it lies in; the first counts.
+# DRIVE calls its fields of view masks, and many others their vessels
 ROLES = (
-    ("second_observer", r"2nd|vk$"),
+    ("second_observer", r"2nd|second.?(observer|manual|reader)|manual_?2|vk$"),
     ("fov", r"fov"),
-    ("mask", r"1st|manual|labels?(?![a-z])|annot|truth|^gt$|segm"),
-    ("fov", r"mask"),
+    ("mask", r"1st|manual|labels?(?![a-z])|annot|truth|^gt$|segm|vessel"),
+    ("either", r"mask"),
 )
 
 
@@ -96,7 +97,7 @@ class Layout:
             return None
         target = ends[match[2].casefold()]
         if target in ("image", "fov"):
-            target = role(path, folder) or target
+            target = (role(path, folder) or target).replace("either", "fov")
         return self.canonical(match[1]), target
 
     def find(self, folder: Path) -> tuple[dict[str, dict[str, Path]], list[str]]:
@@ -129,7 +130,7 @@ class Layout:
         if not found.get("mask"):
             problems.append(no_labels(folder, mask.format(min(eyes)), found.get("fov", {}).values()))
         for target, files in found.items():
-            pair(eyes, files, target, photograph, (self.files.get(target, "{}"), folder), problems)
+            add_files(eyes, files, target, photograph, (self.files.get(target, "{}"), folder), problems)
         for eye in eyes.values():
             if eye.part == "train":
                 eye.files.pop("second_observer", None)
@@ -152,42 +153,37 @@ LAYOUTS = (
     Layout(
         "CHASE_DB1",
         eye=r"Image_\d+[LR]",
-        canonical=lambda eye: f"Image_{number_in(eye):02d}{eye[-1].upper()}",
+        canonical=lambda eye: f"Image_{first_number(eye):02d}{eye[-1].upper()}",
         image="{}",
         files={"mask": "{}_1stHO", "second_observer": "{}_2ndHO"},
         published=28,
         # the first 20 images and the last 8: both eyes of a child are on the same side
         split="children 01 to 10 train, the others test",
-        tests=lambda eye, _: number_in(eye) > 10,
+        tests=lambda eye, _: first_number(eye) > 10,
     ),
     Layout(
         "STARE",
         eye=f"im0*(?:{'|'.join(map(str, STARE))})",
-        canonical=lambda eye: f"im{number_in(eye):04d}",
+        canonical=lambda eye: f"im{first_number(eye):04d}",
         image="{}",
         files={"mask": "{}.ah", "second_observer": "{}.vk"},
         published=len(STARE),
         # every fifth in the order of their numbers, so that no fold consists of neighbours
         split=f"fold {{}} of 0 to {STARE_FOLDS - 1} tests",
-        tests=lambda eye, fold: STARE.index(number_in(eye)) % STARE_FOLDS == fold,
+        tests=lambda eye, fold: STARE.index(first_number(eye)) % STARE_FOLDS == fold,
     ),
     Layout(
         "HRF",
         eye=r"\d+_(?:h|g|dr)",
-        canonical=lambda eye: f"{number_in(eye):02d}_{eye.split('_')[1].lower()}",
+        canonical=lambda eye: f"{first_number(eye):02d}_{eye.split('_')[1].lower()}",
         image="images/{}",
         files={"mask": "manual1/{}", "fov": "mask/{}_mask"},
         published=45,
         # Orlando, Prokofyeva and Blaschko 2017: 15 and 30
         split="01 to 05 of each group train, the others test",
-        tests=lambda eye, _: number_in(eye) > 5,
+        tests=lambda eye, _: first_number(eye) > 5,
     ),
 )
-
-
-def number_in(name: str) -> int:
-    """The first number in a name: Image_01L -> 1."""
-    return int(re.findall(r"\d+", name)[0])
 
 
 def role(path: Path, folder: Path) -> str:
@@ -212,12 +208,9 @@ def no_labels(folder: Path, example: str, others: Iterable[Path]) -> str:
     return f"{folder}: no vessel masks; name them as {example}, or put them into a folder labels{there}"
 
 
-Key = TypeVar("Key", int, str)  # identifies an eye: its number or its name
-
-
-def pair(
-    eyes: dict[Key, Source],
-    files: dict[Key, Path],
+def add_files(
+    eyes: dict[str, Source],
+    files: dict[str, Path],
     target: str,
     photograph: tuple[str, Path],
     file: tuple[str, Path],
@@ -237,9 +230,9 @@ def pair(
             eyes[eye].files[target] = files[eye]
 
 
-def image_files(folder: Path, depth: int = 4) -> list[Path]:
-    """List the image files of a folder and those inside it, so many deep, including gzipped ones."""
-    return [f for inside in folders(folder, depth) for f in list_images(inside, {*SUFFIXES, ".gz"})]
+def image_files(folder: Path, *more: str, depth: int = 4) -> list[Path]:
+    """List the image files of a folder and those inside it, gzipped ones too, and those of `more` suffixes."""
+    return [f for inside in folders(folder, depth) for f in list_images(inside, {*SUFFIXES, ".gz", *more})]
 
 
 def folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -248,8 +241,3 @@ def folders(folder: Path, depth: int) -> Iterator[Path]:
     for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:
         if not inside.name.startswith((".", "__MACOSX")) and not (inside / LIST).exists():
             yield from folders(inside, depth - 1)
-
-
-def stem(path: Path) -> str:
-    """The file name without suffix and without .gz: im0001.ppm.gz -> im0001."""
-    return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem

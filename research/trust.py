@@ -21,7 +21,7 @@ import numpy as np
 from batch.manifest import sha256
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import read_image, read_mask, write_png
-from datasets.published import find_data_set, read_drive
+from datasets.published import find_data_set
 from measures.doubts import doubts, features
 from measures.uncertainty import Views, confidence
 from measures.vessels import MEASURES, measure
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 def read_set(folder: Path, every: int = 1) -> Iterator[dict[str, Any]]:
     """Photograph, first and second observer of every eye of DRIVE, STARE or HRF."""
-    found = read_drive(folder) if folder.name == "DRIVE" else find_data_set(folder)
+    found = find_data_set(folder)
     for source in found.eyes[::every]:
         image = read_image(source.image)
         second = next(folder.glob(f"labels-vk/{source.image.name.split('.')[0]}.*"), None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from datasets.decoding import MAX_PIXELS
 from datasets.eyes import Eye
 from datasets.images import SUFFIXES, list_images, read_levels, size
+from datasets.pairing import match
 from scoring import metrics
 from utils import UserError, did_you_mean
 
@@ -70,7 +70,8 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
         inside = next((f for f in (folder / "probability", folder / "masks") if f.is_dir()), None)
         hint = f"; did you mean {inside}?" if inside else ""
         raise UserError(f"{folder}: no images and no .npy files{hint}")
-    paired, maps.problems, maps.surplus = pair(files, eyes)
+    called = {eye.name: {eye.name, eye.result_name} for eye in eyes}
+    paired, maps.problems, maps.surplus = match(files, called)
     found: dict[str, np.ndarray] = {}
     for eye in eyes:
         if (path := paired.get(eye.name)) is None:
@@ -93,59 +94,6 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
     maps.binary = all(is_binary(levels, paired[name].suffix) for name, levels in found.items())
     maps.levels = found
     return maps
-
-
-def pair(files: Iterable[Path], eyes: Sequence[Eye]) -> tuple[dict[str, Path], list[str], list[str]]:
-    """Find each eye's file by its name.
-
-    A file belongs to the eye whose name it has; else to the eye whose name it contains as a word, such as
-    01_test_pred.png or unet-01_test.npy; else, if its name is a number, to the only eye of that number.
-
-    Returns:
-        The file of each eye by the eye's name; a line for each eye without one file of its own; a line for each
-        file that belongs to no eye.
-    """
-    candidates: dict[str, dict[int, list[Path]]] = {eye.name: {} for eye in eyes}
-    surplus = []
-    for path in files:
-        owners, how = owners_of(path.stem.casefold(), eyes)
-        if len(owners) == 1:
-            candidates[owners[0]].setdefault(how, []).append(path)
-        else:
-            why = f"could be {' or '.join(owners)}" if owners else "no eye has this name"
-            surplus.append(f"{path}: {why}")
-    paired, problems = {}, []
-    for name, by_rule in candidates.items():
-        best, *others = [by_rule[how] for how in sorted(by_rule)] or [[]]
-        surplus += [f"{path}: {name} has {best[0].name}" for path in sum(others, [])]
-        if len(best) == 1:
-            paired[name] = best[0]
-        elif best:
-            problems.append(f"{name}: has {len(best)} files, {', '.join(map(str, best))}; leave one")
-        else:
-            problems.append(f"{name}: no file of its name")
-    return paired, problems, surplus
-
-
-def owners_of(stem: str, eyes: Sequence[Eye]) -> tuple[list[str], int]:
-    """The names of the eyes that a file of this casefolded stem may belong to, and the number of the rule."""
-    names = {eye.name: {eye.name.casefold(), eye.result_name.casefold()} for eye in eyes}
-    if exact := [eye for eye, own in names.items() if stem in own]:
-        return exact, 0
-    inside = {
-        eye: max((len(n) for n in own if re.search(rf"(?<![^\W_]){re.escape(n)}(?![^\W_])", stem)), default=0)
-        for eye, own in names.items()
-    }
-    if longest := max(inside.values(), default=0):  # im_1_left_pred has the names of im_1_left and of im_1
-        return [eye for eye, length in inside.items() if length == longest], 1
-    number = re.fullmatch(r"\d{1,9}", stem)
-    return [e.name for e in eyes if number and first_number(e.result_name) == int(stem)], 2
-
-
-def first_number(name: str) -> int | None:
-    """The first number in a name: 1 of 01_test."""
-    found = re.search(r"\d+", name)
-    return int(found[0]) if found else None
 
 
 def read_map(path: Path) -> np.ndarray:

@@ -14,7 +14,7 @@ from corpus import encode
 import augment
 from data import read_eyes
 from datasets.layouts import DataSet
-from datasets.published import find_data_set, find_drive
+from datasets.published import find_data_set
 from datasets.synthetic import draw_eye
 from system.ownership import write_list
 from utils import UserError
@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[str, list[tuple[str, str]], list[str], str]] = {
         ["training/images/Copy of 21_training.tif"],
         "second file for eye 21, .*; remove one",
     ),
-    "two numbers": ("DRIVE", [], ["training/images/eye 2 of 3.tif"], "number of an eye; rename it"),
+    "two numbers": ("DRIVE", [], ["training/images/eye 2 of 3.tif"], r"eye 2 of 3\.tif: no file 02 in "),
     "mask for labels": (
         "DRIVE",
         SEEN_AS_FOV,
@@ -228,20 +228,18 @@ def test_a_folder_beside_the_data_set_is_told_what_to_do_with_it(tmp_path: Path)
         ("whole/training", f"give the folder above it: {tmp_path / 'whole'}"),
         ("ready", f"python train.py --data {tmp_path / 'ready'}"),
     ):
-        for find in (find_data_set, find_drive):
-            with pytest.raises(UserError) as error:
-                find(tmp_path / folder)
-            assert said in str(error.value)
+        with pytest.raises(UserError) as error:
+            find_data_set(tmp_path / folder)
+        assert said in str(error.value)
 
 
 @pytest.mark.parametrize("there", ["empty", "file", "dead link"])
 def test_the_path_that_was_given_is_never_suggested(there: str, tmp_path: Path) -> None:
     given = tmp_path / "DRIVE"
     {"empty": given.mkdir, "file": given.touch, "dead link": lambda: given.symlink_to("nowhere")}[there]()
-    for find in (find_data_set, find_drive):
-        with pytest.raises(UserError) as error:
-            find(given)
-        assert "did you mean" not in str(error.value)
+    with pytest.raises(UserError) as error:
+        find_data_set(given)
+    assert "did you mean" not in str(error.value)
     (tmp_path / "DRIV").mkdir()
     with pytest.raises(UserError, match=r"did you mean .*DRIVE?\?"):
-        find_drive(tmp_path / "DRVE")
+        find_data_set(tmp_path / "DRVE")

@@ -18,9 +18,10 @@ from scipy.stats import wilcoxon
 import test as tester
 from datasets.eyes import Eye
 from datasets.images import read_mask, write_png
+from datasets.pairing import match
 from scoring import metrics
 from scoring.comparison import compare_scores, difference
-from scoring.other_masks import name_folders, pair, read_maps
+from scoring.other_masks import name_folders, read_maps
 from utils import UserError
 
 NAMES = ["01_test", "02_test", "03_test"]
@@ -51,6 +52,11 @@ def read_rows(path: Path) -> dict[str, dict[str, str]]:
 def eyes(*names: str) -> list[Eye]:
     """Eyes of 4 x 5 pixels."""
     return [Eye(name, np.zeros((4, 5, 3), np.uint8), np.full((4, 5), 255, np.uint8)) for name in names]
+
+
+def named(*names: str) -> dict[str, set[str]]:
+    """How these eyes may be called."""
+    return {eye.name: {eye.name, eye.result_name} for eye in eyes(*names)}
 
 
 def page_data(page: Path) -> dict[str, Any]:
@@ -149,25 +155,26 @@ def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data: Path, theirs: 
         ("002.gif", "02_test_0"),
         ("101_test.png", None),
         ("test.png", None),
-        ("02_manual1.gif", None),
+        ("02_manual1.gif", "02_test_0"),
+        ("02_h.png", None),
     ],
 )
 def test_a_file_belongs_to_the_eye_that_its_name_says(file: str, eye: str | None) -> None:
-    paired, _, surplus = pair([Path(file)], eyes("01_test_0", "02_test_0", "11_test_0"))
+    paired, _, surplus = match([Path(file)], named("01_test_0", "02_test_0", "11_test_0"))
     assert paired == ({eye: Path(file)} if eye else {})
     assert len(surplus) == (eye is None)
 
 
 def test_a_number_that_two_eyes_have_belongs_to_neither() -> None:
-    paired, problems, surplus = pair([Path("1.png")], eyes("01_h_0", "01_dr_0"))
+    paired, problems, surplus = match([Path("1.png")], named("01_h_0", "01_dr_0"))
     assert not paired
     assert surplus == ["1.png: could be 01_h_0 or 01_dr_0"]
     assert len(problems) == 2
 
 
 def test_the_longer_name_wins_and_an_exact_one_before_all() -> None:
-    paired, problems, surplus = pair(
-        [Path("eye_1_left.png"), Path("eye_1.png"), Path("eye_1_old.png")], eyes("eye_1", "eye_1_left")
+    paired, problems, surplus = match(
+        [Path("eye_1_left.png"), Path("eye_1.png"), Path("eye_1_old.png")], named("eye_1", "eye_1_left")
     )
     assert paired == {"eye_1": Path("eye_1.png"), "eye_1_left": Path("eye_1_left.png")}
     assert not problems
@@ -175,7 +182,7 @@ def test_the_longer_name_wins_and_an_exact_one_before_all() -> None:
 
 
 def test_two_files_for_one_eye_are_not_chosen_between() -> None:
-    paired, problems, _ = pair([Path("01_test.png"), Path("01_test.npy")], eyes("01_test_0"))
+    paired, problems, _ = match([Path("01_test.png"), Path("01_test.npy")], named("01_test_0"))
     assert not paired
     assert problems == ["01_test_0: has 2 files, 01_test.png, 01_test.npy; leave one"]
 
