@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
+VESSELS = ("vessels",)  # what a network finds, one name an output; files of vessel networks do not say it
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
@@ -41,10 +42,17 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], before: Callable[[],
             before()
 
 
-def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, dict[str, Any]]:
+def load_checkpoint(
+    path: Path, device: torch.device, outputs: Sequence[str] = VESSELS
+) -> tuple[UNet | ResUNet, dict[str, Any]]:
     """Rebuild the network from a checkpoint alone, in evaluation mode on `device`.
 
     The file may be untrusted: it cannot run code or allocate more memory than its size.
+
+    Args:
+        path: written by `save_checkpoint`.
+        device: where the network is to compute.
+        outputs: what its channels must find; the file names them as `outputs`.
 
     Returns:
         The network and the whole checkpoint: `model` (settings), `weights`, `threshold`, `split`,
@@ -73,7 +81,11 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[UNet | ResUNet, d
         raise UserError(
             f"{path}: its working diameter is {diameter!r:.40}, not 64 to 8192 pixels; train it anew"
         )
-    model = build(path, checkpoint["model"], checkpoint["weights"])
+    finds = checkpoint.get("outputs", list(VESSELS))
+    if finds != list(outputs):
+        what = " and ".join(finds) if is_names(finds) else f"{finds!r:.40}"
+        raise UserError(f"{path}: a network that finds {what}, not {' and '.join(outputs)}; give another file")
+    model = build(path, checkpoint["model"], checkpoint["weights"], len(outputs))
     model.diameter, model.trained_on = diameter, trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
     learned(model, settings if isinstance(settings, dict) else {})
@@ -124,7 +136,16 @@ def read_archive(path: Path) -> Any:
         raise UserError(f"{path}: not a readable checkpoint ({reason}); copy or train it anew") from None
 
 
-def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
+def is_names(value: Any) -> bool:
+    """Whether a value of an untrusted file is a short list of words."""
+    return (
+        isinstance(value, list)
+        and 0 < len(value) <= 4
+        and all(isinstance(name, str) and name.isidentifier() and len(name) <= 20 for name in value)
+    )
+
+
+def build(path: Path, config: Any, weights: Any, outputs: int = 1) -> UNet | ResUNet:
     """Build a network from untrusted settings and weights; errors as in `load_checkpoint`."""
     import torch
 
@@ -137,7 +158,7 @@ def build(path: Path, config: Any, weights: Any) -> UNet | ResUNet:
         network = NETWORKS[settings.pop("name", "unet")]  # files of format 1 do not name it
         if not all(type(value) is int and 1 <= value <= MAX_WIDTH for value in settings.values()):
             raise ValueError
-        if settings["in_channels"] != 3 or settings["out_channels"] != 1 or settings["depth"] > MAX_DEPTH:
+        if (settings["in_channels"], settings["out_channels"]) != (3, outputs) or settings["depth"] > MAX_DEPTH:
             raise ValueError
         # shapes without memory: absurd settings cost nothing
         with torch.device("meta"):

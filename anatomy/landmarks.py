@@ -1,0 +1,202 @@
+"""Find the optic disc and the fovea of a photograph.
+
+A small network looks twice: at the whole field of view, and at a square of three disc diameters around what it
+took for the disc. The second look measures the disc at the same scale in every camera.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from anatomy.windows import SIDE, Window, circle_around, network_input, window_around
+from networks.checkpoints import load_checkpoint
+from system.devices import autocast
+
+if TYPE_CHECKING:
+    import torch
+
+    from model import Network
+
+OUTPUTS = ("disc", "fovea")  # channels of the network
+WEIGHTS = Path(__file__).resolve().parent.parent / "files" / "anatomy.pth"
+CLOSE = 3.0  # disc diameters that the second look shows
+CERTAIN = 0.5  # what is less certain counts as not there
+CANDIDATES = 2  # areas of the first look that get a second
+FOVEA_FROM_DISC = (1.5, 3.7)  # disc diameters between their centres; 1.9 to 2.9 in 413 eyes of IDRiD
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Disc and fovea in pixels of the photograph; NaN where there is none to be seen."""
+
+    disc_x: float
+    disc_y: float
+    disc_diameter: float  # of a circle of the disc's area
+    disc_certainty: float  # 0 to 1, also of what was too uncertain to be given
+    fovea_x: float
+    fovea_y: float
+    fovea_certainty: float
+    fov_x: float  # middle of the field of view
+    fov_y: float
+    fov_diameter: float  # the longer side of the rectangle around the field of view
+
+    @property
+    def side(self) -> str:
+        """Of an upright photograph: 'right' or 'left' eye, '' where disc or fovea is missing.
+
+        The disc lies on the side of the nose: of a right eye, right of the fovea.
+        """
+        across, down = self.disc_x - self.fovea_x, self.disc_y - self.fovea_y
+        if not abs(across) > abs(down):  # also where one is NaN
+            return ""
+        return "right" if across > 0 else "left"
+
+    @property
+    def centred_on(self) -> str:
+        """'disc' or 'macula', whichever lies within a sixth of the field from its middle; '' for neither."""
+        from_middle = {
+            "disc": math.hypot(self.disc_x - self.fov_x, self.disc_y - self.fov_y),
+            "macula": math.hypot(self.fovea_x - self.fov_x, self.fovea_y - self.fov_y),
+        }
+        near = {name: d for name, d in from_middle.items() if d <= self.fov_diameter / 6}
+        return min(near, key=lambda name: near[name], default="")
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A disc in a window."""
+
+    window: Window
+    mask: np.ndarray  # uint8 (SIDE, SIDE), 0 or 255
+    x: float  # of the photograph, as the next two
+    y: float
+    diameter: float
+    certainty: float  # mean probability within the mask
+
+
+@functools.cache
+def load_anatomy(path: Path = WEIGHTS, device: str = "cpu") -> Network:
+    """The network of a checkpoint, (N, 3, H, W) -> (N, 2, H, W) logits of disc and fovea, loaded once.
+
+    Raises:
+        UserError: as `load_checkpoint`.
+    """
+    import torch
+
+    from model import fold_batch_norm
+
+    network, _ = load_checkpoint(path, torch.device(device), OUTPUTS)
+    return fold_batch_norm(network)
+
+
+def find_landmarks(photograph: np.ndarray, fov: np.ndarray, network: Network | None = None) -> Landmarks:
+    """Find the optic disc and the fovea.
+
+    Args:
+        photograph: uint8 (H, W, 3) RGB of any size.
+        fov: field of view, uint8 (H, W), 0 or 255, not empty.
+        network: of `load_anatomy`; by default the shipped one, on the CPU.
+
+    Raises:
+        UserError: the shipped weights are missing or damaged.
+    """
+    network = network or load_anatomy()
+    whole = window_around(fov)
+    maps = look(photograph, fov, [whole], network)[0]
+    seen = whole.cut_fov(fov)
+    disc, certainty = find_disc(photograph, fov, network, whole, maps[0], seen)
+    fovea_x, fovea_y, fovea_certainty = find_fovea(whole, maps[1], seen, disc)
+    place = (disc.x, disc.y, disc.diameter) if disc else (math.nan,) * 3
+    middle = (whole.x, whole.y, whole.side / 1.05)
+    return Landmarks(*place, certainty, fovea_x, fovea_y, fovea_certainty, *middle)
+
+
+def look(photograph: np.ndarray, fov: np.ndarray, windows: list[Window], network: Network) -> np.ndarray:
+    """Probabilities of disc and fovea in windows, float32 (N, 2, SIDE, SIDE), 0 outside the field of view."""
+    import torch
+
+    fields = [window.cut_fov(fov) for window in windows]
+    inputs = np.zeros((len(windows), 3, SIDE, SIDE), np.float32)
+    for i, (window, field) in enumerate(zip(windows, fields, strict=True)):
+        if field.any():
+            inputs[i] = network_input(window.cut(photograph), field)
+    device: torch.device = next(network.parameters()).device
+    with torch.inference_mode(), autocast(device):
+        logits = network(torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last))
+    return logits.float().sigmoid().cpu().numpy() * (np.stack(fields)[:, None] > 0)
+
+
+def find_disc(
+    photograph: np.ndarray,
+    fov: np.ndarray,
+    network: Network,
+    whole: Window,
+    probability: np.ndarray,
+    seen: np.ndarray,
+) -> tuple[Disc | None, float]:
+    """The disc, from the first look's probability, float32 (SIDE, SIDE); None where none is certain.
+
+    Returns:
+        The disc as the second look shows it, and how certain the best candidate is, 0 to 1.
+    """
+    found = [read_disc(whole, mask, probability, seen) for mask in areas(probability)[:CANDIDATES]]
+    for _ in range(2):  # a third look where the first had the wrong size
+        windows = [Window(disc.x, disc.y, CLOSE * disc.diameter) for disc in found]
+        if not windows:
+            break
+        maps = look(photograph, fov, windows, network)[:, 0]
+        again = []
+        for window, close in zip(windows, maps, strict=True):
+            masks = areas(close)
+            if masks:
+                again.append(read_disc(window, masks[0], close, window.cut_fov(fov)))
+        before, found = found, sorted(again, key=lambda disc: -disc.certainty)[:1]
+        if not found or any(abs(math.log(found[0].diameter / old.diameter)) < 0.25 for old in before):
+            break
+    certainty = max((disc.certainty for disc in found), default=float(probability.max()) / 2)
+    return (found[0] if found and certainty >= CERTAIN else None), certainty
+
+
+def areas(probability: np.ndarray) -> list[np.ndarray]:
+    """Connected areas of high probability, the one with most of it first: masks, uint8, 0 or 255."""
+    bright = (probability > max(0.2, 0.5 * float(probability.max()))).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(bright)
+    weights = np.bincount(labels.ravel(), probability.ravel(), count)
+    order = [i for i in np.argsort(-weights) if i and stats[i, cv2.CC_STAT_AREA] >= 4]
+    return [np.where(labels == i, 255, 0).astype(np.uint8) for i in order]
+
+
+def read_disc(window: Window, mask: np.ndarray, probability: np.ndarray, seen: np.ndarray) -> Disc:
+    """The disc that a mask, uint8 (SIDE, SIDE), of a window shows; `seen` is its field of view."""
+    x, y, diameter = circle_around(mask, seen)
+    certainty = float(probability[mask > 0].mean())
+    return Disc(window, mask, *window.place(x, y), diameter * window.side / SIDE, certainty)
+
+
+def find_fovea(
+    whole: Window, probability: np.ndarray, seen: np.ndarray, disc: Disc | None
+) -> tuple[float, float, float]:
+    """Place of the fovea in the photograph, NaN where there is none, and how certain it is, 0 to 1."""
+    if disc:  # it cannot lie anywhere
+        rows, columns = np.indices(probability.shape, np.float32)
+        step, (left, top) = whole.side / SIDE, whole.place(0, 0)
+        distance = np.hypot(left + step * columns - disc.x, top + step * rows - disc.y) / disc.diameter
+        nearest, farthest = FOVEA_FROM_DISC
+        probability = probability * ((distance > nearest) & (distance < farthest))
+    masks = areas(probability)
+    if not masks:
+        return math.nan, math.nan, float(probability.max())
+    weights = probability * (masks[0] > 0)
+    certainty = float(weights[masks[0] > 0].mean())
+    if certainty < CERTAIN:
+        return math.nan, math.nan, certainty
+    rows, columns = np.indices(probability.shape, np.float32)
+    x, y = whole.place(*(float((weights * grid).sum() / weights.sum()) for grid in (columns, rows)))
+    return x, y, certainty
