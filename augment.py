@@ -18,10 +18,10 @@ from datasets.eyes import Eye, load_eye, rescale, squash
 from datasets.field_of_view import DIAMETER, drive_scale
 from datasets.images import write_png
 from datasets.layouts import STARE_FOLDS, DataSet, Source
-from datasets.new_data import check_out, own_files, replace, scratch
+from datasets.new_data import check_out, replace_data, scratch
 from datasets.published import WHERE_FROM, find_data_set
 from system.files import claim
-from system.ownership import read_list, write_list
+from system.records import read_record
 from system.threads import threads
 from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
 
@@ -205,7 +205,7 @@ def main() -> None:
     refuse(problems)  # before any pixel is read
     with claim(out):
         for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run
-            if read_list(leftover)[0] == "augment.py":
+            if read_record(leftover).script == "augment.py":
                 shutil.rmtree(leftover, ignore_errors=True)
         staged = scratch(out, ".staged-")
         try:
@@ -224,8 +224,7 @@ def main() -> None:
             ]
             info["scale"] = {f"{s.name}_0": s.scale for s in sources if s.part == "test" and s.scale != 1}
             (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
-            replace(staged, out)
-            write_list(out, "augment.py", own_files(out))
+            replace_data(staged, out)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 

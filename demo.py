@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.synthetic import write_drive
-from system.ownership import read_list, refuse, users_files, write_list
+from system.records import read_record, refuse, users_files, write_record
 from utils import HelpFormatter, UserError, folder_name, run, seed_number
 
 # Half the width of the CPU's default: 130 CPU seconds without bfloat16, and still F1 above 0.90.
@@ -43,13 +43,11 @@ def main() -> int:
     parser.add_argument("--seed", type=seed_number, default=42, help="seed of the drawn eyes")
     arguments = parser.parse_args()
     out: Path = arguments.out
-    if out.is_symlink() or (out.exists() and read_list(out)[0] != "demo.py"):
-        old = ", or remove it if nothing in it is yours: version 1.0.0 wrote it, and kept no list of its files"
-        hint = f"; choose another --out{old if (out / MARKER).is_file() else ''}"
-        raise UserError(f"{out}: exists and is not known to be written by demo.py{hint}")
+    if out.is_symlink() or (out.exists() and read_record(out).script != "demo.py"):
+        raise UserError(f"{out}: exists and is not known to be written by demo.py; choose another --out")
     if out.exists():
         # each script has listed its own files
-        refuse("demo.py", "--out", out, users_files(out, read_list(out)[1], nested=True))
+        refuse("demo.py", "--out", out, users_files(out))
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / MARKER).write_text(NOTE)
@@ -60,7 +58,7 @@ def main() -> int:
         write_drive(drive, seed=arguments.seed)
     finally:
         drawn = [path.relative_to(out).as_posix() for path in drive.rglob("*") if path.is_file()]
-        write_list(out, "demo.py", [MARKER, *drawn])
+        write_record(out, "demo.py", [MARKER, *drawn])
     steps: list[list[Any]] = [
         ["augment.py", "--drive", drive, "--out", data],
         ["train.py", "--data", data, "--files", files, *TRAINING],
@@ -78,7 +76,7 @@ def main() -> int:
     with (results / "metrics.csv").open(newline="", encoding="utf-8-sig") as file:
         f1 = {row["image"]: float(row["f1"]) for row in csv.DictReader(file)}
     print(f"\nmean F1 on the SYNTHETIC test eyes: {f1['mean']:.4f}")
-    look_at = (results / "index.html", results / "01_test_0.png", files / "curves.png", results / "metrics.csv")
+    look_at = (results / "index.html", results / "01_test.png", files / "curves.png", results / "metrics.csv")
     print("look at:", *look_at, sep="\n  ")
     print("All of it is SYNTHETIC: demo.py drew the eyes, and the score says nothing about DRIVE.")
     return 0

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 from batch.folders import find_photographs, name_results
-from batch.journal import Journal, fingerprint
 from batch.manifest import write_manifest
-from batch.photographs import FOLDERS, Outcome, Predictor, predict_photographs
+from batch.photographs import Predictor, predict_photographs
+from batch.results import ResultsFolder, Rows
 from measures.table import read_um_per_pixel, summarize, write_measures
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_WEIGHTS, load_networks, parse_prediction_args
 from pages.report import write_report
-from pages.results import result_files
+from pages.results import MANIFEST, MEASURES_TABLE, PAGE
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from system import processes
 from system.devices import describe
-from system.ownership import own_results
+from system.records import RECORD
+from system.signals import signals_as_interrupts
 from utils import HelpFormatter, UserError, folder_name, path_name, run
 
 
@@ -79,25 +79,28 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     again = [*processes.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
+    go_on = f"go on with: {shlex.join(again)}"
     args.resume |= processes.restarts() > 0
-    with processes.group(lambda: f"go on with: {shlex.join(again)}") as store:
-        found = find_photographs(args.paths, args.out, args.recursive)
-        names, problems = name_results(found.photographs, args.out), found.problems
-        if names:
-            problems += predict_all(names, args, store)
-        for name, path in names.items():
-            if name != found.photographs[path]:
-                print(f"{path}: called {name} in the results, because its own name was taken")
+    with signals_as_interrupts(), processes.group(lambda: go_on) as store:
+        listing = find_photographs(args.paths, args.out, args.recursive)
+        problems = listing.problems
+        if listing.photographs:
+            try:
+                problems += predict_all(listing.photographs, args, store)
+            except KeyboardInterrupt:
+                if processes.is_main():
+                    print(f"{args.out}: what is finished is kept; {go_on}", file=sys.stderr)
+                raise
         if not processes.is_main():
             return 0
-        if others := list(dict.fromkeys(found.others)):
+        if others := list(dict.fromkeys(listing.others)):
             print("\n  ".join([f"{len(others)} other files were left out:", *others]), file=sys.stderr)
         if problems:
             raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
     return 0
 
 
-def predict_all(names: dict[str, Path], args: argparse.Namespace, store: Any) -> list[str]:
+def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: Any) -> list[str]:
     """Segment the photographs and write their results; return a message for each unusable one.
 
     Several processes, which have one `store`, share the photographs; rank 0 writes tables and page.
@@ -106,74 +109,80 @@ def predict_all(names: dict[str, Path], args: argparse.Namespace, store: Any) ->
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = processes.own_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
-    number = processes.world_size()
+    flags = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter}
+    results = ResultsFolder(args.out, weights, um_per_pixel, **flags)
+    names = name_results(photographs, args.out, results.holds_another)
+    same = "flags, weights or photographs; start all nodes with the same command and the same files"
+    processes.check_same([results.made_by, list(names), um_per_pixel], same)
+    number, is_main = processes.world_size(), processes.is_main()
     each = f" in each of {number} processes" if number > 1 else ""
     print(
         f"weights: {', '.join(map(str, weights))}; device: {describe(device)}{each}; threshold {threshold:.4f}"
     )
-    predictor = Predictor(model, threshold, args.tta, args.diameter, args.out, um_per_pixel)
-    settings = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter, "um": um_per_pixel}
-    journal = Journal(args.out, fingerprint(weights, **settings), processes.rank())
-    outcome, problems, guessed, whole = Outcome(journal.add), {}, [], False
-    same = "flags, weights or photographs; start all nodes with the same command and the same files"
-    processes.check_same([journal.made_by, list(names)], same)
-    with own_folder(args, names, journal):
-        waiting = [name for name in names if name not in journal.finished]
+    predictor = Predictor(model, threshold, args.tta, args.diameter, results)
+    problems: dict[str, str] = {}
+    with ExitStack() as stack:
+        there = stack.enter_context(results.claimed(names, args.resume)) if is_main else set()
+        finished = processes.from_main(there)
+        if not (args.out / RECORD).exists():
+            raise UserError(f"--out {args.out}: not the folder of rank 0; give one that all machines see")
+        if finished:
+            print(f"{len(finished)} of {len(names)} photographs are finished already")
+        waiting = [name for name in names if name not in finished]
         share = processes.dealt_out(waiting, store)
+        made_with = (weights, threshold, describe(device), vars(args))
         try:
-            with closing(predict_photographs(names, predictor, outcome, share)) as done:
+            with closing(predict_photographs(names, predictor, problems, share)) as done:
                 follow(done, len(waiting))
-            problems = {k: v for found in processes.gathered(outcome.problems) for k, v in found.items()}
-            whole = True
-        finally:  # after Ctrl-C, those that are finished get their page too
-            if processes.is_main():
-                journal.end(names, keep=not whole)
-                guessed = [row for row in journal if not row["border"] and args.diameter is None]
-                if journal.finished:
-                    write_measures(args.out / "measures.csv", journal)
-                    what_made = (weights, threshold, describe(device), vars(args), journal)
-                    write_manifest(args.out / "predict.json", *what_made)
-                    write_page(args.out, journal, threshold, len(problems or outcome.problems), len(guessed))
-    if not processes.is_main():
-        return []
-    if guessed:
-        guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
-        lines = [f"{row['photograph']}: {row['diameter']:.0f} pixels" for row in guessed]
-        print("\n  ".join([f"{guess}:", *lines]))
-    what = "photographs: outlines/ (vessels blue, field of view orange), masks/, probability/ (16 bit)"
-    print(f"{args.out}: {len(journal)} of {len(names)} {what}")
-    if journal.finished:
-        print(f"{args.out}: uncertainty/ (8 bit), measures.csv, predict.json")
-        print(f"to look through them, open {args.out / 'index.html'} in a browser")
-        if doubtful := summarize(journal, len(journal)):
-            print(doubtful)
+            problems = {k: v for of_rank in processes.gathered(problems) for k, v in of_rank.items()}
+        except BaseException:  # after Ctrl-C, those that are finished get their page too
+            with suppress(UserError, OSError):  # of a disk that is full, what was first said counts
+                write_tables(results, names, made_with, problems)
+            raise
+        summary = write_tables(results, names, made_with, problems)
+    for name, path in names.items():
+        if name != photographs[path]:
+            print(f"{path}: called {name} in the results, because its own name was taken")
+    print(summary)
     return [problems[name] for name in names if name in problems]
 
 
-@contextmanager
-def own_folder(args: argparse.Namespace, names: Mapping[str, Path], journal: Journal) -> Iterator[None]:
-    """Claim --out and begin the journal in rank 0; the others wait, and learn what is finished already."""
-    number = processes.world_size()
-    with ExitStack() as stack:
-        if processes.is_main():
-            files = ["index.html", "measures.csv", "predict.json", journal.path.name]
-            files += [f"finished-{rank}.jsonl" for rank in range(1, number)]
-            files += [part.name for part in journal.parts()]  # of an earlier run
-            for name in names:
-                files += result_files(name)
-            places = {glob.escape(Path(name).parent.as_posix()) for name in names}
-            parts = [f"{part}/{place}" for part in (*FOLDERS, "page/*") for place in places]
-            own = own_results(
-                "predict.py", "--out", args.out, files, *parts, keep=args.resume, alone=number == 1
-            )
-            stack.enter_context(own)
-            journal.begin(names, args.resume)
-            if journal.finished:
-                print(f"{len(journal)} of {len(names)} photographs are finished already")
-        journal.finished = processes.from_main(journal.finished)
-        if not journal.path.exists():
-            raise UserError(f"--out {args.out}: not the folder of rank 0; give one that all machines see")
-        yield
+def write_tables(
+    results: ResultsFolder,
+    names: Mapping[str, Path],
+    made_with: tuple[list[Path], float, str, dict[str, Any]],
+    problems: Mapping[str, str],
+) -> str:
+    """Write tables and page of all results in the folder, in rank 0; returns what to say of them.
+
+    Args:
+        results: the folder.
+        names: the photographs of this run.
+        made_with: weights, threshold, device and flags, see `write_manifest`.
+        problems: of photographs that cannot be read.
+    """
+    if not processes.is_main():
+        return ""
+    out = results.out
+    with results.rows(names) as rows:
+        what = "photographs: outlines/ (vessels blue, field of view orange), masks/, probability/ (16 bit)"
+        said = [f"{out}: {rows.finished} of {len(names)} {what}"]
+        guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
+        guessed = [f"{r['photograph']}: {r['diameter']:.0f} pixels" for r in rows if not r["border"]]
+        said[:0] = ["\n  ".join([f"{guess}:", *guessed])] if guessed else []
+        if len(rows):
+            write_measures(out / MEASURES_TABLE, rows)
+            write_manifest(out / MANIFEST, *made_with, rows)
+            write_page(out, rows, made_with[1], len(problems), len(guessed))
+            results.record_tables()
+            said.append(f"{out}: uncertainty/ (8 bit), {MEASURES_TABLE}, {MANIFEST}")
+            if others := len(rows) - rows.finished:
+                said.append(
+                    f"{out}: {others} photographs of earlier runs are listed too; made_by says what made each"
+                )
+            said.append(f"to look through them, open {out / PAGE} in a browser")
+            said += filter(None, [summarize(rows, len(rows))])
+    return "\n".join(said)
 
 
 def follow(done: Iterable[str], number: int) -> None:
@@ -185,7 +194,7 @@ def follow(done: Iterable[str], number: int) -> None:
         pass
 
 
-def write_page(out: Path, rows: Journal, threshold: float, unusable: int, guessed: int) -> None:
+def write_page(out: Path, rows: Rows, threshold: float, unusable: int, guessed: int) -> None:
     """Write index.html over the results of these photographs."""
     notes = ["No scores: these photographs have no labels."]
     notes += [f"{unusable} more could not be segmented."] if unusable else []
@@ -197,7 +206,7 @@ def write_page(out: Path, rows: Journal, threshold: float, unusable: int, guesse
         "disc take these masks for the rest: CRAE, CRVE, AVR, zones."
     )
     names = [row["image"] for row in rows]
-    write_report(out / "index.html", names, threshold, notes, measured=rows)
+    write_report(out / PAGE, names, threshold, notes, measured=rows)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from measures.table import examine_eye, summarize, write_all_measures
 from measures.uncertainty import Views, uncertainty
 from networks.checkpoints import find_weights
 from networks.loading import load_networks, parse_prediction_args
-from pages.report import write_report
-from pages.results import PARTS, check_results, files_of, write_results
-from prediction.segmentation import segment
+from pages.report import compare, picture, write_layers, write_report
+from pages.results import CHALLENGE, COMPARISON, MEASURES_TABLE, PAGE, SCORES_TABLE, SUFFIXES, result_file
+from prediction.segmentation import binarize, segment
 from scoring import metrics
 from scoring.challenge import write_challenge
 from scoring.comparison import compare_scores, describe_comparison
@@ -28,7 +28,7 @@ from scoring.other_masks import Maps, name_folders, read_maps
 from scoring.scores import score, sentence
 from system.devices import describe, pick_device
 from system.files import write_csv
-from system.ownership import own_results
+from system.records import replace_results
 from system.threads import threads
 from utils import HelpFormatter, UserError, folder_name, path_name, run
 
@@ -115,13 +115,13 @@ def main() -> int:
     ]
     for note in notes:
         print(note)
-    with own_results("test.py", "--results", args.results, files_of(eyes), *PARTS[1:]):
+    with replace_results("test.py", "--results", args.results, result_files(eyes), *SUFFIXES):
         levels, measured = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):
             print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
             notes += ["No scores: these images have no labels (DRIVE's download withholds them)."]
             names = [eye.result_name for eye in eyes]
-            write_report(args.results / "index.html", names, threshold, notes, measured=measured)
+            write_report(args.results / PAGE, names, threshold, notes, measured=measured)
         else:
             score_all(args, args.results, eyes, levels, threshold, measured, notes=notes)
         challenge = write_challenge(args.results, eyes)
@@ -139,6 +139,30 @@ def main() -> int:
     return 2 if refused else 0
 
 
+def check_results(results: Path, data: Path) -> None:
+    """Raise UserError if the results would lie among the eyes that are read."""
+    place, whole = results.resolve(), data.resolve()
+    if place == whole or any(place.is_relative_to(whole / part) for part in ("train", "test")):
+        raise UserError(f"--results {results}: lies in {data}; choose another folder")
+
+
+def result_files(eyes: Sequence[Eye]) -> list[str]:
+    """Every file that may be written for these eyes, by its path in the results."""
+    names = [eye.result_name for eye in eyes]
+    each = [result_file(folder, name) for name in names for folder in SUFFIXES]
+    return [PAGE, SCORES_TABLE, MEASURES_TABLE, CHALLENGE, *each, *(f"{name}.png" for name in names)]
+
+
+def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
+    """Write mask and picture of one eye, and `probability` if asked for."""
+    name, mask = eye.result_name, binarize(levels, eye.fov, threshold)
+    write_png(results / result_file("masks", name), mask)
+    if probability:
+        write_png(results / result_file("probability", name), levels)
+    write_png(results / f"{name}.png", picture(eye, mask))
+    write_layers(results, name, eye.image, compare(eye, mask), eye.mask)
+
+
 def segment_all(
     args: argparse.Namespace, model: Network, threshold: float, eyes: Sequence[Eye]
 ) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
@@ -147,7 +171,7 @@ def segment_all(
 
     def finish(eye: Eye, levels: np.ndarray, views: Views) -> list[dict[str, Any]]:
         write_results(args.results, eye, levels, threshold, True)
-        write_png(args.results / "uncertainty" / f"{eye.result_name}.png", uncertainty(levels))
+        write_png(args.results / result_file("uncertainty", eye.result_name), uncertainty(levels))
         return examine_eye(eye, levels, threshold, views)
 
     levels, network = [], Stopwatch(model)
@@ -183,7 +207,7 @@ def score_all(
     if binary:
         for row in rows:
             row |= {"auc": float("nan"), "average_precision": float("nan")}
-    write_csv(results / "metrics.csv", rows)
+    write_csv(results / SCORES_TABLE, rows)
     by_name = {row["image"]: row for row in rows}
     where = "the whole image" if args.whole_image else "the field of view"
     print(f"mean over {len(eyes)} images, in {where} ({results / 'metrics.csv'}):")
@@ -204,7 +228,7 @@ def score_all(
         print(notes[-1])
     names = [eye.result_name for eye in eyes]
     counts = None if binary else pooled
-    write_report(results / "index.html", names, threshold, notes, rows, counts, measured)
+    write_report(results / PAGE, names, threshold, notes, rows, counts, measured)
     return rows[: len(eyes)]
 
 
@@ -218,10 +242,10 @@ def score_masks(args: argparse.Namespace) -> int:
     check_results(args.results, args.data)
     named = name_folders(args.masks, args.results)
     below = [results.relative_to(args.results) for _, results in named.values()]
-    files = ["comparison.csv", *((b / f).as_posix() for b in below for f in files_of(eyes))]
+    files = [COMPARISON, *((b / f).as_posix() for b in below for f in result_files(eyes))]
     maps_of = {name: read_maps(folder, eyes) for name, (folder, _) in named.items()}
-    parts = [f"{b}/{part}" for b in below for part in PARTS]
-    with own_results("test.py", "--results", args.results, files, *parts):
+    parts = [f"{b}/{part}" for b in below for part in ("", *SUFFIXES)]
+    with replace_results("test.py", "--results", args.results, files, *parts):
         return score_maps(args, threshold, eyes, named, maps_of, refused)
 
 
@@ -256,7 +280,7 @@ def score_maps(
             print("\n  ".join([f"{folder}: {len(maps.surplus)} more files:", *maps.surplus]), file=sys.stderr)
     if len(rows) > 1:
         table, differences = compare_scores(rows)
-        write_csv(args.results / "comparison.csv", table)
+        write_csv(args.results / COMPARISON, table)
         print("\n".join(["", *describe_comparison(table, differences)]))
         print(f"eye by eye: {args.results / 'comparison.csv'}")
     if refused:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batch.photographs import FOLDERS
+from batch.results import place_of
+from datasets.images import SUFFIXES as IMAGES
 from datasets.images import list_images, passed_over
+from pages.results import SUFFIXES
+from system.records import read_record
 from utils import UserError, did_you_mean
+
+LONGEST = 250  # bytes of a result's name: file systems take 255, with the suffix
+# how files begin that are read, for those whose name does not say it
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM")
 
 
 @dataclass
-class Found:
+class Listing:
     """What lies at the paths that were given."""
 
     photographs: dict[Path, str] = field(default_factory=dict)  # and the name, such as a/b/eye, of its results
@@ -21,88 +31,173 @@ class Found:
     others: list[str] = field(default_factory=list)  # files that were left out, and what to do with them
 
 
-def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: bool = False) -> Found:
-    """Find the named files and the images of the named folders, each once.
+def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: bool = False) -> Listing:
+    """Find the named files and the images of the named folders, each name once.
 
     Args:
-        paths: files and folders.
+        paths: files and folders, or patterns such as *.jpg that the shell has left as they are.
         out: where results lie; not looked into, unless it is named itself.
         recursive: whether folders are searched with all folders inside them; their results are named by their
             place in it.
     """
-    found, seen = Found(), set()
-    for path in paths:
+    listing, seen = Listing(), set()
+    for path in expand(paths):
         try:
             if not path.exists():
-                found.problems.append(f"{path}: no such file or folder{did_you_mean(path)}")
+                listing.problems.append(missing(path))
                 continue
-            is_folder, inside = path.is_dir(), 0
-            for folder in walk(path, out, recursive, found) if is_folder else [path.parent]:
-                images = list_images(folder) if is_folder else [path]
-                images = [i for i in images if not is_folder or not i.is_dir()]  # a folder may be called so
-                found.others += passed_over(folder) if is_folder else []
+            if script := read_record(path).script if (is_folder := path.is_dir()) else "":
+                listing.problems.append(
+                    f"{path}: holds what {script} wrote; name the folder of the photographs"
+                )
+                continue
+            inside = 0
+            for folder in walk(path, out, recursive, listing) if is_folder else [path.parent]:
+                images = photographs_in(folder) if is_folder else [path]
                 inside += len(images)
+                listing.others += passed_over(folder, images) if is_folder else []
                 place = folder.relative_to(path) if is_folder else Path()
                 for image in images:
-                    if (real := image.resolve()) not in seen:
-                        seen.add(real)
-                        found.photographs[image] = (place / image.stem).as_posix()
+                    if (own := place_of(image)) not in seen:
+                        seen.add(own)
+                        listing.photographs[image] = (place / stem_of(image)).as_posix()
             if not inside:
-                found.problems.append(f"{path}: no images in this folder{' or below' * recursive}")
+                listing.problems.append(nothing_in(path, recursive))
         except OSError as error:
-            found.problems.append(f"{error.filename or path}: {error.strerror}")
-    return found
+            listing.problems.append(f"{error.filename or path}: {error.strerror}")
+    return listing
 
 
-def walk(path: Path, out: Path | None, recursive: bool, found: Found) -> Iterator[Path]:
-    """Yield a folder and, if `recursive`, those inside it, without hidden ones, links and `out`."""
+def expand(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the paths, and for a pattern that is no file what matches it."""
+    for path in paths:
+        root, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
+        matching = sorted(root.glob(pattern)) if glob.has_magic(pattern) and not path.exists() else []
+        yield from matching or [path]
+
+
+def missing(path: Path) -> str:
+    """What to say of a path that is not there."""
+    if glob.has_magic(str(path)):
+        return f"{path}: nothing matches this pattern"
+    if os.name != "nt" and re.match(r"[A-Za-z]:", str(path)):
+        return f"{path}: no such file; a path of Windows, which in WSL is /mnt/c/folder/eye.jpg"
+    return f"{path}: no such file or folder{did_you_mean(path)}"
+
+
+def nothing_in(folder: Path, recursive: bool) -> str:
+    """What to say of a folder without images."""
+    inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")] if not recursive else []
+    hint = f"; to look into the {len(inside)} folders in it, add --recursive" if inside else ""
+    return f"{folder}: no images in this folder{' or below' * recursive}{hint}"
+
+
+def photographs_in(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, also gzipped ones and those whose name has no suffix."""
+    return [file for file in list_images(folder, {*IMAGES, ".gz", ""}) if is_photograph(file)]
+
+
+def is_photograph(file: Path) -> bool:
+    """Whether a file is an image by its name, or without a suffix by how it begins; a folder is none."""
+    if file.is_dir():
+        return False
+    if file.suffix:
+        return Path(file.stem if file.suffix.lower() == ".gz" else file.name).suffix.lower() in IMAGES
+    try:
+        with file.open("rb") as content:
+            return content.read(4).startswith(SIGNATURES)
+    except OSError:
+        return False
+
+
+def stem_of(file: Path) -> str:
+    """The name of an image without its suffix, and without that of gzip."""
+    inner = Path(file.stem)
+    return inner.stem if file.suffix.lower() == ".gz" and inner.suffix.lower() in IMAGES else file.stem
+
+
+def walk(path: Path, out: Path | None, recursive: bool, listing: Listing) -> Iterator[Path]:
+    """Yield a folder and, if `recursive`, those inside it, without hidden ones, links, results and `out`."""
     if not recursive:
         yield path
         return
 
     def unreadable(error: OSError) -> None:
-        found.problems.append(f"{error.filename}: {error.strerror}")
+        listing.problems.append(f"{error.filename}: {error.strerror}")
 
-    results = out.resolve() if out else None
+    results = os.path.realpath(out) if out else None
     for folder, inside, _ in os.walk(path, onerror=unreadable):
         yield Path(folder)
-        links = [name for name in inside if (Path(folder) / name).is_symlink()]
-        found.others += [f"{Path(folder) / name}: a link to a folder; name it itself" for name in links]
-        inside[:] = sorted(
-            name
-            for name in inside
-            if not name.startswith(".") and name not in links and (Path(folder) / name).resolve() != results
-        )
+        wanted = []
+        for name in sorted(inside):
+            below = Path(folder, name)
+            if below.is_symlink():
+                listing.others.append(f"{below}: a link to a folder; name it itself")
+            elif name.startswith(".") or os.path.realpath(below) == results:
+                continue
+            elif script := read_record(below).script:
+                listing.others.append(f"{below}: what {script} wrote")
+            else:
+                wanted.append(name)
+        inside[:] = wanted
 
 
-def name_results(photographs: dict[Path, str], out: Path) -> dict[str, Path]:
+def name_results(
+    photographs: dict[Path, str],
+    out: Path,
+    is_taken: Callable[[str, Path], bool] = lambda name, photograph: False,
+) -> dict[str, Path]:
     """Give each photograph a unique name for its results: the wanted one, or if that is taken NAME_2 and so on.
 
     A name that is a photograph's own goes to no other: b/eye.jpg beside eye_2.jpg becomes eye_3. In a folder
-    that is called as one of the results, such as masks, a photograph's results go to masks_2.
+    that is called as one of the results, such as masks, or as a file of them may be, such as a.png, a
+    photograph's results go to masks_2. A name that is too long with a suffix is cut.
+
+    Args:
+        photographs: and the wanted names.
+        out: the folder of the results.
+        is_taken: whether a name is that of another photograph, of an earlier run.
 
     Raises:
         UserError: the results would lie among the photographs and could overwrite them.
     """
-    results, own = out.resolve(), {*FOLDERS, "page"}
-    folders = {path.parent for path in photographs}
-    for folder in {folder.resolve() for folder in folders}:
+    results, own = Path(os.path.realpath(out)), {folder.split("/")[0] for folder in SUFFIXES}
+    for folder in {path.parent.resolve() for path in photographs}:
         if folder == results or any(folder.is_relative_to(results / part) for part in own):
             raise UserError(
                 f"--out {out}: photographs to segment lie there; choose another folder for the results"
             )
+    file_like = {*SUFFIXES.values(), ".json"}
     wanted = {}
     for path, name in photographs.items():
-        first, *rest = name.split("/")
-        wanted[path] = "/".join([f"{first}_2" if rest and first.casefold() in own else first, *rest])
+        *folders, last = name.split("/")
+        places = [
+            f"{part}_2"
+            if (k == 0 and part.casefold() in own) or Path(part).suffix.lower() in file_like
+            else part
+            for k, part in enumerate(folders)
+        ]
+        wanted[path] = "/".join([*places, cut(last)])
     names: dict[str, Path] = {}
-    taken: set[str] = set()  # Windows and macOS ignore case
-    everyone = {name.casefold() for name in wanted.values()}
+    taken: set[str] = set()
+    everyone = {as_one(name) for name in wanted.values()}
     for path, first in wanted.items():
         name, number = first, 1
-        while name.casefold() in taken or (number > 1 and name.casefold() in everyone):
+        while as_one(name) in taken or (number > 1 and as_one(name) in everyone) or is_taken(name, path):
             number += 1
-            name = f"{first}_{number}"
-        taken.add(name.casefold())
+            *folders, last = first.split("/")
+            name = "/".join([*folders, cut(last, f"_{number}")])
+        taken.add(as_one(name))
         names[name] = path
     return names
+
+
+def cut(name: str, end: str = "") -> str:
+    """A name with this end, such as _2, cut where it would be longer than LONGEST."""
+    room, whole = LONGEST - len(end), os.fsencode(name)
+    return f"{name if len(whole) <= room else whole[:room].decode(errors='ignore')}{end}"
+
+
+def as_one(name: str) -> str:
+    """What is the same for two names that Windows or macOS, or a reader, takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import math
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from system.files import atomic
+from system.records import sha256
 from utils import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,25 +31,25 @@ def program_version() -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout, with "+" if files differ from it; None without git or outside a checkout."""
+    """The commit of the checkout, with "+" and a hash of the changes if there are any; None without git."""
     if not (ROOT / ".git").exists():
         return None
+
+    def git(*command: str) -> bytes:
+        command = ("git", "-C", str(ROOT), *command)
+        return subprocess.run(command, capture_output=True, timeout=10, check=True).stdout
+
     try:
-        head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-        name = subprocess.run(head, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        changed = ["git", "-C", str(ROOT), "diff", "--quiet", "HEAD"]
-        return name + ("+" if subprocess.run(changed, capture_output=True, timeout=10).returncode else "")
+        name, changes = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{name}+{hashlib.sha256(changes).hexdigest()[:8]}" if changes else name
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as sha256sum prints it."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+@functools.cache  # as it was when it began: it may be updated meanwhile
+def program() -> dict[str, str | None]:
+    """Name, version and commit of this program."""
+    return {"name": "retinal-vessel-unet", "version": program_version(), "commit": commit()}
 
 
 def write_manifest(
@@ -83,7 +85,7 @@ def write_manifest(
         return value if isinstance(value, (int, str, bool, type(None))) else str(value)
 
     content = {
-        "program": {"name": "retinal-vessel-unet", "version": program_version(), "commit": commit()},
+        "program": program(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
         "weights": [{"file": str(file), "sha256": sha256(file)} for file in weights],

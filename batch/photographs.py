@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
+from batch.results import ResultsFolder
 from datasets.images import read_image, write_png
 from measures.table import um_of
 from measures.uncertainty import uncertainty
 from pages.report import overlay, write_layers
+from pages.results import result_file
 from prediction.segmenter import Segmentation, segment_photograph
 from system.processes import on_this_machine
 from system.threads import threads
@@ -26,8 +28,6 @@ from utils import UserError
 if TYPE_CHECKING:
     from model import Network
 
-PARTS = ("masks", "probability", "uncertainty")  # folders of NAME.png
-FOLDERS = (*PARTS, "outlines")  # of all results but those of the page alone
 MOST_WORKERS = 4  # each holds a photograph with all its results
 
 
@@ -39,19 +39,9 @@ class Predictor:
     threshold: float  # in [0, 1]
     tta: bool  # average eight views
     diameter: float | None  # of the fields of view, in pixels; None: each photograph's own
-    out: Path
-    um_per_pixel: Mapping[str, float] = field(default_factory=dict)  # of `examination.read_um_per_pixel`
-    turn: threading.Semaphore = field(
-        default_factory=threading.Semaphore
-    )  # how many may use the network at once
-
-
-@dataclass
-class Outcome:
-    """Where becomes known what became of each photograph, by the name of its results."""
-
-    keep: Callable[[str, Path, dict[str, Any]], None]  # receives name, file and row of each that is whole
-    problems: dict[str, str] = field(default_factory=dict)  # of those that cannot be read
+    results: ResultsFolder
+    # how many may use the network at once
+    turn: threading.Semaphore = field(default_factory=threading.Semaphore)
 
 
 class Cancelled(Exception):
@@ -77,8 +67,9 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         raise Unreadable(str(error)) from None
     how = (predictor.threshold, predictor.tta, predictor.diameter, predictor.turn)
     found = segment_photograph(predictor.model, photograph, *how)
-    write_results(predictor.out, name, found)
-    um = um_of(path, predictor.um_per_pixel, name)
+    predictor.results.begin(name)
+    write_results(predictor.results.out, name, found)
+    um = um_of(path, predictor.results.um_per_pixel, name)
     height, width = found.fov.shape
     return {
         "image": name,
@@ -94,21 +85,23 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
 
 
 def write_results(out: Path, name: str, found: Segmentation) -> None:
-    """Write mask, probability and uncertainty of a photograph as NAME.png, and the page's layers.
-
-    Among these is the photograph with its vessels outlined, outlines/NAME.jpg.
+    """Write mask, probability and uncertainty of a photograph, and the page's layers, with the outlines.
 
     Raises:
         UserError: a file cannot be written.
     """
     mask = found.mask
     write_layers(out, name, found.photograph, overlay(found.photograph, mask, found.fov))
-    for part, pixels in zip(PARTS, (mask, found.levels, uncertainty(found.levels)), strict=True):
-        write_png(out / part / f"{name}.png", pixels)
+    pictures = {"masks": mask, "probability": found.levels, "uncertainty": uncertainty(found.levels)}
+    for folder, pixels in pictures.items():
+        write_png(out / result_file(folder, name), pixels)
 
 
 def predict_photographs(
-    names: Mapping[str, Path], predictor: Predictor, outcome: Outcome, own: Iterable[str] | None = None
+    names: Mapping[str, Path],
+    predictor: Predictor,
+    problems: dict[str, str],
+    share: Iterable[str] | None = None,
 ) -> Generator[str, None, None]:
     """Segment photographs, several at a time, and yield the name of each that is done, in their order.
 
@@ -118,8 +111,8 @@ def predict_photographs(
     Args:
         names: the photographs by the name of their results.
         predictor: network and folder.
-        outcome: receives rows and problems from any thread, also of those that end after the caller stopped.
-        own: those of the names that this process takes; None: all.
+        problems: receives a message for each that cannot be read, by name.
+        share: those of the names that this process takes; None: all.
 
     Raises:
         UserError: a result cannot be written.
@@ -134,16 +127,16 @@ def predict_photographs(
         try:
             row = predict_photograph(names[name], name, predictor)
         except Unreadable as error:
-            outcome.problems[name] = str(error)
+            problems[name] = str(error)
         else:
-            outcome.keep(name, names[name], row)
+            predictor.results.finish(name, names[name], row)
         return name
 
     hook = predictor.model.register_forward_pre_hook(check)
     waiting: deque[Future[str]] = deque()
     with shared_cores(predictor, len(names)) as workers, threads(workers) as pool:
         try:
-            for name in names if own is None else own:
+            for name in names if share is None else share:
                 waiting.append(pool.submit(work, name))
                 if len(waiting) > 2 * workers:  # so that memory does not grow with the number of photographs
                     yield waiting.popleft().result()

@@ -26,9 +26,9 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path
     return sorted(files, key=lambda f: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", f.name)])
 
 
-def passed_over(folder: Path) -> list[str]:
-    """Describe the files of a folder that are not read as images, one line each, without hidden files."""
-    others = [f for f in sorted(folder.iterdir()) if f.is_file() and f.suffix.lower() not in SUFFIXES]
+def passed_over(folder: Path, images: Collection[Path]) -> list[str]:
+    """Describe the files of a folder other than these images, one line each, without hidden files."""
+    others = sorted(f for f in {*folder.iterdir()} - {*images} if f.is_file())
     visible = [f for f in others if not f.name.startswith(".") and f.name not in ("Thumbs.db", "desktop.ini")]
     return [f"{f}: {OTHER_KINDS.get(f.suffix.lower(), 'not an image that can be read here')}" for f in visible]
 

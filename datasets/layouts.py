@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datasets.images import SUFFIXES, list_images
 from datasets.pairing import first_number, stem
-from system.ownership import LIST
+from system.records import RECORD
 
 
 @dataclass
@@ -239,5 +239,5 @@ def folders(folder: Path, depth: int) -> Iterator[Path]:
     """Yield a folder and those inside it, so many deep, without hidden ones, macOS's and scripts' results."""
     yield folder
     for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:
-        if not inside.name.startswith((".", "__MACOSX")) and not (inside / LIST).exists():
+        if not inside.name.startswith((".", "__MACOSX")) and not (inside / RECORD).exists():
             yield from folders(inside, depth - 1)

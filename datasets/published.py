@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets.by_folder import PARTS, read_folders
 from datasets.layouts import LAYOUTS, DataSet
-from system.ownership import read_list
+from system.records import read_record
 from utils import UserError, did_you_mean
 
 WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
@@ -53,7 +53,7 @@ def find_data_set(folder: Path, fold: int = 0) -> DataSet:
 
 def what_lies_there(folder: Path) -> str:
     """What to do with a folder that is not a data set but a part of one or new_data; else empty."""
-    if read_list(folder)[0] == "augment.py":
+    if read_record(folder).script == "augment.py":
         return f"; augment.py wrote it, so it is ready: python train.py --data {folder}"
     parts = folder.name.casefold() in PARTS and any((folder / name).is_dir() for name in ("images", "image"))
     return f"; it is a part of one, so give the folder above it: {folder.absolute().parent}" if parts else ""

@@ -75,11 +75,11 @@ def examine_eye(
     else:
         mask = np.where(levels >= metrics.level_of(threshold), np.uint8(255), np.uint8(0)) * inside
         found = examine(eye.image, eye.fov, levels, mask, views, diameter, bool(not inside.all()))
-    rows = [{"image": eye.name, "by": "prediction", **found}]
+    rows = [{"image": eye.result_name, "by": "prediction", **found}]
     for name, drawn in (("first_observer", eye.mask), ("second_observer", eye.second)):
         if drawn is not None:
             truth = np.where((drawn > 0) & inside, np.uint16(65535), np.uint16(0))
-            rows.append({"image": eye.name, "by": name, **measure(truth, eye.fov, 0.5)})
+            rows.append({"image": eye.result_name, "by": name, **measure(truth, eye.fov, 0.5)})
     return rows
 
 
@@ -91,7 +91,7 @@ def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     present = {name for row in rows for name in row}
     spreads = [f"{name}_sd" for name in SPREADS]
-    every = ("image", "photograph", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES, *spreads)
+    every = ("image", "photograph", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES, *spreads, "made_by")
     columns = [name for name in every if name in present]
     empty = dict.fromkeys(columns, float("nan"))
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))

@@ -16,6 +16,7 @@ import numpy as np
 from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.vessels import CONFIDENCE, MEASURES, columns_of
+from pages.results import layers, result_file
 from scoring import metrics
 from system.files import atomic, write_csv
 
@@ -133,18 +134,17 @@ def write_layers(
             of the prediction on the photograph; uint8 (H, W, 3) RGB.
         truth: uint8 (H, W), 0 or 255, where known.
     """
-    page = results / "page"
-    write_jpeg(page / "photograph" / f"{name}.jpg", photograph)
+    write_jpeg(results / result_file("page/photograph", name), photograph)
     if truth is None:
-        write_jpeg(results / "outlines" / f"{name}.jpg", compared)
+        write_jpeg(results / result_file("outlines", name), compared)
     else:
-        write_png(page / "truth" / f"{name}.png", truth)
-        write_png(page / "differences" / f"{name}.png", compared)
+        write_png(results / result_file("page/truth", name), truth)
+        write_png(results / result_file("page/differences", name), compared)
     height, width = photograph.shape[:2]
     scale = THUMBNAIL / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (photograph, compared)]
-    write_jpeg(page / "thumbnail" / f"{name}.jpg", np.hstack(small), quality=80)
+    write_jpeg(results / result_file("page/thumbnail", name), np.hstack(small), quality=80)
 
 
 def thin_curves(counts: np.ndarray, points: int = 200) -> dict[str, list[list[float]]] | None:
@@ -250,16 +250,6 @@ def write_report(
         for number, image in enumerate(images()):  # one at a time: there may be a hundred thousand
             page.write(f"{', ' if number else ''}{embedded(image)}")
         page.write(f"]}}{after}")
-
-
-def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
-    """The layers of the page: title, folder beside the page, and suffix of each."""
-    photograph, prediction = ["Photograph", "page/photograph", ".jpg"], ["Prediction", "masks", ".png"]
-    unsure = [["Uncertainty", "uncertainty", ".png"]] if uncertainty else []
-    if not labelled:
-        return [photograph, prediction, *unsure, ["Outline", "outlines", ".jpg"]]
-    truth, compared = ["Truth", "page/truth", ".png"], ["Differences", "page/differences", ".png"]
-    return [photograph, truth, prediction, *unsure, compared]
 
 
 def values(row: Mapping[str, Any]) -> list[float | None]:

@@ -33,8 +33,8 @@ RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def finished(out: Path) -> int:
-    """How many photographs the processes have finished."""
-    return sum(path.read_bytes().count(b"\n") for path in out.glob("finished*.jsonl"))
+    """How many photographs the processes have finished; a few are just begun."""
+    return sum(1 for _ in out.glob("records/**/*.json"))
 
 
 def family(root: int) -> dict[int, float]:
@@ -85,8 +85,9 @@ def write_photographs(folder: Path, number: int, side: int) -> None:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All results but predict.json, which holds a date and the command, and the list that has its size."""
-    files = (f for f in out.rglob("*") if f.is_file() and f.name not in ("predict.json", "written.json"))
+    """All results but predict.json, which holds a date and the command, and the records, which hold times."""
+    own = ("predict.json", "written.json")
+    files = (f for f in out.rglob("*") if f.is_file() and f.name not in own and "records" not in f.parts)
     return {str(file.relative_to(out)): file.read_bytes() for file in files}
 
 

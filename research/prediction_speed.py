@@ -30,7 +30,8 @@ import numpy as np
 import torch
 
 from batch import photographs
-from batch.photographs import Outcome, Predictor, predict_photographs
+from batch.photographs import Predictor, predict_photographs
+from batch.results import ResultsFolder
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import read_image
@@ -139,12 +140,13 @@ def main() -> None:
     model, threshold = load_networks([args.weights or find_weights(USUAL_WEIGHTS)], None, device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        results = ResultsFolder(folder / "out", [], {}, threshold=threshold, tta=args.tta)
         if args.shares is not None:
             torch.set_num_threads(1)
             cv2.setNumThreads(1)
             sizes = [SIZES[0], *SIZES[-2:]]
             print(f"{describe(device)}, {'eight views' if args.tta else 'one view'}, CPU seconds a photograph")
-            predictor = Predictor(model, threshold, args.tta, None, folder / "out")
+            predictor = Predictor(model, threshold, args.tta, None, results)
             return shares(args.shares or draw(folder / "photographs", sizes), predictor)
         paths = draw(folder / "photographs", SIZES) * args.each
         names = {str(number): path for number, path in enumerate(paths)}
@@ -154,7 +156,7 @@ def main() -> None:
             fov = estimate_fov(photograph)
             scale = model.scales(drive_scale(fov, model.diameter))[0]
             copies.append(rescale(Eye(path.stem, photograph, fov), scale))
-        predictor = Predictor(model, threshold, args.tta, None, folder / "out")
+        predictor = Predictor(model, threshold, args.tta, None, results)
         alone, whole = [], []
         for _ in range(args.repeats):
             start = clock()
@@ -162,7 +164,7 @@ def main() -> None:
                 segment(model, copy.image, copy.fov, args.tta)
             alone.append((clock() - start) / len(paths))
             start = clock()
-            for _ in predict_photographs(names, predictor, Outcome(lambda *_: None)):
+            for _ in predict_photographs(names, predictor, {}):
                 pass
             whole.append((clock() - start) / len(paths))
         ratio = statistics.median(b / a for a, b in zip(alone, whole, strict=True))

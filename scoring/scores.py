@@ -32,7 +32,9 @@ def score(
     with threads() as pool:  # centre lines take 0.2 s an eye
         counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
     each = [scores(*c, threshold) for c in counts]
-    rows: list[dict[str, Any]] = [{"image": eye.name, **row} for eye, row in zip(eyes, each, strict=True)]
+    rows: list[dict[str, Any]] = [
+        {"image": eye.result_name, **row} for eye, row in zip(eyes, each, strict=True)
+    ]
     pooled, tree = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
     rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
     observed = [(eye, metrics.quantize(eye.second / np.float32(255))) for eye in eyes if eye.second is not None]

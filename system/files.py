@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import functools
 import os
 import secrets
 import shutil
@@ -28,7 +30,8 @@ def atomic(path: Path) -> Iterator[Path]:
     At any moment, even after a kill, `path` holds the whole old file or the whole new one.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full or the folder read-only.
+        UserError: the file cannot be written, for example because the disk is full or the folder read-only. An
+            OSError that names another file, such as one that is read for it, stays as it is.
     """
     path = Path(path)
     # keep the end of the name: Matplotlib chooses the format by the suffix
@@ -38,14 +41,35 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())  # without it a power cut could leave an empty file under the new name
+            sync(file)
         temporary.replace(path)
     except OSError as error:
+        named = {os.fspath(name) for name in (temporary, path, *path.parents)}
+        if error.filename is not None and os.fspath(error.filename) not in named:
+            raise
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be written ({reason}); an earlier file is as it was") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sync(file: IO[bytes]) -> None:
+    """Wait until a file is on the disk: without it a power cut could leave an empty one under the new name.
+
+    Network and FUSE file systems may not offer that; the program then goes on and says so once.
+    """
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        warn_of_power_cuts(error.strerror)
+
+
+@functools.cache  # once, not for every file
+def warn_of_power_cuts(reason: str) -> None:
+    print(f"this file system does not say when a file is safe from a power cut ({reason})", file=sys.stderr)
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -60,7 +84,10 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """
     with (
         atomic(path) as temporary,
-        tempfile.TemporaryFile("w+", newline="", encoding="utf-8", errors="replace") as table,
+        # not in TMPDIR, which may be full, or missing in a container
+        tempfile.TemporaryFile(
+            "w+", newline="", encoding="utf-8", errors="replace", dir=temporary.parent, prefix=UNFINISHED
+        ) as table,
     ):
         writer, plain = None, True
         for row in rows:
@@ -94,22 +121,32 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
         UserError: another process holds the lock, or the folder cannot be written.
     """
     path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b", buffering=0)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+    for _ in range(100):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(file)
+            if not lock(file):
+                file.seek(0)
+                number = file.read(20).decode(errors="replace").strip()
+                who = f"process {number}" if number else "another process"
+                raise UserError(f"{folder}: {who} is writing there; wait for its end, or choose another folder")
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # its owner has just removed it: nobody holds the folder
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    stack.pop_all()
+                    break
+    else:
+        raise UserError(f"{folder}: cannot be locked; choose another folder")
     with file:
-        if not lock(file) or not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            file.seek(0)
-            number = file.read(20).decode(errors="replace").strip() or "(unknown)"
-            raise UserError(
-                f"{folder}: process {number} is writing there; wait for its end, or choose another folder"
-            )
         try:
             with contextlib.suppress(
                 OSError
-            ):  # only the error message needs the number, so a full disk does not matter
+            ):  # the number is for the message alone: a full disk does not matter
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
             for part in (".", *parts):

@@ -1,9 +1,13 @@
-"""Ctrl-C and SIGTERM: stop a training without losing a step."""
+"""Ctrl-C, SIGTERM and SIGHUP: stop without losing what is done."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 
 class Stop:
@@ -33,3 +37,41 @@ def ignore_signals(_: int) -> None:
     """Ignore Ctrl-C and SIGTERM in a DataLoader worker; the training process handles them."""
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def signals_as_interrupts() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP, as of a terminal that is closed, raise KeyboardInterrupt, as Ctrl-C does.
+
+    Only the first one does, so that what is finished can be written. What a parent, such as nohup, has ignored
+    stays ignored.
+    """
+    terminals = [number for number in (1, 2) if is_terminal(number)]
+
+    def interrupt(which: int, _: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
+        if which != signal.SIGTERM:  # the terminal is gone: a word to it would be an error
+            with Path(os.devnull).open("w") as nowhere:
+                for number in terminals:
+                    os.dup2(nowhere.fileno(), number)
+        raise KeyboardInterrupt
+
+    in_main = threading.current_thread() is threading.main_thread()
+    wanted = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)} if in_main else set()
+    before = {which: signal.getsignal(which) for which in wanted if signal.getsignal(which) == signal.SIG_DFL}
+    for which in before:
+        signal.signal(which, interrupt)
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+def is_terminal(number: int) -> bool:
+    """Whether this file number is a terminal."""
+    try:
+        return os.isatty(number)
+    except OSError:
+        return False

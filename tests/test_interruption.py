@@ -504,7 +504,7 @@ def test_augment_killed_between_its_moves_leaves_no_mixture_and_runs_again(eyes:
                 return rename(self, target)
 
             Path.rename = killed
-            augment.replace(staged, out)
+            augment.replace_data(staged, out)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         try:
@@ -600,17 +600,6 @@ def test_a_training_never_moves_or_overwrites_a_strangers_file(eyes: Path, tmp_p
     with pytest.raises(UserError, match=f"{name} would be lost: not written by train.py"):
         run_script(train.main, "--data", eyes, "--files", tmp_path, *NETWORK)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "{}")]
-
-
-def test_a_folder_of_version_1_is_known_by_what_its_files_say(eyes: Path, tmp_path: Path) -> None:
-    arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=1", "--crops=6"]
-    run_script(train.main, *arguments)
-    (tmp_path / "written.json").unlink()
-    run_script(train.main, *arguments)
-    (tmp_path / "written.json").unlink()
-    (tmp_path / "split.json").unlink()
-    run_script(train.main, *arguments)
-    assert {path.name for path in (tmp_path / "earlier").iterdir()} == {"1", "2"}
 
 
 def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:

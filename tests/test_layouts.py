@@ -16,7 +16,7 @@ from data import read_eyes
 from datasets.layouts import DataSet
 from datasets.published import find_data_set
 from datasets.synthetic import draw_eye
-from system.ownership import write_list
+from system.records import write_record
 from utils import UserError
 
 CHILDREN = [f"{child:02d}{side}" for child in (1, 2, 11, 12) for side in "LR"]
@@ -222,7 +222,7 @@ def test_a_folder_beside_the_data_set_is_told_what_to_do_with_it(tmp_path: Path)
     put(tmp_path / "zipped", "training.zip", "test.zip")
     put(tmp_path / "whole", *AS_PUBLISHED["DRIVE"])
     put(tmp_path / "ready", "train/image/a_0.png")
-    write_list(tmp_path / "ready", "augment.py", ["train/image/a_0.png"])
+    write_record(tmp_path / "ready", "augment.py", ["train/image/a_0.png"])
     for folder, said in (
         ("zipped", "; unpack test.zip, training.zip there"),
         ("whole/training", f"give the folder above it: {tmp_path / 'whole'}"),

@@ -131,7 +131,7 @@ def test_what_does_not_pair_is_reported_and_the_rest_is_scored(
     assert "03_test_0: no file of its name" in err
     assert f"02_test.png: 64x64 pixels, but 02_test_0 has {WIDTH}x{HEIGHT}; nothing is resized" in err
     assert "21_training.png: no eye has this name" in err
-    assert list(read_rows(tmp_path / "out" / "metrics.csv"))[:2] == ["01_test_0", "mean"]
+    assert list(read_rows(tmp_path / "out" / "metrics.csv"))[:2] == ["01_test", "mean"]
 
 
 def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data: Path, theirs: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -14,8 +15,9 @@ import augment
 import demo
 import predict
 import test as tester
+from batch import results
 from datasets.images import write_png
-from system.ownership import LIST, own_results, read_list, users_files
+from system.records import RECORD, read_record, replace_results, users_files
 from utils import UserError, folder_name
 
 
@@ -78,17 +80,15 @@ def test_augment_does_not_replace_a_mask_that_was_corrected_by_hand(drive: Path,
     assert content(own_data) == before
 
 
-def test_augment_replaces_its_own_folder_also_one_of_version_1(drive: Path, own_data: Path) -> None:
+def test_augment_replaces_its_own_folder(drive: Path, own_data: Path) -> None:
     make(own_data, "notes.txt", "mine/eye.png")
     (own_data / "train" / "image" / ".DS_Store").write_text("of the file manager")
-    (own_data / LIST).unlink()  # version 1.0.0 wrote none
     run_script(augment.main, "--drive", drive, "--out", own_data, "--seed", 7)
     run_script(augment.main, "--drive", drive, "--out", own_data, "--size", 32)
     assert json.loads((own_data / "dataset.json").read_text())["size"] == 32
     assert (own_data / "notes.txt").exists() and (own_data / "mine" / "eye.png").exists()
-    script, sizes = read_list(own_data)
-    assert script == "augment.py"
-    assert not users_files(own_data, sizes, ("train", "test", "dataset.json"))
+    assert read_record(own_data).script == "augment.py" and read_record(own_data).is_whole
+    assert not users_files(own_data, ("train", "test", "dataset.json"))
 
 
 def test_augment_removes_no_hidden_folder_of_the_users(drive: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_results_are_those_of_one_run_and_a_users_file_stays(
     assert not [name for name in second if "02_test" in name or "03_test" in name]
     assert {name for name in first if "01_test" in name} == {name for name in second if "01_test" in name}
     assert second["thesis.txt"] == first["thesis.txt"] and "masks/mine.txt" in second
-    assert set(read_list(results)[1]) == second.keys() - {"thesis.txt", "masks/mine.txt", LIST}
+    assert set(read_record(results).files) == second.keys() - {"thesis.txt", "masks/mine.txt", RECORD}
 
 
 def test_a_mask_that_was_corrected_by_hand_is_not_overwritten(
@@ -198,7 +198,7 @@ def test_a_mask_that_was_corrected_by_hand_is_not_overwritten(
     assert content(results) == before
 
 
-@pytest.mark.parametrize("name", ["index.html", "metrics.csv", "masks/01_test.png", LIST])
+@pytest.mark.parametrize("name", ["index.html", "metrics.csv", "masks/01_test.png", RECORD])
 def test_a_strangers_file_is_not_overwritten(new_data: Path, files: Path, tmp_path: Path, name: str) -> None:
     results = make(tmp_path / "results", name)
     before = content(results)
@@ -207,31 +207,60 @@ def test_a_strangers_file_is_not_overwritten(new_data: Path, files: Path, tmp_pa
     assert content(results) == before
 
 
+def replace(folder: Path, script: str, *names: str):
+    return replace_results(script, "--results", folder, names)
+
+
 def test_a_killed_run_is_replaced_and_another_scripts_results_are_not(tmp_path: Path) -> None:
-    names = ["masks/a.png", "index.html"]
-    with pytest.raises(KeyboardInterrupt), own_results("predict.py", "--out", tmp_path, names):
+    with pytest.raises(KeyboardInterrupt), replace(tmp_path, "test.py", "masks/a.png", "index.html"):
         make(tmp_path, "masks/a.png")
-        shutil.copy(tmp_path / LIST, tmp_path / "as_it_was")
+        shutil.copy(tmp_path / RECORD, tmp_path / "as_it_was")
         raise KeyboardInterrupt
-    assert read_list(tmp_path) == ("predict.py", {"masks/a.png": (tmp_path / "masks" / "a.png").stat().st_size})
-    shutil.move(tmp_path / "as_it_was", tmp_path / LIST)  # as a kill leaves it
-    with own_results("predict.py", "--out", tmp_path, ["index.html"]):
-        assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == [LIST]
-    with (
-        pytest.raises(UserError, match="holds what predict.py wrote"),
-        own_results("test.py", "--results", tmp_path, ["x.png"]),
-    ):
+    assert read_record(tmp_path).files.keys() == {"masks/a.png"}
+    shutil.move(tmp_path / "as_it_was", tmp_path / RECORD)  # as a kill leaves it
+    with replace(tmp_path, "test.py", "index.html"):
+        assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == [RECORD]
+    with pytest.raises(UserError, match=r"holds what test\.py wrote"), replace(tmp_path, "other.py", "x.png"):
         pass
 
 
-def test_a_list_leads_to_nothing_outside_its_folder(tmp_path: Path) -> None:
+def test_a_file_that_was_changed_without_changing_its_size_is_the_users(tmp_path: Path) -> None:
+    with replace(tmp_path, "test.py", "metrics.csv"):
+        (tmp_path / "metrics.csv").write_text("0.81")
+    copied = shutil.copytree(tmp_path, tmp_path / "copied", copy_function=shutil.copyfile)
+    (tmp_path / "metrics.csv").write_text("0.99")
+    lost = pytest.raises(UserError, match=r"metrics\.csv would be lost: .*changed since")
+    with lost, replace(tmp_path, "test.py", "metrics.csv"):
+        pass
+    assert (tmp_path / "metrics.csv").read_text() == "0.99"
+    with replace(copied, "test.py", "metrics.csv"):  # the same content at another time is no change
+        assert not (copied / "metrics.csv").exists()
+
+
+def test_what_is_removed_is_said_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with replace(tmp_path, "test.py", "masks/a.png", "masks/b.png"):
+        make(tmp_path, "masks/a.png", "masks/b.png")
+    capsys.readouterr()
+    with replace(tmp_path, "test.py", "masks/a.png"):
+        assert capsys.readouterr().out == f"{tmp_path}: removes 1 files of an earlier run: masks/b.png\n"
+
+
+def test_a_full_disk_is_told_by_the_file_that_did_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"masks/a\.png"), replace(tmp_path, "test.py", "masks/a.png"):
+        monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+        raise UserError("masks/a.png: cannot be written")
+
+
+def test_a_record_leads_to_nothing_outside_its_folder(tmp_path: Path) -> None:
     outside = make(tmp_path, "thesis.txt") / "thesis.txt"
-    with own_results("predict.py", "--out", tmp_path / "out", []):
+    with replace(tmp_path / "out", "test.py"):
         pass
-    listed = json.loads((tmp_path / "out" / LIST).read_text())
-    listed["files"] = {"../thesis.txt": None, str(outside): None, "a/../../thesis.txt": None}
-    (tmp_path / "out" / LIST).write_text(json.dumps(listed))
-    with own_results("predict.py", "--out", tmp_path / "out", []):
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    record["files"] = {"../thesis.txt": None, str(outside): None, "a/../../thesis.txt": None}
+    (tmp_path / "out" / RECORD).write_text(json.dumps(record))
+    with replace(tmp_path / "out", "test.py"):
         pass
     assert outside.exists()
 
@@ -241,24 +270,96 @@ def photographs(drive: Path, tmp_path: Path) -> Path:
     return shutil.copytree(drive / "test" / "images", tmp_path / "photographs")
 
 
-def segment(photographs: Path, files: Path, out: Path) -> int | None:
+def segment(photographs: Path, files: Path, out: Path, *more: str) -> int | None:
     flags = ["--weights", files / "checkpoint.pth", "--no-tta", "--device=cpu"]
-    return run_script(predict.main, photographs, "--out", out, *flags)
+    return run_script(predict.main, photographs, "--out", out, *flags, *more)
 
 
-def test_photographs_results_are_those_of_one_run(photographs: Path, files: Path, tmp_path: Path) -> None:
+def listed(out: Path) -> list[str]:
+    """The photographs in measures.csv, which are those in predict.json and on the page, too."""
+    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    assert [row["image"] for row in json.loads((out / "predict.json").read_text())["photographs"]] == names
+    assert all(f'"{name}"' in (out / "index.html").read_text() for name in names)
+    return names
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_results_of_photographs_that_are_not_given_stay_and_are_listed(
+    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: list[str]
+) -> None:
     out = make(tmp_path / "out", "notes.txt", "masks/notes.txt")
     segment(photographs, files, out)
-    (photographs / "02_test.tif").unlink()
+    before = content(out)
+    (photographs / "01_test.tif").unlink()
     (photographs / "03_test.tif").write_bytes(b"now damaged")
+    capsys.readouterr()
     with pytest.raises(UserError, match=r"03_test\.tif"):
-        segment(photographs, files, out)
+        segment(photographs, files, out, *resume)
+    assert "2 photographs of earlier runs are listed too" in capsys.readouterr().out
     after = content(out)
-    assert not [name for name in after if "02_test" in name or "03_test" in name]
-    assert "masks/01_test.png" in after and "masks/notes.txt" in after
-    page = (out / "index.html").read_text()
-    assert '"01_test"' in page and '"02_test"' not in page
-    assert set(read_list(out)[1]) == after.keys() - {"notes.txt", "masks/notes.txt", LIST}
+    assert after.keys() == before.keys()
+    pictures = [name for name in before if name.endswith((".png", ".jpg", ".txt"))]
+    assert pictures and all(after[name] == before[name] for name in pictures)
+    assert listed(out) == ["02_test", "03_test", "01_test"]
+
+
+def test_results_that_are_replaced_are_announced(
+    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segment(photographs, files, tmp_path / "out")
+    assert "replaces" not in capsys.readouterr().out
+    segment(photographs, files, tmp_path / "out")
+    assert "replaces the results of 3 photographs that were segmented before" in capsys.readouterr().out
+
+
+def test_another_photograph_of_the_same_name_replaces_nothing(
+    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other" / "01_test.tif"
+    segment(photographs, files, out)
+    mask = (out / "masks" / "01_test.png").read_bytes()
+    other.parent.mkdir()
+    shutil.copy(photographs / "02_test.tif", other)
+    for resume in ([], ["--resume"]):
+        segment(other, files, out, *resume)
+        assert f"{other}: called 01_test_2 in the results" in capsys.readouterr().out
+        assert (out / "masks" / "01_test.png").read_bytes() == mask
+        assert listed(out) == ["01_test_2", "01_test", "02_test", "03_test"]
+    moved = photographs.rename(tmp_path / "moved")  # these are known by their content
+    segment(moved, files, out, "--resume")
+    assert "3 of 3 photographs are finished already" in capsys.readouterr().out
+    assert listed(out) == ["01_test", "02_test", "03_test", "01_test_2"]
+
+
+def test_the_tables_say_which_version_and_weights_made_each_row(
+    photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def makers() -> dict[str, str]:
+        with (tmp_path / "out" / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+            return {row["image"]: row["made_by"] for row in csv.DictReader(file)}
+
+    segment(photographs / "01_test.tif", files, tmp_path / "out")
+    before = makers()["01_test"]
+    assert "checkpoint.pth" in before and "threshold" in before
+    newer = {"name": "retinal-vessel-unet", "version": "9.9", "commit": "abcdef0123"}
+    monkeypatch.setattr(results, "program", lambda: newer)
+    segment(photographs / "02_test.tif", files, tmp_path / "out", "--resume")
+    assert makers()["01_test"] == before and makers()["02_test"].startswith("9.9 abcdef0, checkpoint.pth")
+    segment(photographs, files, tmp_path / "out", "--resume")  # what the old one made is made again
+    assert {maker.split(",")[0] for maker in makers().values()} == {"9.9 abcdef0"}
+
+
+def test_a_corrected_mask_is_kept_also_when_a_run_goes_on(
+    photographs: Path, files: Path, tmp_path: Path
+) -> None:
+    segment(photographs, files, tmp_path / "out")
+    write_png(tmp_path / "out" / "masks" / "01_test.png", np.zeros((9, 9), np.uint8))
+    before = content(tmp_path / "out")
+    for resume in ([], ["--resume"]):
+        with pytest.raises(UserError, match=r"01_test\.png would be lost: .*changed since"):
+            segment(photographs, files, tmp_path / "out", *resume)
+        assert content(tmp_path / "out") == before
 
 
 def test_photographs_results_replace_no_corrected_mask_and_no_page_of_test_py(
@@ -291,7 +392,7 @@ def test_interrupted_photographs_have_a_page_of_those_that_are_done(
     with pytest.raises(KeyboardInterrupt):
         segment(photographs, files, out)
     assert '"01_test"' in (out / "index.html").read_text()
-    assert set(read_list(out)[1]) == content(out).keys() - {LIST}
+    assert listed(out) == ["01_test"] or listed(out) == ["01_test", "02_test"]
 
 
 def test_a_leave_one_out_deletes_no_file_that_lies_in_its_folder(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ from conftest import run_script, write_photographs
 
 import predict
 from batch import photographs
-from batch.journal import Journal
 from batch.manifest import write_manifest
-from batch.photographs import Outcome, Predictor, predict_photographs
+from batch.photographs import Predictor, predict_photographs
+from batch.results import ResultsFolder, Rows
 from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
@@ -50,6 +50,17 @@ def two_cores() -> Iterator[None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of nine small photographs."""
     return write_photographs(tmp_path_factory.mktemp("photographs"), 9, 150, 140)
+
+
+class Sink(ResultsFolder):
+    """A folder that notes the rows it is given and writes none."""
+
+    def __init__(self, out: Path) -> None:
+        super().__init__(out, [], {}, threshold=0.5, tta=False)
+        self.kept: list[str] = []
+
+    def finish(self, name: str, photograph: Path, row: Mapping[str, Any]) -> None:
+        self.kept.append(row["image"])
 
 
 def run_predict(out: Path, *more: object) -> int | None:
@@ -104,13 +115,12 @@ def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(
     folder: Path, tmp_path: Path, two_cores: None
 ) -> None:
     passed, model = [], UNet(width=4, depth=2).eval()
-    kept: list[str] = []
-    outcome = Outcome(lambda name, *_: kept.append(name))
+    predictor = Predictor(model, 0.5, True, None, Sink(tmp_path))
     names = {path.stem: path for path in list_images(folder)}
-    with closing(predict_photographs(names, Predictor(model, 0.5, True, None, tmp_path), outcome)) as done:
+    with closing(predict_photographs(names, predictor, {})) as done:
         next(done)
         model.register_forward_hook(lambda *_: passed.append(1))
-    assert len(kept) < len(names)
+    assert len(predictor.results.kept) < len(names)
     assert len(passed) < 2 * 8, "two photographs went through all their views"
     assert not model._forward_pre_hooks
 
@@ -126,9 +136,9 @@ def test_few_photographs_are_in_memory_at_a_time(
 
     monkeypatch.setattr(photographs, "predict_photograph", fake)
     names = {str(k): Path(f"{k}.png") for k in range(1000)}
-    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, tmp_path)
+    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, Sink(tmp_path))
     order = []
-    for name in predict_photographs(names, predictor, Outcome(lambda *_: None)):
+    for name in predict_photographs(names, predictor, {}):
         order.append(name)
         assert len(started) <= len(order) + 5
     assert order == list(names)
@@ -140,7 +150,7 @@ class Row(dict):
     __hash__ = object.__hash__
 
 
-def test_rows_go_to_the_journal_and_are_kept_nowhere_else(
+def test_rows_go_to_the_records_and_are_kept_nowhere_else(
     tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: weakref.WeakSet[Row] = weakref.WeakSet()
@@ -150,29 +160,27 @@ def test_rows_go_to_the_journal_and_are_kept_nowhere_else(
         alive.add(row := Row(image=name))
         return row
 
-    kept = []
     names = {str(k): Path(f"{k}.png") for k in range(300)}
-    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, tmp_path)
-    outcome = Outcome(lambda name, path, row: kept.append(row["image"]))
-    for _ in predict_photographs(names, predictor, outcome):
+    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, Sink(tmp_path))
+    for _ in predict_photographs(names, predictor, {}):
         assert len(alive) < 10
-    assert sorted(kept) == sorted(names)
+    assert sorted(predictor.results.kept) == sorted(names)
 
 
 def test_tables_and_page_of_many_photographs_are_written_a_row_at_a_time(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "")
+    rows = Rows(tmp_path / "rows")
     row = dict.fromkeys((*CONFIDENCE, *MEASURES), 0.123456789)
     row |= {"photograph": "x" * 100, "doubtful": "", "border": True}
-    lines = [json.dumps({"row": {"image": f"a/{k}", **row}}) for k in range(3000)]
-    journal.path.write_text("\n".join(lines))
-    journal.finished = {f"a/{k}" for k in range(3000)}
-    size = journal.path.stat().st_size
+    lines = [json.dumps({"image": f"a/{k}", **row}) for k in range(3000)]
+    rows.path.write_text("\n".join(lines))
+    rows.number = 3000
+    size = rows.path.stat().st_size
     del lines
     tracemalloc.start()
     try:
-        write_measures(tmp_path / "measures.csv", journal)
-        write_manifest(tmp_path / "predict.json", [], 0.5, "cpu", {}, journal)
-        predict.write_page(tmp_path, journal, 0.5, 0, 0)
+        write_measures(tmp_path / "measures.csv", rows)
+        write_manifest(tmp_path / "predict.json", [], 0.5, "cpu", {}, rows)
+        predict.write_page(tmp_path, rows, 0.5, 0, 0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from conftest import run_script, write_photographs
 import predict
 from batch import photographs
 from datasets.images import list_images
+from system.records import read_record
 
 ROOT = Path(predict.__file__).parent
 
@@ -26,26 +28,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """All results; predict.json holds a date and the command, written.json the size of that."""
-    files = [
-        file for file in out.rglob("*") if file.is_file() and file.name not in ("predict.json", "written.json")
-    ]
+    """All results; predict.json holds a date and the command, and records hold times."""
+    own = ("predict.json", "written.json")
+    files = [f for f in out.rglob("*") if f.is_file() and f.name not in own and "records" not in f.parts]
     return {str(file.relative_to(out)): file.read_bytes() for file in files}
+
+
+def finished(out: Path) -> int:
+    """How many photographs are finished."""
+    return sum(read_record(path).is_whole for path in out.glob("records/**/*.json"))
 
 
 def test_after_a_kill_it_goes_on_and_ends_as_without_one(folder: Path, files: Path, tmp_path: Path) -> None:
     flags = [folder, "--weights", files / "checkpoint.pth", "--device", "cpu"]
     run_script(predict.main, *flags, "--out", tmp_path / "whole")
     command = [sys.executable, ROOT / "predict.py", *flags, "--out", tmp_path / "killed"]
-    journal = tmp_path / "killed" / "finished.jsonl"
     with subprocess.Popen(
         [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        while process.poll() is None and not (journal.exists() and journal.read_text().count("\n") >= 2):
+        while process.poll() is None and finished(tmp_path / "killed") < 2:
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
-    with journal.open("a") as file:
-        file.write('{"name": "eye5", "ro')  # a kill while a line was written
+    (tmp_path / "killed" / "records" / "eye5.json").unlink(missing_ok=True)
     run_script(predict.main, *flags, "--out", tmp_path / "killed", "--resume")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
@@ -73,11 +77,12 @@ def test_only_what_is_not_finished_is_segmented_again(
     assert again("--resume") == []
     (tmp_path / "masks" / "eye1.png").unlink()
     (tmp_path / "probability" / "eye3.png").write_bytes(b"cut off")
-    os.utime(folder / "eye4.png", ns=(0, 0))
+    photograph = (folder / "eye4.png").read_bytes()
+    shutil.copy(folder / "eye5.png", folder / "eye4.png")
+    os.utime(folder / "eye0.png", ns=(0, 0))  # the same content at another time is no other photograph
     assert again("--resume") == ["eye1", "eye3", "eye4"]
-    after = contents(tmp_path)
-    assert {k: v for k, v in after.items() if k != "finished.jsonl"} == {
-        k: v for k, v in before.items() if k != "finished.jsonl"
-    }
+    (folder / "eye4.png").write_bytes(photograph)
+    assert again("--resume") == ["eye4"]
+    assert contents(tmp_path) == before
     assert again("--resume", "--threshold", "0.3") == every
     assert again() == every, "without --resume all is done again"

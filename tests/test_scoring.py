@@ -21,7 +21,7 @@ from measures.vessels import measure
 from networks.checkpoints import load_checkpoint
 from pages import report
 from scoring import metrics
-from system.ownership import write_list
+from system.records import write_record
 from utils import UserError
 
 NAMES = ["01_test", "02_test", "03_test"]
@@ -66,7 +66,7 @@ def test_a_mask_a_probability_and_a_picture_for_each_image(results: Path) -> Non
         probability = iio.imread(results / "probability" / f"{name}.png")
         assert probability.dtype == np.uint16
         assert probability.shape == (HEIGHT, WIDTH)
-        assert iio.imread(results / f"{name}_0.png").shape == (HEIGHT, 4 * WIDTH + 3 * 4, 3)
+        assert iio.imread(results / f"{name}.png").shape == (HEIGHT, 4 * WIDTH + 3 * 4, 3)
 
 
 def test_the_columns_and_rows_are_as_documented(results: Path) -> None:
@@ -185,7 +185,7 @@ def test_the_stopwatch_counts_the_network_alone() -> None:
 def test_the_picture_shows_what_was_found_missed_and_false(results: Path, new_data: Path) -> None:
     truth = read_mask(new_data / "test" / "mask" / "02_test_0.png") > 0
     found = iio.imread(results / "masks" / "02_test.png") > 0
-    panel = iio.imread(results / "02_test_0.png")[:, 3 * (WIDTH + 4) :]
+    panel = iio.imread(results / "02_test.png")[:, 3 * (WIDTH + 4) :]
     for where, colour in (
         (truth & found, report.FOUND),
         (truth & ~found, report.MISSED),
@@ -204,13 +204,13 @@ def test_without_labels_there_are_masks_and_pictures_but_no_scores(
     out = tmp_path / "results"
     out.mkdir()
     (out / "metrics.csv").write_text("of an earlier run")
-    write_list(out, "test.py", ["metrics.csv"])
+    write_record(out, "test.py", ["metrics.csv"])
     assert score(data, files, out) == 0
     assert "has no labels" in capsys.readouterr().out
     assert not (out / "metrics.csv").exists()
     for name in NAMES:
         assert (out / "masks" / f"{name}.png").read_bytes() == (results / "masks" / f"{name}.png").read_bytes()
-        assert iio.imread(out / f"{name}_0.png").shape == (HEIGHT, 3 * WIDTH + 2 * 4, 3)
+        assert iio.imread(out / f"{name}.png").shape == (HEIGHT, 3 * WIDTH + 2 * 4, 3)
 
 
 def test_the_threshold_is_the_checkpoints_unless_given(

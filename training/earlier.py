@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from networks.checkpoints import read_archive
-from system.ownership import LIST, read_list, refuse, write_list
-from utils import UserError
+from system.records import check_record, read_record, refuse, write_record
 
 OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
 MOVING = ".moving"  # in FILES/earlier: a generation on its way
@@ -22,32 +18,14 @@ def holds_training(files: Path, names: Sequence[str] = OWN) -> bool:
 
 def check_own(files: Path, names: Sequence[str] = OWN) -> None:
     """Raise UserError if FILES has files of a training's names that train.py did not write."""
-    script, listed = read_list(files)
-    present = [files / name for name in names if (files / name).is_file() and name not in listed]
-    if script and script != "train.py":
-        raise UserError(f"--files {files}: holds what {script} wrote; choose another folder")
-    if not script and (files / LIST).exists():
-        present.append(files / LIST)
-    elif not script and present and of_first_version(files):  # which wrote no list
-        return
-    refuse("train.py", "--files", files, present)
-
-
-def of_first_version(files: Path) -> bool:
-    """Whether split.json, or else a checkpoint, says that version 1.0.0 of train.py wrote this folder."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        split = json.loads((files / "split.json").read_text(encoding="utf-8"))
-        return {"train", "validation"} <= split.keys()
-    for name in ("last.pth", "checkpoint.pth"):
-        with contextlib.suppress(UserError, OSError):
-            content = read_archive(files / name)
-            return isinstance(content, dict) and {"format", "model", "weights", "split"} <= content.keys()
-    return False
+    recorded = check_record("train.py", "--files", files).files
+    strangers = [files / name for name in names if (files / name).is_file() and name not in recorded]
+    refuse("train.py", "--files", files, strangers)
 
 
 def list_own(files: Path, names: Sequence[str] = OWN) -> None:
     """Write down that the files of a training in FILES are those of train.py."""
-    write_list(files, "train.py", {*names, *read_list(files)[1]}, sizes=False)
+    write_record(files, "train.py", {*names, *read_record(files).files}, written=False)
 
 
 def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:

@@ -1,0 +1,213 @@
+"""The results of many photographs in one folder: whose they are, which are finished, the rows of the tables."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batch.manifest import program
+from datasets.decoding import decode
+from measures.table import um_of
+from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
+from system.files import UNFINISHED, claim
+from system.records import Record, check_record, is_unchanged, read_record, refuse, sha256, state, write_record
+from utils import UserError
+
+SCRIPT, FLAG = "predict.py", "--out"
+RECORDS = "records"  # folder of NAME.json, one for each photograph, written last
+TABLES = (PAGE, MEASURES_TABLE, MANIFEST)
+
+
+def describe_maker(made_by: Mapping[str, Any]) -> str:
+    """What made the results of a photograph, for the tables, in a few words."""
+    version = " ".join(filter(None, [made_by["program"]["version"], (made_by["program"]["commit"] or "")[:7]]))
+    weights = " and ".join(f"{name} {digest[:8]}" for name, digest in made_by["weights"])
+    return f"{version}, {weights}, threshold {made_by['threshold']:.4f}{'' if made_by['tta'] else ', one view'}"
+
+
+class Rows:
+    """Rows of measures.csv in a file, one JSON object a line: memory does not grow with their number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.number = self.finished = 0  # of all, and of those that this run was asked for and has
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self.path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+    def __len__(self) -> int:
+        return self.number
+
+
+class ResultsFolder:
+    """A folder of results by this program, these weights and these flags.
+
+    Beside each photograph's results lies a record of what made them and of their files, written last. They are
+    finished if all of that still holds. Several processes may write into the folder, each its own photographs.
+
+    Args:
+        out: the folder.
+        weights: the checkpoints.
+        um_per_pixel: of `read_um_per_pixel`.
+        flags: that decide the results: `threshold`, `tta` and others.
+    """
+
+    def __init__(
+        self, out: Path, weights: Sequence[Path], um_per_pixel: Mapping[str, float], **flags: Any
+    ) -> None:
+        self.out, self.um_per_pixel = out, um_per_pixel
+        digests = [[path.name, sha256(path)] for path in weights]
+        # as it comes back from JSON, to be compared
+        self.made_by = json.loads(json.dumps({"program": program(), "weights": digests, **flags}))
+
+    def record_path(self, name: str) -> Path:
+        """The file of a photograph's record, by the name of its results."""
+        return self.out / RECORDS / f"{name}.json"
+
+    def read(self, name: str) -> Record:
+        """The record of a photograph; an empty one if there is none that can be read."""
+        record = read_record(self.record_path(name))
+        complete = not record.is_whole or {"made_by", "photograph", "row"} <= record.more.keys()
+        return record if record.script == SCRIPT and complete else Record()
+
+    def maker_of(self, name: str, photograph: Path) -> dict[str, Any]:
+        """What makes the results of a photograph in this run."""
+        return {**self.made_by, "um_per_pixel": um_of(photograph, self.um_per_pixel, name)}
+
+    @contextlib.contextmanager
+    def claimed(self, names: Mapping[str, Path], resume: bool) -> Iterator[set[str]]:
+        """Hold the folder for the results of these photographs; yields the names of those that are finished.
+
+        Results of other photographs stay, and so do those of these until they are replaced.
+
+        Args:
+            names: the photographs by the name of their results.
+            resume: whether finished ones are not done again.
+
+        Raises:
+            UserError: a file would be lost that this script did not write, or that was changed since; or the
+                folder is being written, or another script's.
+        """
+        places = {glob.escape(Path(name).parent.as_posix()) for name in names}
+        parts = [f"{folder}/{place}" for folder in (*WITHOUT_LABELS, RECORDS) for place in places]
+        with claim(self.out, *parts):
+            strangers = self.strangers(TABLES, check_record(SCRIPT, FLAG, self.out))
+            finished, before = set(), 0
+            for name, photograph in names.items():
+                record = self.read(name)
+                before += record.is_whole
+                if resume and self.is_finished(name, photograph, record):
+                    finished.add(name)
+                else:
+                    strangers += self.strangers(result_files(name), record, resume)
+                    if not record.script and self.record_path(name).exists():
+                        strangers.append(self.record_path(name))
+            refuse(SCRIPT, FLAG, self.out, strangers)
+            if again := before - len(finished):
+                print(f"{self.out}: replaces the results of {again} photographs that were segmented before")
+            write_record(self.out, SCRIPT, TABLES, written=False)
+            yield finished
+
+    def record_tables(self) -> None:
+        """Note that the tables and the page are written."""
+        write_record(self.out, SCRIPT, TABLES)
+
+    def is_finished(self, name: str, photograph: Path, record: Record) -> bool:
+        """Whether a photograph and its results are as they were, and made by what this run would use."""
+        return (
+            record.is_whole
+            and record.more["made_by"] == self.maker_of(name, photograph)
+            and is_same_photograph(photograph, record)
+            and is_unchanged(photograph, record.more["photograph"][1])
+            and all(is_unchanged(self.out / file, before) for file, before in record.files.items())
+        )
+
+    def strangers(self, names: Iterable[str], record: Record, resume: bool = False) -> list[Path]:
+        """Those of these files that are there and not as the record says.
+
+        With `resume`, one that cannot be read any more counts as damaged, not as changed by the user.
+        """
+        paths = {name: self.out / name for name in names if os.path.lexists(self.out / name)}
+        return [
+            path
+            for name, path in paths.items()
+            if name not in record.files
+            or not (is_unchanged(path, record.files[name]) or (resume and is_damaged(path)))
+        ]
+
+    def begin(self, name: str) -> None:
+        """Note that the results of a photograph are about to be written; from any thread."""
+        write_record(self.out, SCRIPT, result_files(name), self.record_path(name), written=False)
+
+    def finish(self, name: str, photograph: Path, row: Mapping[str, Any]) -> None:
+        """Write the record of a photograph, whose results are whole; from any thread."""
+        made_by, place = self.maker_of(name, photograph), str(place_of(photograph))
+        more = {"made_by": made_by, "photograph": [place, state(photograph)], "row": row}
+        write_record(self.out, SCRIPT, result_files(name), self.record_path(name), more=more)
+
+    def holds_another(self, name: str, photograph: Path) -> bool:
+        """Whether the results of this name are those of another photograph."""
+        record = self.read(name)
+        return record.is_whole and not is_same_photograph(photograph, record)
+
+    @contextlib.contextmanager
+    def rows(self, names: Mapping[str, Path]) -> Iterator[Rows]:
+        """The rows of all photographs that have results here: first these, in their order, then others.
+
+        A column `made_by` says what made each.
+        """
+        rows = Rows(self.out / f"{UNFINISHED}rows")
+        try:
+            with rows.path.open("w", encoding="utf-8") as file:
+                for name in (*names, *self.others(names)):
+                    record = self.read(name)
+                    if not record.is_whole or not all((self.out / f).is_file() for f in record.files):
+                        continue
+                    row = {**record.more["row"], "made_by": describe_maker(record.more["made_by"])}
+                    file.write(f"{json.dumps(row)}\n")
+                    rows.number += 1
+                    rows.finished += name in names and self.is_finished(name, names[name], record)
+            yield rows
+        finally:
+            rows.path.unlink(missing_ok=True)
+
+    def others(self, names: Mapping[str, Path]) -> Iterator[str]:
+        """Names of photographs of earlier runs."""
+        top = self.out / RECORDS
+        for folder, inside, files in os.walk(top):
+            inside.sort()
+            for file in sorted(files):
+                name = (Path(folder) / file).relative_to(top).as_posix().removesuffix(".json")
+                if file.endswith(".json") and not file.startswith(UNFINISHED) and name not in names:
+                    yield name
+
+
+def result_files(name: str) -> list[str]:
+    """All files of a photograph by their path in the results."""
+    return [result_file(folder, name) for folder in WITHOUT_LABELS]
+
+
+def place_of(photograph: Path) -> Path:
+    """The place of a photograph: two links to one file have two, two ways to one name lead to one."""
+    return photograph.parent.resolve() / photograph.name
+
+
+def is_same_photograph(photograph: Path, record: Record) -> bool:
+    """Whether a record is of this photograph: by its place, or if nothing is there now by its content."""
+    place, before = record.more["photograph"]
+    return place == str(place_of(photograph)) or (not Path(place).exists() and is_unchanged(photograph, before))
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a result cannot be read any more."""
+    try:
+        decode(path)
+    except UserError:
+        return True
+    return False

@@ -1,0 +1,199 @@
+"""Records of the files that a script wrote, so that it replaces those and never a file of the user's.
+
+A record is a small JSON file: the script, and each file with its size, time and SHA-256. Files that are about
+to be written stand in it without these. A file that no record names, or that has changed, is the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from system.files import UNFINISHED, atomic, claim
+from utils import UserError
+
+RECORD = "written.json"  # of a folder as a whole
+NOTE = "Files that the script below wrote here and may replace. Without this list it leaves all of them alone."
+# of file managers, which write into every folder they show, and of a killed run
+CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".lock"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a script wrote down of its files."""
+
+    script: str = ""  # that wrote them, such as test.py; "" without a record
+    files: Mapping[str, Any] = field(default_factory=dict)  # their `state` by their path in the folder
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else was written down
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that it names was written."""
+        return bool(self.script) and None not in self.files.values()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as sha256sum prints it."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def state(path: Path) -> list[int | str]:
+    """Size in bytes, time of the last change in ns, and SHA-256 of a file."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, sha256(path)]
+
+
+def is_unchanged(path: Path, before: Any) -> bool:
+    """Whether a file is as `state` said before. None, for a file that was being written: if it is there."""
+    if not path.is_file():
+        return False
+    if before is None:
+        return True
+    status, (size, time, digest) = path.stat(), before
+    # only a copy has another time and the same content, so few files are read
+    return status.st_size == size and (status.st_mtime_ns == time or sha256(path) == digest)
+
+
+def read_record(path: Path) -> Record:
+    """Read a record, or of a folder its written.json; an empty one if there is none that can be read."""
+    try:
+        content = json.loads((path / RECORD if path.is_dir() else path).read_text(encoding="utf-8"))
+        if content.pop("note") != NOTE:
+            return Record()
+        files, script = content.pop("files"), content.pop("script")
+        # a record may come from anywhere: it must not lead out of the folder
+        inside = {n: s for n, s in files.items() if not Path(n).is_absolute() and ".." not in Path(n).parts}
+        if not isinstance(script, str) or not all(s is None or len(s) == 3 for s in inside.values()):
+            return Record()
+        return Record(script, inside, content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Record()
+
+
+def write_record(
+    folder: Path,
+    script: str,
+    names: Iterable[str],
+    path: Path | None = None,
+    written: bool = True,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Record files of a folder in `path`, by default written.json.
+
+    Args:
+        folder: that the names lead from.
+        script: that writes the files.
+        names: of the files; those that are not there are left out.
+        path: of the record.
+        written: False: the files are about to be written.
+        more: what else to write down, as JSON can hold it.
+
+    Raises:
+        UserError: the record cannot be written.
+    """
+    files = {n: state(folder / n) if written else None for n in names if not written or (folder / n).is_file()}
+    with atomic(path or folder / RECORD) as temporary:
+        content = {"note": NOTE, "script": script, "files": files, **(more or {})}
+        text = json.dumps(content, default=lambda number: number.item())  # of NumPy
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def users_files(folder: Path, within: Iterable[str] = ("",)) -> list[Path]:
+    """Files below `folder`, or below these parts of it, that no record in it or further inside names."""
+    users: list[Path] = []
+
+    def look(path: Path, records: list[tuple[Path, Record]]) -> None:
+        if path.is_dir() and not path.is_symlink():
+            for child in sorted(path.iterdir()):
+                look(child, [*records, (path, read_record(path))])
+        elif path.name not in CLUTTER and not path.name.startswith(UNFINISHED):
+            for root, record in records:
+                name = path.relative_to(root).as_posix()
+                own = name == RECORD or (name in record.files and is_unchanged(path, record.files[name]))
+                if record.script and own:
+                    return
+            users.append(path)
+
+    for part in within:
+        if (folder / part).exists() or (folder / part).is_symlink():
+            look(folder / part, [(folder, read_record(folder))])
+    return users
+
+
+def refuse(script: str, flag: str, folder: Path, users: Collection[Path]) -> None:
+    """Raise UserError if there are files that the script would delete or overwrite and did not write."""
+    if users:
+        more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+        raise UserError(
+            f"{flag} {folder}: {sorted(users)[0]}{more} would be lost: not written by {script}, or changed "
+            "since; move it away, or choose another folder"
+        )
+
+
+def check_record(script: str, flag: str, folder: Path) -> Record:
+    """The record of a folder that this script wrote; an empty one if no script did.
+
+    Raises:
+        UserError: another script wrote the folder, or its written.json is none of ours.
+    """
+    record = read_record(folder)
+    if record.script not in ("", script):
+        raise UserError(f"{flag} {folder}: holds what {record.script} wrote; choose another folder")
+    if not record.script and (folder / RECORD).exists():
+        refuse(script, flag, folder, [folder / RECORD])
+    return record
+
+
+@contextlib.contextmanager
+def replace_results(
+    script: str, flag: str, folder: Path, names: Collection[str], *parts: str
+) -> Iterator[None]:
+    """Claim a folder for the results of a run, and remove those of an earlier run of the same script.
+
+    Args:
+        script: that writes them, such as test.py.
+        flag: that names the folder, for messages.
+        folder: of the results.
+        names: of all files that may be written, by their path in the folder.
+        parts: as of `claim`.
+
+    Raises:
+        UserError: the results would replace a file that is not of an earlier run, or has been changed since; or
+            are those of another script. Nothing is removed then.
+    """
+    with claim(folder, *parts):
+        earlier = check_record(script, flag, folder).files
+        present = [name for name in {*earlier, *names} if (folder / name).exists()]
+        own = {name for name in present if name in earlier and is_unchanged(folder / name, earlier[name])}
+        refuse(script, flag, folder, [folder / name for name in present if name not in own])
+        if gone := sorted(own - set(names)):
+            which = ", ".join(gone[:5]) + " ..." * (len(gone) > 5)
+            print(f"{folder}: removes {len(gone)} files of an earlier run: {which}")
+        write_record(folder, script, {*names, *own}, written=False)
+        for name in own:
+            (folder / name).unlink()
+        remove_empty(folder, own)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(UserError):  # of a disk that is full, what was first said counts
+                write_record(folder, script, sorted(names))
+            raise
+        write_record(folder, script, sorted(names))
+
+
+def remove_empty(folder: Path, names: Iterable[str]) -> None:
+    """Remove the folders of files that were removed, if nothing else is in them."""
+    parents = {parent for name in names for parent in Path(name).parents if parent != Path()}
+    for parent in sorted(parents, key=lambda p: -len(p.parts)):
+        with contextlib.suppress(OSError):  # not empty, or not there
+            (folder / parent).rmdir()
