@@ -75,7 +75,7 @@ def test_the_columns_and_rows_are_as_documented(results: Path) -> None:
         "image,jaccard,f1,recall,precision,specificity,accuracy,auc,average_precision,"
         "cldice,recall_2px,recall_3px"
     )
-    assert list(read_rows(results)) == [f"{n}_0" for n in NAMES] + ["mean", "pooled", "second_observer"]
+    assert list(read_rows(results)) == [*NAMES, "mean", "pooled", "second_observer"]
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -95,7 +95,7 @@ def test_every_number_agrees_with_scikit_learn(
         humans.append(read_mask(new_data / "test" / "second_observer" / f"{name}_0.png")[fov] > 0)
         probabilities.append(iio.imread(tmp_path / "probability" / f"{name}.png")[fov] / 65535)
         expected.append(sklearn_scores(truths[-1], probabilities[-1] >= 0.4, probabilities[-1]))
-        assert {k: float(rows[f"{name}_0"][k]) for k in expected[-1]} == pytest.approx(expected[-1], abs=1e-6)
+        assert {k: float(rows[name][k]) for k in expected[-1]} == pytest.approx(expected[-1], abs=1e-6)
     mean = {k: np.mean([e[k] for e in expected]) for k in expected[0]}
     pooled = np.concatenate(truths), np.concatenate(probabilities)
     for row, want in (("mean", mean), ("pooled", sklearn_scores(pooled[0], pooled[1] >= 0.4, pooled[1]))):
@@ -111,7 +111,7 @@ def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
     with (results / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {(row["image"], row["by"]): row for row in csv.DictReader(file)}
     by = ("prediction", "first_observer", "second_observer")
-    assert list(rows) == [(f"{name}_0", who) for name in NAMES for who in by]
+    assert list(rows) == [(name, who) for name in NAMES for who in by]
     for name in NAMES:
         fov = read_mask(new_data / "test" / "fov" / f"{name}_0.png")
         masks = {
@@ -122,9 +122,9 @@ def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
         for who, mask in masks.items():
             wanted = measure(np.where(mask > 0, 65535, 0).astype(np.uint16), fov, 0.5)
             for column in ("vessel_share", "length", "branch_points", "fractal_d0"):  # widths: of probabilities
-                assert float(rows[f"{name}_0", who][column]) == pytest.approx(wanted[column], rel=1e-5), who
-        assert 0 < float(rows[f"{name}_0", "prediction"]["expected_f1"]) < 1
-        assert rows[f"{name}_0", "first_observer"]["expected_f1"] == ""
+                assert float(rows[name, who][column]) == pytest.approx(wanted[column], rel=1e-5), who
+        assert 0 < float(rows[name, "prediction"]["expected_f1"]) < 1
+        assert rows[name, "first_observer"]["expected_f1"] == ""
         levels = iio.imread(results / "probability" / f"{name}.png")
         assert (iio.imread(results / "uncertainty" / f"{name}.png") == uncertainty(levels)).all()
 
@@ -135,7 +135,7 @@ def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data: Pa
         fov, truth = (read_mask(new_data / "test" / part / f"{name}_0.png") for part in ("fov", "mask"))
         counts.append(metrics.count_tree(read_mask(results / "masks" / f"{name}.png"), truth, fov))
         want = metrics.tree_scores(counts[-1])
-        assert {k: float(rows[f"{name}_0"][k]) for k in want} == pytest.approx(want, abs=1e-6)
+        assert {k: float(rows[name][k]) for k in want} == pytest.approx(want, abs=1e-6)
     want = metrics.tree_scores(sum(counts))
     assert {k: float(rows["pooled"][k]) for k in want} == pytest.approx(want, abs=1e-6)
     assert 0 < float(rows["second_observer"]["cldice"]) < 1
