@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data import ROWS
 from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye, rescale, squash
 from datasets.field_of_view import DIAMETER, drive_scale
@@ -201,6 +202,7 @@ def main() -> None:
     problems = [problem for data_set in data_sets for problem in data_set.problems]
     taken = Counter((s.part, s.name.casefold()) for s in sources)
     problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
+    problems += [f"{s.image}: a row of the tables is called so; rename it" for s in sources if s.name in ROWS]
 
     refuse(problems)  # before any pixel is read
     with claim(out):

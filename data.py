@@ -25,6 +25,9 @@ from datasets.field_of_view import DIAMETER, estimate_fov
 from datasets.images import list_images, read_image
 from utils import UserError, did_you_mean
 
+# what tables call their rows that are no eyes
+ROWS = {"mean", "pooled", "second_observer", "std_of_eyes", "std_of_folds"}
+
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
     """Read `new_data/train` or `new_data/test`.
@@ -52,6 +55,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
             eye.name = names[path]
             eye.scale = scales.get(eye.name, 1.0)
             eye.source = sets.get(eye_of(eye.name), "")
+            if eye_of(eye.name).casefold() in ROWS:
+                raise UserError(f"{path}: a row of the tables is called so; rename it")
             # some file systems ignore case
             if (name := eye.result_name.casefold()) in taken:
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
@@ -80,12 +85,14 @@ def version(folder: Path) -> tuple[int, int] | None:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Read new_data/dataset.json; empty if there is none, as in a folder made by hand."""
+    """Read new_data/dataset.json; empty if augment.py wrote none, as in a folder made by hand."""
     try:
         info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return info if isinstance(info, dict) else {}
+    # another program's file of this name says nothing here
+    own = isinstance(info, dict) and {"size", "seed", "test_labels", "train", "test"} <= info.keys()
+    return info if own else {}
 
 
 def read_scales(folder: Path) -> dict[str, float]:

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.decoding import count_pages
 from datasets.field_of_view import fov_diameter
 from utils import UserError
 
@@ -68,10 +67,9 @@ def check_label(
     """
     share = float((mask > 0)[fov > 0].mean())
     if not 0 < share <= MOST_VESSEL:
-        why = "is it inverted, blank, or the field of view?"
-        if (pages := count_pages(path)) > 1:
-            why = f"only the first of its {pages} pages is read; save the right one in a file of its own"
-        raise UserError(f"{path}: {share:.0%} of its field of view is vessel; {why}")
+        raise UserError(
+            f"{path}: {share:.0%} of its field of view is vessel; is it inverted, blank, or the field of view?"
+        )
     if abs(vessel_contrast(mask, fov, photograph)) < LEAST_CONTRAST:
         raise UserError(
             f"{path}: what it marks is neither darker nor lighter than beside it; is it the mask of another "

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from utils import UserError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 # Pillow reads more formats, but starts other programs for some
 FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "MPO", "BMP", "DIB", "PPM", "WEBP", "JPEG2000", "AVIF")
 MAX_PIXELS = 120_000_000  # larger images are refused before decoding: they could exhaust the memory
 MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to
+MOST_PAGES = 50  # files of more are no photographs
+JPEG_START = b"\xff\xd8\xff"
 DICOM = "a DICOM file; export the photograph as PNG or JPEG, for example with dcmj2pnm of DCMTK"
 OTHER_KINDS = {  # that people have, but that are not read here: the suffix, what it is, what to do
     ".dcm": DICOM,
@@ -31,15 +38,16 @@ OTHER_KINDS = {  # that people have, but that are not read here: the suffix, wha
 
 
 def decode(path: Path) -> np.ndarray:
-    """Decode an image with its transparency.
+    """Decode an image with its transparency; of several pages or pictures in one file the largest.
 
     Returns:
-        uint8 (H, W, 3) RGB or (H, W, 4) RGBA; of a file with more than 8 bits uint16 (H, W) or (H, W, 3).
+        uint8 (H, W, 3) RGB or (H, W, 4) RGBA; of a file with more than 8 bits uint16 (H, W), (H, W, 3) or
+        (H, W, 4).
 
     Raises:
         UserError: as `read_image`.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     check_name(path)
     if not path.is_file():
@@ -48,20 +56,14 @@ def decode(path: Path) -> np.ndarray:
     Image.init()
     formats = [kind for kind in FORMATS if kind in Image.OPEN]
     try:
-        source = unpack(path) if path.suffix.lower() == ".gz" else path
+        source: Path | io.BytesIO = unpack(path) if path.suffix.lower() == ".gz" else path
         with Image.open(source, formats=formats) as file:
+            embedded = embedded_jpeg(path, file) if file.format in ("JPEG", "MPO") else None
+        with Image.open(embedded or source, formats=formats) as file:
+            page = 0 if embedded else go_to_largest_page(path, file)
             if file.width * file.height > MAX_PIXELS:
                 raise too_large
-            wide = file.mode in ("RGB", "RGBA") and ";16" in str(file.tile)  # before the EXIF of a PNG loads it
-            # Pillow would keep the upper 8 bits alone
-            if wide and (levels := decode_wide(path)) is not None:
-                return ORIENTATIONS.get(file.getexif().get(0x0112, 1), ORIENTATIONS[1])(levels)
-            ImageOps.exif_transpose(file, in_place=True)  # else it is copied even where nothing is to be turned
-            transparent = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
-            if not file.mode.startswith(("I", "F")):
-                mode = "RGBA" if transparent else "RGB"
-                return np.array(file if file.mode == mode else file.convert(mode))
-            levels = np.asarray(file)
+            levels = levels_of(file, path, page)
     except (UserError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -72,12 +74,85 @@ def decode(path: Path) -> np.ndarray:
         # Pillow's readers have no common exception for damaged files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+    if levels.dtype == np.uint8:
+        return levels
     whole = levels.dtype.kind != "f" or bool((np.isfinite(levels) & (levels == np.round(levels))).all())
     if not whole:  # whole numbers stored so are read, such as a mask of 0.0 and 1.0
         raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
     if levels.min() < 0 or levels.max() > 65535:
         raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
     return levels.astype(np.uint16)
+
+
+def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
+    """The pixels of an open image, upright; as `decode`, but grey may have numbers of any kind."""
+    from PIL import ImageOps
+
+    # before the EXIF of a PNG loads it; Pillow would keep the upper 8 bits alone
+    wide = file.mode in ("RGB", "RGBA", "LA") and ";16" in str(getattr(file, "tile", ""))
+    clear = file.info.get("transparency")
+    if wide and (levels := decode_wide(path, page)) is not None:
+        if levels.shape[2] == 3 and isinstance(clear, tuple):
+            levels = with_alpha(levels, (levels != np.array(clear)).any(axis=2))
+        return ORIENTATIONS.get(file.getexif().get(0x0112, 1), ORIENTATIONS[1])(levels)
+    ImageOps.exif_transpose(file, in_place=True)  # else it is copied even where nothing is to be turned
+    transparent = file.mode in ("RGBA", "LA", "PA") or clear is not None
+    if not file.mode.startswith(("I", "F")):
+        mode = "RGBA" if transparent else "RGB"
+        return np.array(file if file.mode == mode else file.convert(mode))
+    levels = np.asarray(file)
+    if isinstance(clear, int) and levels.max() <= 65535:
+        levels = with_alpha(np.repeat(levels.astype(np.uint16)[..., None], 3, axis=2), levels != clear)
+    return levels
+
+
+def with_alpha(levels: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """uint16 (H, W, 3) and where it is visible, bool (H, W), to uint16 (H, W, 4)."""
+    return np.dstack([levels, np.where(visible, 65535, 0).astype(np.uint16)])
+
+
+def go_to_largest_page(path: Path, file: Image.Image) -> int:
+    """Go to the largest page of an open image and return its number: the first may be a preview.
+
+    Raises:
+        UserError: several are as large, and differ.
+    """
+    number = getattr(file, "n_frames", 1)
+    if number == 1:
+        return 0
+    if number > MOST_PAGES:
+        raise UserError(f"{path}: {number} pages; save the photograph in a file of its own")
+    sizes = []
+    for page in range(number):
+        file.seek(page)
+        # a page of two levels is a mask of the photograph, unless all are
+        sizes.append((file.mode != "1", file.width * file.height))
+    largest = [page for page, size in enumerate(sizes) if size == max(sizes)]
+    if max(sizes)[1] <= MAX_PIXELS and len(largest) > 1:
+        contents = []
+        for page in largest:
+            file.seek(page)
+            contents.append(hash(file.convert("RGBA").tobytes()))
+        if len(set(contents)) > 1:
+            pixels = f"{file.width}x{file.height} pixels"
+            raise UserError(
+                f"{path}: {len(largest)} pages of {pixels}; save the right one in a file of its own"
+            )
+    file.seek(largest[0])
+    return largest[0]
+
+
+def embedded_jpeg(path: Path, file: Image.Image) -> io.BytesIO | None:
+    """The largest JPEG inside a JPEG, where that has more pixels than the file itself shows; else None."""
+    from PIL import Image
+
+    data = unpack(path).getvalue() if path.suffix.lower() == ".gz" else path.read_bytes()
+    best, most, start = None, file.width * file.height, 0
+    while (start := data.find(JPEG_START, start + 1)) > 0:
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data[start:]), formats=["JPEG"]) as inner:
+            if inner.width * inner.height > most:
+                best, most = start, inner.width * inner.height
+    return None if best is None else io.BytesIO(data[best:])
 
 
 # what brings an image with this EXIF orientation upright
@@ -116,13 +191,14 @@ def turning(path: Path) -> str:
         return ""
 
 
-def decode_wide(path: Path) -> np.ndarray | None:
-    """Decode a colour image of 16 bits, uint16 (H, W, 3) RGB; None if that is not possible."""
+def decode_wide(path: Path, page: int) -> np.ndarray | None:
+    """Decode an image of 16 bits, uint16 (H, W, 3) RGB or (H, W, 4) RGBA; None if that is not possible."""
     data = unpack(path).getvalue() if path.suffix.lower() == ".gz" else path.read_bytes()
-    levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
+    _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    levels = pages[page] if page < len(pages) else None
+    if levels is None or levels.dtype != np.uint16 or levels.ndim != 3 or levels.shape[2] < 3:
         return None
-    return np.ascontiguousarray(levels[..., 2::-1])
+    return np.ascontiguousarray(levels[..., [2, 1, 0, 3][: levels.shape[2]]])
 
 
 def check_name(path: Path) -> None:
@@ -146,9 +222,8 @@ def what_is(path: Path) -> str:
         return OTHER_KINDS[".heic"]
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "a TIFF of a kind that cannot be read, such as one of 64-bit numbers; save it with 8 or 16 bits"
-    return (
-        f"not a TIFF, PNG, GIF, JPEG, BMP or PPM image{'' if path.suffix else ', and its name has no suffix'}"
-    )
+    kinds = "TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF"
+    return f"not a {kinds} image{'' if path.suffix else ', and its name has no suffix'}"
 
 
 def unpack(path: Path) -> io.BytesIO:
@@ -158,14 +233,3 @@ def unpack(path: Path) -> io.BytesIO:
     if len(content) > MAX_UNPACKED:
         raise UserError(f"{path}: unpacks to more than {MAX_UNPACKED:,} bytes; that is no photograph of an eye")
     return io.BytesIO(content)
-
-
-def count_pages(path: Path) -> int:
-    """The number of pages of an image file, of which `decode` reads the first; 1 if it cannot be told."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=FORMATS) as file:
-            return int(getattr(file, "n_frames", 1))
-    except OSError:  # gzipped, for one
-        return 1

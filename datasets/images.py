@@ -34,7 +34,7 @@ def passed_over(folder: Path, images: Collection[Path]) -> list[str]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read the first frame of an image, gzipped or not; `FORMATS` names the kinds.
+    """Read an image, gzipped or not; `FORMATS` names the kinds. Of several pages or pictures the largest.
 
     WebP, JPEG 2000 and AVIF are read where Pillow was built with them.
 
@@ -63,7 +63,7 @@ def read_levels(path: Path) -> np.ndarray:
         UserError: as `read_image`.
     """
     levels = decode(path)
-    if levels.dtype == np.uint8 and levels.ndim == 3 and levels.shape[2] == 4:
+    if levels.ndim == 3 and levels.shape[2] == 4:
         colours, alpha = levels[..., :3], levels[..., 3:]
         # what lies under fully transparent surroundings is arbitrary; a mask made of alpha alone is kept
         levels = np.where(alpha > 0, colours, 0) if alpha.any() else colours

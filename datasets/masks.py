@@ -29,7 +29,7 @@ def read_mask(path: Path) -> np.ndarray:
         colours, alpha = pixels[..., :3], pixels[..., 3]
         visible = colours[alpha > 0]
         if alpha.any() and not alpha.all() and (visible == visible[0]).all():
-            return as_mask(alpha > 127)  # one colour on transparent surroundings
+            return as_mask(alpha > alpha.max() // 2)  # one colour on transparent surroundings
         pixels = colours
     if pixels.ndim == 3 and (mask := colours_to_mask(pixels)) is not None:
         return mask
@@ -55,9 +55,9 @@ def brightest(pixels: np.ndarray) -> np.ndarray:
 
 
 def colours_to_mask(pixels: np.ndarray) -> np.ndarray | None:
-    """Mask of a picture in few colours, uint8 (H, W, 3), on black or white; None if it is not one."""
+    """Mask of a picture in few colours, uint8 or uint16 (H, W, 3), on black or white; None if it is not one."""
     if pixels.dtype != np.uint8:
-        return None
+        pixels = (pixels // 257).astype(np.uint8)
     red, green, blue = cv2.split(pixels)
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from datasets.decoding import MAX_PIXELS
+from datasets.decoding import MAX_PIXELS, decode
 from datasets.eyes import Eye
-from datasets.images import SUFFIXES, list_images, read_levels, size
+from datasets.images import SUFFIXES, list_images, read_levels, read_mask, size
 from datasets.pairing import match
 from scoring import metrics
 from utils import UserError, did_you_mean
 
+TINTED = 8  # levels by which the colours of a grey picture may differ, as in a JPEG
 BLURRED = 0.02  # share of grey pixels up to which a JPEG is still a mask: it blurs edges
 
 
@@ -103,12 +105,18 @@ def read_map(path: Path) -> np.ndarray:
         UserError: unreadable, a colour picture, or not one number a pixel; floats beyond 0 to 1.
     """
     if path.suffix.lower() != ".npy":
+        levels = decode(path)
+        if levels.ndim == 2:
+            return levels
+        if levels.shape[2] == 3 and (levels == levels[..., :1]).all():
+            return levels[..., 0]
+        with contextlib.suppress(UserError):  # in colours or in the transparency, as labelling tools draw
+            if not (mask := read_mask(path)).all():
+                return mask
         levels = read_levels(path)
-        if levels.ndim == 3:
-            if (levels != levels[..., :1]).any():
-                raise UserError(f"{path}: a colour picture, not a mask or a probability map")
-            levels = levels[..., 0]
-        return levels
+        if (levels.max(axis=2) - levels.min(axis=2)).max() > TINTED:
+            raise UserError(f"{path}: a colour picture, not a mask or a probability map")
+        return levels.max(axis=2)
     try:
         # mapped first: a header may claim any size
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -140,13 +148,19 @@ def scale(folder: Path, maps: dict[str, np.ndarray]) -> None:
         UserError: the numbers are neither of masks nor of probabilities.
     """
     whole = [levels for levels in maps.values() if levels.dtype.kind == "u"]
-    top = max((int(levels.max()) for levels in whole), default=0)
+    found = sorted(
+        {level for levels in whole for level in np.flatnonzero(np.bincount(levels.ravel())).tolist()}
+    )
+    top = found[-1] if found else 0
     full = next(full for full in (1, 255, 65535) if top <= full)
-    if 1 < top < 8:
+    # two levels, or artery, vein and both, as in labels
+    classes = found[:1] == [0] and (len(found) == 2 or top <= 3)
+    if 1 < top < 8 and not classes:
         raise UserError(f"{folder}: levels of 0 to {top}, labels of classes? Masks have 0 and 255, or 0 and 1")
     for name, levels in maps.items():
-        shares = levels if levels.dtype.kind == "f" else levels / np.float64(full)
-        maps[name] = metrics.quantize(shares)
+        if levels.dtype.kind == "u":
+            levels = np.float32(levels > 0) if classes else levels / np.float64(full)
+        maps[name] = metrics.quantize(levels)
 
 
 def is_binary(levels: np.ndarray, suffix: str) -> bool:

@@ -141,13 +141,13 @@ ARTERIES = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)[CLASSES]
 SOFT = cv2.GaussianBlur(cv2.resize(VESSELS, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST), (0, 0), 0.8)
 NOT_A_NUMBER = np.where(FIELD > 0, GREY / 255, np.nan).astype(np.float32)
 BROKEN = "cannot be read as an image"
-NO_IMAGE = "not a TIFF, PNG, GIF, JPEG, BMP or PPM image"
+NO_IMAGE = "not a TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF image"
 
 PHOTOGRAPHS = [
     Case("plain.png", content(PNG), PHOTOGRAPH),
     Case("lzw.tif", content(TIFF), PHOTOGRAPH),
     Case("deflate.tiff", content(encode(PHOTOGRAPH, "TIFF", compression="tiff_adobe_deflate")), PHOTOGRAPH),
-    Case("pages.tif", content(two_frames("TIFF")), PHOTOGRAPH),
+    Case("pages.tif", content(two_frames("TIFF")), "2 pages of 92x96 pixels; save the right one"),
     Case("turned.tif", content(oriented(PHOTOGRAPH, "TIFF", 6, 1)), PHOTOGRAPH),
     Case("plain.jpg", content(JPEG), PHOTOGRAPH, 4),
     Case("progressive.jpeg", content(encode(PHOTOGRAPH, "JPEG", quality=95, progressive=True)), PHOTOGRAPH, 4),
@@ -162,8 +162,8 @@ PHOTOGRAPHS = [
     Case("UPPER.PNG", content(PNG), PHOTOGRAPH),
     Case("grey.png", content(encode(GREY, "PNG")), GREY3),
     Case("grey.gif", content(GIF), GREY3),
-    Case("two_frames.gif", content(two_frames("GIF")), PHOTOGRAPH, 12),
-    Case("two_frames.png", content(two_frames("PNG")), PHOTOGRAPH),
+    Case("two_frames.gif", content(two_frames("GIF")), "2 pages of .* save the right one"),
+    Case("two_frames.png", content(two_frames("PNG")), "2 pages of .* save the right one"),
     Case("palette.png", content(encode(PHOTOGRAPH, "PNG", "P")), PHOTOGRAPH, 20),
     Case("alpha.png", content(encode(ALPHA, "PNG")), np.where(FIELD[..., None] > 0, PHOTOGRAPH, 0)),
     Case("grey_alpha.png", content(encode(np.dstack([GREY, FIELD]), "PNG")), GREY3 * (FIELD[..., None] > 0)),

@@ -179,7 +179,7 @@ def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
     drop(browser, *sorted(photographs.iterdir()))
     assert browser.js("document.querySelector('#image img').naturalWidth") == 92
     refused = browser.js("document.querySelector('.refused').innerText")
-    assert "picture.jpg: not a TIFF, PNG, GIF, JPEG, BMP or PPM image" in refused
+    assert "picture.jpg: not a TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF image" in refused
     assert str(page.temporary) not in refused
     times = len(page.lines("begin"))
     slide(browser, 0.8)

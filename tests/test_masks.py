@@ -194,7 +194,7 @@ def test_two_files_for_one_eye_are_not_chosen_between() -> None:
         (np.full((4, 5), np.nan), "not probabilities"),
         (np.full((4, 5), -1), "whole numbers from -1 to -1"),
         (np.zeros((2, 4, 5)), "one number a pixel"),
-        (np.full((4, 5), 3), "levels of 0 to 3, labels of classes"),
+        (np.arange(20).reshape(4, 5) % 7, "levels of 0 to 6, labels of classes"),
         (np.array([["a"] * 5] * 4), "one number a pixel"),
     ],
 )

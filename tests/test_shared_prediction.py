@@ -108,7 +108,7 @@ def test_two_processes_end_with_what_one_writes(
     assert f"{out}: {NUMBER - 1} of {NUMBER} photographs" in said[0]
     assert said[0].splitlines()[-2:] == [
         "predict.py: 1 could not be segmented:",
-        f"  {Path(flags[0]) / 'eye3.png'}: not a TIFF, PNG, GIF, JPEG, BMP or PPM image",
+        f"  {Path(flags[0]) / 'eye3.png'}: not a TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF image",
     ]
     assert said[1] == ""
     assert contents(out) == alone

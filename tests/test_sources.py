@@ -565,7 +565,8 @@ def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
 @pytest.mark.parametrize("scale", ['{"06_g_0": "half"}', '{"06_g_0": -1.0}', '{"06_g_0": NaN}', "[1]"])
 def test_a_damaged_scale_is_refused(scale: str, new_data: Path, tmp_path: Path) -> None:
     own = shutil.copytree(new_data, tmp_path / "new_data")
-    (own / "dataset.json").write_text(f'{{"scale": {scale}}}')
+    info = json.loads((own / "dataset.json").read_text()) | {"scale": json.loads(scale)}
+    (own / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=r"dataset\.json: what it says of scale is damaged"):
         read_eyes(own / "test", labels=True)
 

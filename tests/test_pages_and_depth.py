@@ -1,0 +1,144 @@
+"""Several pictures in a file, 16 bits, transparency, tinted masks: read rightly, or refused with the reason."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from corpus import encode, opencv
+from PIL import Image
+
+from data import read_eyes, read_info
+from datasets.eyes import Eye
+from datasets.field_of_view import estimate_fov, fov_diameter
+from datasets.images import read_image, read_mask, write_png
+from datasets.synthetic import draw_eye
+from scoring.other_masks import read_maps
+from utils import UserError
+
+PHOTOGRAPH, VESSELS, FIELD = draw_eye(np.random.default_rng(0), 200, 196)
+SMALL = cv2.resize(PHOTOGRAPH, (49, 50), interpolation=cv2.INTER_AREA)
+
+
+def several(kind: str, *pictures: Image.Image, **options: object) -> bytes:
+    file = BytesIO()
+    pictures[0].save(file, kind, save_all=True, append_images=pictures[1:], **options)
+    return file.getvalue()
+
+
+WHOLE, PREVIEW = Image.fromarray(PHOTOGRAPH), Image.fromarray(SMALL)
+LABEL = Image.fromarray(VESSELS).convert("1")
+JPEG = encode(PHOTOGRAPH, "JPEG", quality=97)
+HIDDEN = encode(SMALL, "JPEG", quality=97)
+WIDE = [cv2.cvtColor(np.uint16(p) * 16, cv2.COLOR_RGB2BGR) for p in (SMALL, PHOTOGRAPH)]
+LARGEST = {
+    "preview first.tif": several("TIFF", PREVIEW, WHOLE),
+    "preview last.tif": several("TIFF", WHOLE, PREVIEW, PREVIEW),
+    "beside its mask.tif": several("TIFF", LABEL, WHOLE),
+    "12 bits.tif": cv2.imencodemulti(".tif", WIDE)[1].tobytes(),
+    "twice.tif": several("TIFF", WHOLE, WHOLE),
+    "mpo.jpg": several("MPO", PREVIEW, WHOLE, quality=97),
+    "behind a preview.jpg": HIDDEN + JPEG,
+    "thumbnail inside.jpg": JPEG[:2] + b"\xff\xe1" + (len(HIDDEN) + 2).to_bytes(2, "big") + HIDDEN + JPEG[2:],
+}
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_of_several_pictures_in_a_file_the_largest_is_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(LARGEST[name])
+    read = read_image(tmp_path / name)
+    assert read.shape == PHOTOGRAPH.shape
+    assert np.abs(read.astype(int) - PHOTOGRAPH).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "MPO"])
+def test_frames_that_differ_are_refused_with_what_to_do(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"film.{kind.lower()}"
+    path.write_bytes(several(kind, WHOLE, Image.fromarray(PHOTOGRAPH[::-1].copy())))
+    with pytest.raises(UserError, match=r"film.*: 2 pages of 196x200 pixels; save the right one"):
+        read_image(path)
+
+
+def cut_out(alpha: np.ndarray) -> np.ndarray:
+    """The photograph on transparent surroundings under which colours are left, uint16 RGBA."""
+    bright = np.where(FIELD[..., None] > 0, PHOTOGRAPH, 180).astype(np.uint16) * 257
+    return np.dstack([bright, alpha.astype(np.uint16) * 257])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_transparent_surroundings_of_16_bits_are_black_as_those_of_8_are(suffix: str, tmp_path: Path) -> None:
+    wide, narrow = tmp_path / f"wide.{suffix}", tmp_path / f"narrow.{suffix}"
+    pixels = cut_out(FIELD)
+    wide.write_bytes(cv2.imencode(f".{suffix}", pixels[..., [2, 1, 0, 3]])[1].tobytes())
+    Image.fromarray((pixels // 257).astype(np.uint8)).save(narrow)
+    one, other = read_image(wide), read_image(narrow)
+    assert (one == other).all() and not one[FIELD == 0].any()
+    assert fov_diameter(estimate_fov(one)) == pytest.approx(fov_diameter(FIELD), rel=0.03)
+
+
+@pytest.mark.parametrize("strongest", [255, 100])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_mask_drawn_in_the_transparency_is_read_in_8_and_16_bits(
+    dtype: type, strongest: int, tmp_path: Path
+) -> None:
+    alpha = VESSELS.astype(dtype) // 255 * (strongest if dtype is np.uint8 else strongest * 257)
+    layer = np.dstack([np.zeros((*VESSELS.shape, 3), dtype), alpha])
+    (tmp_path / "layer.png").write_bytes(cv2.imencode(".png", layer)[1].tobytes())
+    assert (read_mask(tmp_path / "layer.png") == VESSELS).all()
+
+
+def palette(dark: tuple[int, ...], light: tuple[int, ...]) -> Image.Image:
+    image = Image.fromarray((VESSELS > 0).astype(np.uint8), "P")
+    image.putpalette([*dark, *light])
+    return image
+
+
+RED_AND_BLUE = np.zeros((*VESSELS.shape, 3), np.uint8)
+RED_AND_BLUE[:100][VESSELS[:100] > 0] = (255, 0, 0)
+RED_AND_BLUE[100:][VESSELS[100:] > 0] = (0, 0, 255)
+LABELS = {
+    "DRIVE's palette.gif": palette((4, 2, 4), (252, 254, 252)),
+    "artery and vein.png": Image.fromarray(RED_AND_BLUE),
+    "classes.png": Image.fromarray((VESSELS > 0) * np.tile(np.uint8([[1], [2]]), (100, 196))),
+    "0 and 100.png": Image.fromarray(VESSELS // 255 * np.uint8(100)),
+    "16 bits.tif": Image.fromarray(VESSELS.astype(np.uint16) // 255 * 1000),
+    "transparent.png": Image.fromarray(np.dstack([np.zeros_like(RED_AND_BLUE), VESSELS])),
+    "red on black.png": palette((0, 0, 0), (255, 0, 0)).convert("RGB"),
+    "1 bit.tif": LABEL,
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_what_is_read_as_a_label_can_be_scored_as_a_mask(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"01_test{Path(name).suffix}"
+    LABELS[name].save(path)
+    assert (read_mask(path) == VESSELS).all()
+    maps = read_maps(tmp_path, [Eye("01_test_0", PHOTOGRAPH, FIELD)])
+    assert maps.binary and (maps.levels["01_test_0"] == VESSELS * np.uint16(257)).all()
+
+
+@pytest.mark.parametrize("name", ["mean", "Pooled", "second_observer", "second_observer_0", "std_of_folds"])
+def test_an_eye_is_not_called_as_a_row_of_the_tables(name: str, tmp_path: Path) -> None:
+    for part, pixels in (("image", PHOTOGRAPH), ("mask", VESSELS)):
+        for each in ("a", name):
+            write_png(tmp_path / part / f"{each}.png", pixels)
+    refused: list[str] = []
+    assert [eye.name for eye in read_eyes(tmp_path, True, refused)] == ["a"]
+    assert len(refused) == 1 and "a row of the tables is called so; rename it" in refused[0]
+
+
+def test_a_dataset_json_of_another_program_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(
+        '{"size": [200, 196], "diameter": 3, "scale": {"a": 0.5}, "train": 7}'
+    )
+    assert read_info(tmp_path) == {}
+    write_png(tmp_path / "test" / "image" / "a.png", PHOTOGRAPH)
+    assert read_eyes(tmp_path / "test", labels=False)[0].scale == 1
+
+
+def test_16_bits_without_transparency_are_scaled_as_before(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(opencv(PHOTOGRAPH.astype(np.uint16) * 16, ".png"))
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - PHOTOGRAPH).max() <= 1
