@@ -146,7 +146,7 @@ def measure(drop: Drop, name: str) -> None:
 def picture(found: Segmentation, layer: str, usual: float) -> np.ndarray:
     """One of LAYERS as uint8 (H, W, 3) RGB, at most SHOWN pixels wide and high."""
     if layer == "Outline":
-        shown = overlay(found.photograph, found.mask, found.fov)
+        shown = overlay(found.photograph, found.mask, found.fov, found.taken.landmarks)
     elif layer == "Probability":
         shown = as_rgb((found.levels >> 8).astype(np.uint8))
     else:

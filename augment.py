@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -13,14 +14,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from anatomy.cameras import measure_discs
 from data import ROWS
 from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye, rescale, squash
-from datasets.field_of_view import DIAMETER, drive_scale
-from datasets.images import write_png
+from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter
+from datasets.images import read_image, write_png
 from datasets.layouts import STARE_FOLDS, DataSet, Source
 from datasets.new_data import check_out, replace_data, scratch
 from datasets.published import WHERE_FROM, find_data_set
+from prediction.scale import WORKING_DISC
 from system.files import claim
 from system.records import read_record
 from system.threads import threads
@@ -61,31 +64,31 @@ def parse_args() -> argparse.Namespace:
         help="every labelled eye trains, and lies in test at its native size too, for train.py --leave-one-out",
     )
     parser.add_argument(
-        "--diameter",
+        "--disc",
         type=int,
-        default=DIAMETER,
-        help="pixels of the field of view to which training eyes are brought, DRIVE's by default",
+        metavar="PIXELS",
+        help="diameter of the optic disc to which training eyes are brought; as large as DRIVE's own they stay "
+        f"as they are by default (default: {WORKING_DISC:.0f}; DRIVE alone stays as it is)",
     )
     parser.add_argument("--size", type=int, help="squash to SIZE x SIZE as many tutorials do (default: keep)")
     parser.add_argument("--seed", type=seed_number, default=42, help="seed of the random rotations")
     args = parser.parse_args()
     if args.size is not None and not 16 <= args.size <= 4096:
         parser.error(f"--size {args.size}: give 16 to 4096, or leave it out to keep DRIVE's own 565x584")
-    if not 128 <= args.diameter <= 4096:
-        parser.error(f"--diameter {args.diameter}: give 128 to 4096")
-    if args.size is not None and (args.leave_one_out or args.diameter != DIAMETER):
-        parser.error("--size: goes neither with --leave-one-out nor with --diameter")
+    if args.disc is not None and not 16 <= args.disc <= 1024:
+        parser.error(f"--disc {args.disc}: give 16 to 1024 pixels")
+    if args.size is not None and (args.leave_one_out or args.disc):
+        parser.error("--size: goes neither with --leave-one-out nor with --disc")
     if not 0 <= args.stare_fold < STARE_FOLDS:
         parser.error(f"--stare-fold {args.stare_fold}: give 0 to {STARE_FOLDS - 1}")
     return args
 
 
-def read_source(source: Source, square: int | None, diameter: int = DIAMETER) -> Eye:
+def read_source(source: Source, square: int | None, disc: float | None = None) -> Eye:
     """Read and check one eye; with `square`, resize it to that many pixels each way.
 
-    Without `square`, a training eye of another camera is resized so that its field of view has `diameter`
-    pixels. A test eye keeps its size, since truth must not be resized for scoring; `source.scale` is set
-    instead.
+    With `disc`, a training eye is resized so that the optic disc of its camera, `source.disc`, has so many
+    pixels. A test eye keeps its size, since truth must not be resized for scoring.
 
     Raises:
         UserError: one line for each file that is unreadable, not binary or of another size.
@@ -93,12 +96,8 @@ def read_source(source: Source, square: int | None, diameter: int = DIAMETER) ->
     eye = load_eye(source.name, source.image, source.files)
     if square:
         return squash(eye, square)
-    scale = drive_scale(eye.fov, diameter)
-    # small eyes in DRIVE's layout stay small; larger photographs may lie there too
-    if scale != 1 and (source.scaled or scale < 0.9 or diameter != DIAMETER):
-        source.scale = scale
-        if source.part == "train":
-            return rescale(eye, scale)
+    if disc and source.disc and source.part == "train":
+        return rescale(eye, disc / source.disc)
     return eye
 
 
@@ -120,13 +119,13 @@ def copies(eye: Eye, seed: int) -> Iterator[Eye]:
         yield Eye(eye.name, moved["image"], fov, mask)
 
 
-def write_eye(source: Source, out: Path, args: argparse.Namespace) -> np.ndarray:
+def write_eye(source: Source, out: Path, args: argparse.Namespace, disc: float | None) -> np.ndarray:
     """Read one eye and write its copies; return its fingerprint.
 
     Raises:
         UserError: one line for each bad file.
     """
-    eye = read_source(source, args.size, args.diameter)
+    eye = read_source(source, args.size, disc)
     own_seed = int(np.random.SeedSequence([args.seed, source.number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):
         parts = {"image": copy.image, "mask": copy.mask, "fov": copy.fov, "second_observer": copy.second}
@@ -136,7 +135,7 @@ def write_eye(source: Source, out: Path, args: argparse.Namespace) -> np.ndarray
     return fingerprint(eye.image, eye.fov)
 
 
-def write_all(sources: list[Source], out: Path, args: argparse.Namespace) -> None:
+def write_all(sources: list[Source], out: Path, args: argparse.Namespace, disc: float | None) -> None:
     """Write every eye below `out`, on all cores.
 
     Raises:
@@ -147,7 +146,7 @@ def write_all(sources: list[Source], out: Path, args: argparse.Namespace) -> Non
     problems: list[str] = []
     prints: dict[str, np.ndarray] = {}
     with threads() as pool:
-        jobs = [pool.submit(write_eye, source, out, args) for source in sources]
+        jobs = [pool.submit(write_eye, source, out, args, disc) for source in sources]
         for source, job in zip(sources, tqdm(jobs, desc="augment", unit="eye", disable=None), strict=True):
             try:
                 prints[str(source.image)] = job.result()
@@ -164,6 +163,20 @@ def refuse(problems: Sequence[str]) -> None:
     """Raise UserError if there are problems."""
     if problems:
         raise UserError("\n  ".join([f"nothing was written: {len(problems)} unusable", *problems]))
+
+
+def usual_disc(data_sets: Sequence[DataSet]) -> float | None:
+    """Pixels per disc to which training eyes are brought by default; None where they stay as they are.
+
+    Eyes in DRIVE's layout stay as they are if they are alone and no larger than DRIVE's.
+    """
+    eyes = [eye for data_set in data_sets for eye in data_set.eyes if eye.part == "train"]
+    if len(data_sets) > 1 or any(eye.scaled for eye in eyes):
+        return WORKING_DISC
+    with contextlib.suppress(UserError):  # it is named when the eye is written
+        first = fov_diameter(estimate_fov(read_image(eyes[0].image)))
+        return WORKING_DISC if first > DIAMETER / 0.9 else None
+    return None
 
 
 def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
@@ -205,26 +218,30 @@ def main() -> None:
     problems += [f"{s.image}: a row of the tables is called so; rename it" for s in sources if s.name in ROWS]
 
     refuse(problems)  # before any pixel is read
+    disc = None if args.size else args.disc or usual_disc(data_sets)
     with claim(out):
         for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run
             if read_record(leftover).script == "augment.py":
                 shutil.rmtree(leftover, ignore_errors=True)
         staged = scratch(out, ".staged-")
         try:
-            write_all(sources, staged, args)
+            if disc:
+                training = [source for source in sources if source.part == "train"]
+                discs = measure_discs([source.image for source in training])
+                for source in training:
+                    source.disc = discs.get(source.image)
+            write_all(sources, staged, args, disc)
             counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
-            info["diameter"] = args.diameter
+            info["disc"] = disc
             info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes}
             info["sources"] = [
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets
             ]
-            # data sets whose training eyes were resized to DRIVE's scale
-            info["rescaled"] = [
-                d.name for d in data_sets if any(s.part == "train" and s.scale != 1 for s in d.eyes)
-            ]
-            info["scale"] = {f"{s.name}_0": s.scale for s in sources if s.part == "test" and s.scale != 1}
+            # data sets whose training eyes were resized
+            rescaled = [d.name for d in data_sets if disc and any(s.disc for s in d.eyes)]
+            info["rescaled"] = rescaled
             (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
             replace_data(staged, out)
         finally:

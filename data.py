@@ -2,7 +2,7 @@
 
 Layout of `new_data`, written by augment.py and read by train.py and test.py:
 
-    new_data/dataset.json            size, seed, number of eyes, working diameter, data sets, scale of test eyes
+    new_data/dataset.json            size, seed, number of eyes, pixels per disc, data sets
     new_data/{train,test}/image/     photographs, RGB PNG
     new_data/{train,test}/mask/      vessel masks of the same names, 0 or 255; test/mask only with test labels
     new_data/{train,test}/fov/       fields of view of the same names, 0 or 255
@@ -21,7 +21,7 @@ from unicodedata import normalize
 
 from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye
-from datasets.field_of_view import DIAMETER, estimate_fov
+from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image
 from utils import UserError, did_you_mean
 
@@ -48,12 +48,11 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
         raise UserError(f"{folder / 'image'}: no images{hint}; write them with: python augment.py")
     eyes, problems, taken = [], [], set()
     names = names_of(images)
-    scales, sets = read_scales(folder.parent), read_sets(folder.parent)
+    sets = read_sets(folder.parent)
     for path in images:
         try:
             eye = read_eye(path, folder, labels)
             eye.name = names[path]
-            eye.scale = scales.get(eye.name, 1.0)
             eye.source = sets.get(eye_of(eye.name), "")
             if eye_of(eye.name).casefold() in ROWS:
                 raise UserError(f"{path}: a row of the tables is called so; rename it")
@@ -95,14 +94,6 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info if own else {}
 
 
-def read_scales(folder: Path) -> dict[str, float]:
-    """Read the scales other than 1 from new_data/dataset.json, by name; UserError if they are invalid."""
-    scales = read_info(folder).get("scale", {})
-    if not isinstance(scales, dict) or not all(isinstance(s, float) and 0 < s < 100 for s in scales.values()):
-        raise UserError(f"{folder / 'dataset.json'}: what it says of scale is damaged; run augment.py again")
-    return scales
-
-
 def read_sets(folder: Path) -> dict[str, str]:
     """Read the data set of each eye from new_data/dataset.json, by the name of the eye; empty if not noted."""
     sets = read_info(folder).get("sets", {})
@@ -111,12 +102,12 @@ def read_sets(folder: Path) -> dict[str, str]:
     return sets
 
 
-def read_diameter(folder: Path) -> float:
-    """Read the working diameter in pixels of new_data from its dataset.json; DRIVE's where none is noted."""
-    diameter = read_info(folder).get("diameter", DIAMETER)
-    if not isinstance(diameter, (int, float)) or not 64 <= diameter <= 8192:
-        raise UserError(f"{folder / 'dataset.json'}: its diameter is damaged; run augment.py again")
-    return diameter
+def read_disc(folder: Path) -> float | None:
+    """Read the pixels per disc diameter of new_data's training eyes; None where they are as they were taken."""
+    disc = read_info(folder).get("disc")
+    if disc is not None and not (isinstance(disc, (int, float)) and 16 <= disc <= 1024):
+        raise UserError(f"{folder / 'dataset.json'}: its size of the disc is damaged; run augment.py again")
+    return disc
 
 
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:

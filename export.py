@@ -145,6 +145,7 @@ def main() -> int:
     metadata = {
         "threshold": f"{threshold:.6f}",
         "diameter": f"{network.diameter:g}",
+        "disc": f"{network.disc or 0:g}",
         "clahe": str(int(network.clahe)),
         "weights": weights[0].name,
     }

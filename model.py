@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from datasets.field_of_view import DIAMETER, scales_of
+from datasets.field_of_view import DIAMETER
 from utils import UserError
 
 
@@ -90,13 +90,10 @@ class Network(nn.Module):
     config: dict[str, Any]  # arguments that rebuild it, see `NETWORKS`
     grid: int  # pixels: H and W are padded to multiples of it
     margin: int  # pixels, a multiple of `grid`: the receptive field reaches at most this far
-    diameter: float = DIAMETER  # pixels of the field of view at which it was trained
+    diameter: float = DIAMETER  # pixels of the field of view at which it was trained, of a 45-degree camera
+    disc: float | None = None  # pixels per disc diameter at which it was trained; None: by `diameter` alone
     clahe: bool = False  # trained on photographs with even contrast too, `datasets.images.equalize`
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
-
-    def scales(self, scale: float) -> tuple[float, ...]:
-        """The factors at which it sees a photograph that `scale` brings to its diameter, see `scales_of`."""
-        return scales_of(scale, self.diameter)
 
 
 class UNet(Network):
@@ -247,7 +244,7 @@ class Ensemble(Network):
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.diameter = networks[0].diameter
+        self.diameter, self.disc = networks[0].diameter, networks[0].disc
         self.clahe = all(network.clahe for network in networks)
         self.trained_on = frozenset[str]().union(*(network.trained_on for network in networks))
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others

@@ -6,13 +6,16 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import eye_of, read_diameter, read_eyes, read_info, seen_in_training
+from anatomy.photograph import Photograph, look_at
+from data import eye_of, read_eyes, read_info, seen_in_training
 from datasets.eyes import Eye
+from datasets.field_of_view import fov_diameter
 from datasets.images import write_png
 from measures.table import examine_eye, summarize, write_all_measures
 from measures.uncertainty import Views, uncertainty
@@ -20,6 +23,7 @@ from networks.checkpoints import find_weights
 from networks.loading import load_networks, parse_prediction_args
 from pages.report import compare, picture, write_layers, write_report
 from pages.results import CHALLENGE, COMPARISON, MEASURES_TABLE, PAGE, SCORES_TABLE, SUFFIXES, result_file
+from prediction.scale import plan_scale
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from scoring.challenge import write_challenge
@@ -169,21 +173,21 @@ def segment_all(
     """Segment every eye and write its results; returns levels, uint16 (H, W), and measures of each."""
     from tqdm import tqdm
 
-    def finish(eye: Eye, levels: np.ndarray, views: Views) -> list[dict[str, Any]]:
+    def finish(eye: Eye, levels: np.ndarray, network: tuple[Photograph, Views]) -> list[dict[str, Any]]:
         write_results(args.results, eye, levels, threshold, True)
         write_png(args.results / result_file("uncertainty", eye.result_name), uncertainty(levels))
-        return examine_eye(eye, levels, threshold, views)
+        return examine_eye(eye, levels, threshold, network)
 
     levels, network = [], Stopwatch(model)
-    to_working_scale = model.diameter / read_diameter(args.data)  # 1 if it was trained on such a new_data
     with threads() as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            views, scale = Views(threshold), eye.scale * to_working_scale
-            scales = model.scales(scale)
-            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, scales, views)))
+            views, taken = Views(threshold), look_at(eye.image)
+            factors = plan_scale(taken, model).factors  # as predict.py sees it
+            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, factors, views)))
+            taken = replace(taken, fov=eye.fov, diameter=fov_diameter(eye.fov))
             # encoding a picture takes about as long as predicting it, so it runs beside
-            jobs.append(pool.submit(finish, eye, levels[-1], views))
+            jobs.append(pool.submit(finish, eye, levels[-1], (taken, views)))
         measured = write_all_measures(args.results, [job.result() for job in jobs])
     print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
     return levels, measured

@@ -76,10 +76,9 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "photograph": str(path),
         "width": width,
         "height": height,
-        "diameter": found.diameter,
-        "border": found.border,
-        "scales": found.scales,
-        "um_per_pixel": um,
+        "diameter": found.taken.diameter,
+        "border": found.taken.border,
+        "scales": found.scale.factors,
         **found.examine(um),
     }
 
@@ -91,7 +90,7 @@ def write_results(out: Path, name: str, found: Segmentation) -> None:
         UserError: a file cannot be written.
     """
     mask = found.mask
-    write_layers(out, name, found.photograph, overlay(found.photograph, mask, found.fov))
+    write_layers(out, name, found.photograph, overlay(found.photograph, mask, found.fov, found.taken.landmarks))
     pictures = {"masks": mask, "probability": found.levels, "uncertainty": uncertainty(found.levels)}
     for folder, pixels in pictures.items():
         write_png(out / result_file(folder, name), pixels)

@@ -27,7 +27,6 @@ class Eye:
     fov: np.ndarray  # uint8 (H, W), 0 or 255
     mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
     second: np.ndarray | None = None  # a second observer's mask
-    scale: float = 1.0  # factor at which the network must see it, see `drive_scale`
     source: str = ""  # the data set it is from, where new_data says so
 
     @property

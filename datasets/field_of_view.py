@@ -1,11 +1,11 @@
-"""Find the field of view of a photograph, and the scale that follows from its diameter."""
+"""Find the field of view of a photograph, and its diameter."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-DIAMETER = 548  # of DRIVE's field of view, in pixels: the usual working scale of a network
+DIAMETER = 548  # of DRIVE's field of view, in pixels
 
 
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
@@ -90,59 +90,8 @@ def outline(fov: np.ndarray) -> np.ndarray:
     return np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1).astype(np.int32)
 
 
-def drive_scale(fov: np.ndarray, working: float = DIAMETER) -> float:
-    """The factor that brings a photograph's field of view to the working diameter of a network.
-
-    Args:
-        fov: uint8 (H, W), 0 or 255.
-        working: diameter in pixels at which the network was trained; by default that of DRIVE.
-
-    Returns:
-        1 for a diameter close to the working one, 1/n close to n times that (so that whole pixels are
-        averaged), else the working diameter divided by the photograph's.
-    """
-    return scale_of(whole_diameter(fov, working), working)
-
-
-def whole_diameter(fov: np.ndarray, working: float = DIAMETER) -> float:
-    """Diameter in pixels of the whole field of view, or a guess where no border is visible.
-
-    Args:
-        fov: the part of it that the photograph shows, uint8 (H, W), 0 or 255.
-        working: diameter in pixels at which the network was trained, the least that is guessed.
-    """
-    diameter = fov_diameter(fov)
-    # without a border the disc is at least as large as the frame's diagonal
-    return max(diameter, working) if fov.all() else diameter
-
-
 def fov_diameter(fov: np.ndarray) -> float:
     """Diameter in pixels of the circle around a field of view, uint8 (H, W), 0 or 255."""
     # the enclosing circle is the disc, even if the frame cuts off up to half of it; older OpenCV takes minutes
     # for many points, so take their hull
     return 2 * cv2.minEnclosingCircle(cv2.convexHull(outline(fov)))[1]
-
-
-def scale_of(diameter: float, working: float = DIAMETER) -> float:
-    """The factor that brings this diameter to the working one, see `drive_scale`."""
-    times = max(1, round(diameter / working))
-    close = 510 / 548 <= diameter / times / working <= 570 / 548
-    return 1 / times if close else working / diameter
-
-
-def scales_of(scale: float, working: float) -> tuple[float, ...]:
-    """The factors at which a photograph is segmented, from the one that brings it to the working diameter.
-
-    A photograph that has fewer pixels is enlarged, and half of its eight views are at DRIVE's diameter, if the
-    network works at a larger one: they make other errors (docs/experiments.md).
-
-    Args:
-        scale: see `drive_scale`.
-        working: diameter in pixels at which the network was trained.
-
-    Returns:
-        One factor or two; a single view has the first.
-    """
-    if scale < 1 or working <= DIAMETER:
-        return (scale,)
-    return (scale, scale * DIAMETER / working)

@@ -28,8 +28,8 @@ class Source:
     image: Path
     number: int  # seeds the random rotation of this eye
     files: dict[str, Path] = field(default_factory=dict)  # by target folder: mask, fov, second_observer
-    scaled: bool = False  # whether training resizes it to DRIVE's scale
-    scale: float = 1.0  # factor at which the network must see it; known once the eye is read
+    scaled: bool = False  # whether training resizes it even where its field of view is as small as DRIVE's
+    disc: float | None = None  # disc diameter of this camera in pixels, see `augment.find_discs`
 
 
 @dataclass

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anatomy.landmarks import Landmarks
 
+from anatomy.photograph import Photograph
 from datasets.eyes import Eye
-from datasets.field_of_view import fov_diameter
 from measures.doubts import doubts, features
 from measures.uncertainty import Views, confidence
 from measures.vessels import CONFIDENCE, MEASURES, SPREADS, measure
@@ -18,43 +19,63 @@ from scoring import metrics
 from system.files import write_csv
 from utils import UserError, path_name
 
+DISC_UM = 1800.0  # micrometres: mean diameter of the optic disc
+ANATOMY = (
+    *("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y"),
+    *("side", "scale_from", "um_per_pixel", "um_per_pixel_from"),
+)
+
 
 def examine(
-    photograph: np.ndarray,
-    fov: np.ndarray,
+    photograph: Photograph,
     levels: np.ndarray,
     mask: np.ndarray,
     views: Views,
-    diameter: float,
-    bordered: bool = True,
     um_per_pixel: float | None = None,
 ) -> dict[str, Any]:
     """Measure one segmented photograph and say how sure it is.
 
     Args:
-        photograph: uint8 (H, W, 3) RGB.
-        fov: field of view, uint8 (H, W), 0 or 255.
+        photograph: with its field of view and landmarks.
         levels: probability, uint16 (H, W).
         mask: vessels, uint8 (H, W), 0 or 255.
         views: of the prediction, and its threshold.
-        diameter: of the whole field of view, pixels.
-        bordered: whether that is known, because its border shows or the user said so.
         um_per_pixel: micrometres that a pixel shows, if known.
 
     Returns:
         `doubtful`, the reasons to look at it first, empty if there are none; the figures of
-        `uncertainty.confidence` and `measures.measure`, and `Views.spreads`.
+        `uncertainty.confidence` and `measures.measure`, `Views.spreads`, and `anatomy_columns`.
     """
+    fov, diameter = photograph.fov, photograph.diameter
     row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov, views)}
     row |= measure(levels, fov, views.threshold, um_per_pixel, diameter)
     row |= views.spreads(diameter, fov.shape[0])
-    found = features(photograph, fov, mask) | {"bordered": float(bordered)}
+    found = features(photograph.pixels, fov, mask) | {"bordered": float(photograph.border)}
     row["doubtful"] = "; ".join(doubts(found, row))
-    return row
+    return row | anatomy_columns(photograph.landmarks, um_per_pixel)
+
+
+def anatomy_columns(landmarks: Landmarks, um_per_pixel: float | None) -> dict[str, Any]:
+    """Disc, fovea, side of the eye, and micrometres that a pixel shows.
+
+    Positions and diameter are in pixels of the photograph, NaN where not found. Without the user's
+    `um_per_pixel` it is an estimate from the disc, and `um_per_pixel_from` says so.
+    """
+    estimate = DISC_UM / landmarks.disc_diameter
+    return {
+        "disc_x": landmarks.disc_x,
+        "disc_y": landmarks.disc_y,
+        "disc_diameter": landmarks.disc_diameter,
+        "fovea_x": landmarks.fovea_x,
+        "fovea_y": landmarks.fovea_y,
+        "side": landmarks.side,
+        "um_per_pixel": um_per_pixel or estimate,
+        "um_per_pixel_from": "given" if um_per_pixel else "disc, an estimate" if estimate > 0 else "",
+    }
 
 
 def examine_eye(
-    eye: Eye, levels: np.ndarray, threshold: float, views: Views | None = None
+    eye: Eye, levels: np.ndarray, threshold: float, network: tuple[Photograph, Views] | None = None
 ) -> list[dict[str, Any]]:
     """Measure the prediction of one eye of new_data, and beside it what each observer drew.
 
@@ -62,19 +83,20 @@ def examine_eye(
         eye: the photograph, and where known the observers' masks.
         levels: probability or mask from the network or elsewhere, uint16 (H, W).
         threshold: probability that makes a vessel.
-        views: of the network's prediction; None: it is not the network's, and how sure it is nobody knows.
+        network: the photograph and the views of a network; None: it is not a network, and how sure
+            it is nobody knows.
 
     Returns:
         Rows with `image`, `by` (`prediction`, `first_observer`, `second_observer`) and the measures; that of
         the prediction first, with what `examine` says of it if it is the network's.
     """
-    inside, diameter = eye.fov > 0, fov_diameter(eye.fov)
+    inside = eye.fov > 0
     levels = levels * inside
-    if views is None:
+    if network is None:
         found = measure(levels, eye.fov, threshold)
     else:
         mask = np.where(levels >= metrics.level_of(threshold), np.uint8(255), np.uint8(0)) * inside
-        found = examine(eye.image, eye.fov, levels, mask, views, diameter, bool(not inside.all()))
+        found = examine(network[0], levels, mask, network[1])
     rows = [{"image": eye.result_name, "by": "prediction", **found}]
     for name, drawn in (("first_observer", eye.mask), ("second_observer", eye.second)):
         if drawn is not None:
@@ -91,9 +113,10 @@ def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     present = {name for row in rows for name in row}
     spreads = [f"{name}_sd" for name in SPREADS]
-    every = ("image", "photograph", "by", "doubtful", "threshold", *CONFIDENCE, *MEASURES, *spreads, "made_by")
+    every = ("image", "photograph", "by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES, *spreads)
+    every += ("made_by",)
     columns = [name for name in every if name in present]
-    empty = dict.fromkeys(columns, float("nan"))
+    empty = dict.fromkeys(columns, float("nan")) | {"side": "", "scale_from": "", "um_per_pixel_from": ""}
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))
 
 

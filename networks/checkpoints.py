@@ -81,12 +81,15 @@ def load_checkpoint(
         raise UserError(
             f"{path}: its working diameter is {diameter!r:.40}, not 64 to 8192 pixels; train it anew"
         )
+    disc = checkpoint.get("disc")
+    if disc is not None and not (type(disc) in (int, float) and 16 <= disc <= 1024):
+        raise UserError(f"{path}: its pixels per disc are {disc!r:.40}, not 16 to 1024; train it anew")
     finds = checkpoint.get("outputs", list(VESSELS))
     if finds != list(outputs):
         what = " and ".join(finds) if is_names(finds) else f"{finds!r:.40}"
         raise UserError(f"{path}: a network that finds {what}, not {' and '.join(outputs)}; give another file")
     model = build(path, checkpoint["model"], checkpoint["weights"], len(outputs))
-    model.diameter, model.trained_on = diameter, trained_eyes(checkpoint)
+    model.diameter, model.disc, model.trained_on = diameter, disc, trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
     learned(model, settings if isinstance(settings, dict) else {})
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint

@@ -67,9 +67,11 @@ def load_networks(weights: Sequence[Path], asked: float | None, device: torch.de
     keep_memory()
     loaded = [load_checkpoint(path, device) for path in weights]
     thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
-    if len(diameters := {network.diameter for network, _ in loaded}) > 1:
-        pixels = " and ".join(f"{diameter:g}" for diameter in sorted(diameters))
-        raise UserError(f"--weights: trained at different diameters, {pixels} pixels, which cannot be averaged")
+    if len(scales := {(network.disc or 0, network.diameter) for network, _ in loaded}) > 1:
+        words = " and ".join(
+            f"{disc:g} per disc" if disc else f"{field:g} per field of view" for disc, field in sorted(scales)
+        )
+        raise UserError(f"--weights: trained at different scales, pixels {words}, which cannot be averaged")
     networks: list[Network] = [fold_batch_norm(network) for network, _ in loaded]
     model = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     return model, float(np.mean(thresholds))

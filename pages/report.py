@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import cv2
 import numpy as np
+from anatomy.landmarks import Landmarks
 
 from datasets.eyes import Eye
 from datasets.images import write_png
@@ -22,7 +23,14 @@ from system.files import atomic, write_csv
 
 # RGB colours safe for colour blindness (Okabe and Ito 2008)
 FOUND, MISSED, FALSE = (255, 255, 255), (230, 159, 0), (0, 160, 255)
-OUTLINE, BORDER = FALSE, MISSED
+SCALE_FROM = {  # see `prediction.scale.Scale`
+    "disc": "the optic disc",
+    "vessels": "the calibre of the vessels",
+    "field": "the field of view",
+    "given": "the diameter that was given",
+    "guess": "a guess",
+}
+OUTLINE, BORDER, LANDMARK = FALSE, MISSED, (0, 220, 120)
 THUMBNAIL = 160  # pixels of the longer side
 LABELS = {
     "f1": "F1",
@@ -87,10 +95,21 @@ def as_rgb(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def overlay(photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """Photograph with the outlines of vessels (blue) and field of view (orange), uint8 (H, W, 3) RGB."""
+def overlay(
+    photograph: np.ndarray, mask: np.ndarray, fov: np.ndarray, landmarks: Landmarks | None = None
+) -> np.ndarray:
+    """Photograph with the outlines of vessels (blue) and field of view (orange), uint8 (H, W, 3) RGB.
+
+    With `landmarks` the disc (a circle) and the fovea (a cross) too, where they were found (green).
+    """
     thickness = max(1, round(max(mask.shape) / 1000))  # one pixel would vanish on a small screen
     picture = photograph.copy()
+    if landmarks and landmarks.disc_diameter > 0:  # not NaN
+        centre = round(landmarks.disc_x), round(landmarks.disc_y)
+        cv2.circle(picture, centre, round(landmarks.disc_diameter / 2), LANDMARK, 2 * thickness, cv2.LINE_AA)
+    if landmarks and landmarks.fovea_x > 0:
+        fovea, size = (round(landmarks.fovea_x), round(landmarks.fovea_y)), round(max(mask.shape) / 40)
+        cv2.drawMarker(picture, fovea, LANDMARK, cv2.MARKER_CROSS, size, 2 * thickness, cv2.LINE_AA)
     for shape, colour in ((fov, BORDER), (mask, OUTLINE)):
         lines, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, lines, -1, colour, thickness)
@@ -207,6 +226,8 @@ def write_report(
         "layers": layers(bool(rows), bool(CONFIDENCE.keys() & columns_of(measured))),
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
     }
+    if "disc_x" in next(iter(measured), {}):
+        data["colours"].append(["disc and fovea", LANDMARK])
     if rows:
         f1 = [row["f1"] for row in each]
         data |= {
@@ -237,6 +258,7 @@ def write_report(
             if found:
                 numbers = (found.get(name, math.nan) for name in shown)
                 image["doubtful"] = found.get("doubtful", "")
+                image["about"] = about(found)
                 image["measures"] = [None if math.isnan(n) else round(n, 6) for n in numbers]
             yield image
 
@@ -250,6 +272,13 @@ def write_report(
         for number, image in enumerate(images()):  # one at a time: there may be a hundred thousand
             page.write(f"{', ' if number else ''}{embedded(image)}")
         page.write(f"]}}{after}")
+
+
+def about(row: Mapping[str, Any]) -> str:
+    """Side of the eye, and where its scale is from, as a row of measures.csv tells; empty if it does not."""
+    side = f"{row['side']} eye" if row.get("side") else ""
+    scale = f"scale from {SCALE_FROM[row['scale_from']]}" if row.get("scale_from") else ""
+    return ", ".join(text for text in (side, scale) if text)
 
 
 def values(row: Mapping[str, Any]) -> list[float | None]:

@@ -69,7 +69,7 @@ def segment(
         fov: field of view, uint8 (H, W), 0 or 255.
         tta: average eight views, see `predict_views`.
         scale: factor by which the photograph is resized for the network, or several that share the eight views
-            (one view has the first); see `model.Network.scales`.
+            (one view has the first); see `prediction.scale`.
         views: collects the views, if given.
 
     Returns:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datasets.field_of_view import estimate_fov, scale_of, whole_diameter
+from anatomy.photograph import Photograph, look_at
 from datasets.images import read_image
 from measures.table import examine
 from measures.uncertainty import Views
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_WEIGHTS, load_networks
+from prediction.scale import Scale, plan_scale
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from system.devices import pick_device
@@ -29,14 +30,21 @@ if TYPE_CHECKING:
 class Segmentation:
     """A photograph and what was found in it; all arrays have its height and width."""
 
-    photograph: np.ndarray  # uint8 (H, W, 3) RGB
+    taken: Photograph  # with its field of view and landmarks
     levels: np.ndarray  # uint16 (H, W): the probability, as `scoring.metrics.quantize` stores it
-    fov: np.ndarray  # field of view, uint8 (H, W), 0 or 255
     threshold: float  # probability from which a pixel is a vessel
-    diameter: float  # of the whole field of view, pixels
-    border: bool  # whether that is known, because its border shows or the user said so; else a guess
-    scales: tuple[float, ...]  # by which the network saw it: in all of the views, or in each half of them
+    scale: Scale  # at which the network saw it
     views: Views  # the vessel pixels of each view, at the threshold of the prediction
+
+    @property
+    def photograph(self) -> np.ndarray:
+        """The photograph, uint8 (H, W, 3) RGB."""
+        return self.taken.pixels
+
+    @property
+    def fov(self) -> np.ndarray:
+        """Field of view, uint8 (H, W), 0 or 255."""
+        return self.taken.fov
 
     @property
     def probability(self) -> np.ndarray:
@@ -54,8 +62,8 @@ class Segmentation:
         The spread of the views is NaN where the threshold is no longer that of the prediction.
         """
         views = self.views if self.threshold == self.views.threshold else Views(self.threshold)
-        found = (self.photograph, self.fov, self.levels, self.mask)
-        return examine(*found, views, self.diameter, self.border, um_per_pixel)
+        found = examine(self.taken, self.levels, self.mask, views, um_per_pixel)
+        return found | {"scale_from": self.scale.scale_from}
 
 
 def segment_photograph(
@@ -76,15 +84,13 @@ def segment_photograph(
         diameter: of the whole field of view in pixels; None: found in the photograph.
         turn: is held while the network works.
     """
-    fov = estimate_fov(photograph)
-    border = diameter is not None or not fov.all()
-    diameter = diameter or whole_diameter(fov, model.diameter)
-    scales = model.scales(scale_of(diameter, model.diameter))
-    views = Views(threshold)
+    taken, views = look_at(photograph, diameter), Views(threshold)
     with turn or contextlib.nullcontext():
-        probability = segment(model, photograph, fov, tta, scales, views)
-    levels, seen = metrics.quantize(probability), scales[: len(views.scales)]
-    return Segmentation(photograph, levels, fov, threshold, diameter, border, seen, views)
+        scale = plan_scale(taken, model)
+        probability = segment(model, photograph, taken.fov, tta, scale.factors, views)
+    # a single view has the first of two
+    scale = replace(scale, factors=scale.factors[: len(views.scales)])
+    return Segmentation(taken, metrics.quantize(probability), threshold, scale, views)
 
 
 class Segmenter:

@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from data import read_sets
 from datasets.eyes import Eye
-from datasets.field_of_view import drive_scale, fov_diameter
+from datasets.field_of_view import fov_diameter
 from datasets.images import equalize
 from model import Network, fold_batch_norm
 from networks.checkpoints import load_checkpoint
+from prediction.scale import factor_of, factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -76,7 +77,7 @@ def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict
     found = {}
     for diameter in diameters:
         start = time.process_time()
-        probability = segment(network, eye.image, eye.fov, tta, drive_scale(eye.fov, diameter))
+        probability = segment(network, eye.image, eye.fov, tta, factor_of(fov_diameter(eye.fov), diameter))
         found[str(diameter)] = probability, time.process_time() - start
     for one, two in itertools.combinations(map(str, diameters), 2):
         (first, took), (second, more) = found[one], found[two]
@@ -86,7 +87,7 @@ def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict
 
 def in_each_contrast(network: Network, eye: Eye, tta: bool) -> dict[str, tuple[np.ndarray, float]]:
     """The same of the photograph as it is, with even contrast, and with half of it."""
-    scale = network.scales(drive_scale(eye.fov, network.diameter))
+    scale = factors_for(eye.image, network)
     even = equalize(eye.image, eye.fov)
     half = cv2.addWeighted(eye.image, 0.5, even, 0.5, 0)
     network.clahe = False  # it gets each as it is

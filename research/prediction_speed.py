@@ -29,17 +29,18 @@ import cv2
 import numpy as np
 import torch
 
+from anatomy.photograph import look_at
 from batch import photographs
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder
 from datasets.eyes import Eye, rescale
-from datasets.field_of_view import drive_scale, estimate_fov
 from datasets.images import read_image
 from datasets.synthetic import draw_eye
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_WEIGHTS, load_networks
 from pages.report import write_jpeg
 from prediction import segmentation, segmenter
+from prediction.scale import plan_scale
 from prediction.segmentation import segment
 from system import devices
 from system.devices import describe, pick_device
@@ -85,7 +86,7 @@ def shares(paths: list[Path], predictor: Predictor) -> None:
 
     parts: dict[str, list[tuple[Any, str]]] = {
         "decoding": [(photographs, "read_image")],
-        "field of view and scale": [(segmenter, "estimate_fov"), (segmenter, "whole_diameter")],
+        "field of view, disc, scale": [(segmenter, "look_at"), (segmenter, "plan_scale")],
         "network": [(segmentation, "predict_views")],
         "resampling, normalising": [(segmenter, "segment"), (segmenter.metrics, "quantize")],
         "masks and outlines": [(segmenter, "binarize"), (photographs, "overlay"), (photographs, "uncertainty")],
@@ -153,9 +154,9 @@ def main() -> None:
         copies = []
         for path in paths:
             photograph = read_image(path)
-            fov = estimate_fov(photograph)
-            scale = model.scales(drive_scale(fov, model.diameter))[0]
-            copies.append(rescale(Eye(path.stem, photograph, fov), scale))
+            taken = look_at(photograph)
+            factor = plan_scale(taken, model).factors[0]
+            copies.append(rescale(Eye(path.stem, photograph, taken.fov), factor))
         predictor = Predictor(model, threshold, args.tta, None, results)
         alone, whole = [], []
         for _ in range(args.repeats):

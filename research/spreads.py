@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from datasets.field_of_view import estimate_fov, fov_diameter, scale_of
+from datasets.field_of_view import estimate_fov, fov_diameter
 from measures.uncertainty import Views
 from measures.vessels import SPREADS, measure
+from prediction.scale import factors_for
 from prediction.segmentation import segment
 from research import trust
 from scoring import metrics
@@ -56,7 +57,7 @@ def compare(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 continue
             fov = estimate_fov(eye.photograph)
             diameter, views = fov_diameter(fov), Views(threshold)
-            scale = model.scales(scale_of(diameter, model.diameter))
+            scale = factors_for(eye.photograph, model)
             probability = segment(model, eye.photograph, fov, True, scale, views)
             predicted = measure(metrics.quantize(probability), fov, threshold)
             drawn = measure(trust.as_levels(eye.mask * (fov > 0)), fov, 0.5)

@@ -19,13 +19,14 @@ import cv2
 import numpy as np
 
 from batch.manifest import sha256
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.field_of_view import estimate_fov
 from datasets.images import read_image, read_mask, write_png
 from datasets.published import find_data_set
 from measures.doubts import doubts, features
 from measures.uncertainty import Views, confidence
 from measures.vessels import MEASURES, measure
 from networks.loading import load_networks
+from prediction.scale import factors_for
 from prediction.segmentation import binarize, segment
 from research import spoilt
 from scoring import metrics
@@ -143,7 +144,7 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             folder = args.cache / (sha256(path)[:8] + ("" if args.tta else ", one view")) / eye["set"]
             kept = folder / f"{eye['name']}, {eye['group']}.png"
             if not kept.is_file():
-                scale = model.scales(drive_scale(fov, model.diameter))
+                scale = factors_for(eye["photograph"], model)
                 probability = segment(model, eye["photograph"], fov, args.tta, scale)
                 write_png(kept, metrics.quantize(probability))
             eye["levels"] = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)

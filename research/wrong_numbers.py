@@ -16,9 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data import eye_of, read_diameter, read_eyes
+from data import eye_of, read_eyes
 from datasets.eyes import Eye, squash
 from networks.loading import load_networks, parse_prediction_args
+from prediction.scale import factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -74,8 +75,7 @@ def main() -> None:
     if seen := [eye.name for eye in eyes if eye_of(eye.name) in model.trained_on]:
         raise UserError(f"{args.data}: {', '.join(seen)} trained this network; give eyes that it has not seen")
     squashed = [squash(eye, args.side) for eye in eyes]
-    scale = model.diameter / read_diameter(args.data)
-    native = [segment(model, eye.image, eye.fov, args.tta, eye.scale * scale) for eye in eyes]
+    native = [segment(model, eye.image, eye.fov, args.tta, factors_for(eye.image, model)) for eye in eyes]
     square = [segment(model, eye.image, eye.fov, args.tta) for eye in squashed]
     back = [cv2.resize(found, eye.fov.shape[::-1]) for found, eye in zip(square, eyes, strict=True)]
     print(f"{len(eyes)} eyes, means over the eyes")

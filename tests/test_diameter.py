@@ -13,12 +13,12 @@ from conftest import run_script
 
 import predict
 import test as tester
-from datasets.field_of_view import scale_of, scales_of
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from networks.checkpoints import load_checkpoint, save_checkpoint
 from networks.loading import load_networks
 from prediction import segmenter
+from prediction.scale import factor_of
 from prediction.segmentation import segment
 from utils import UserError
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(
     ("diameter", "scales"),
-    [(274, (0.5,)), (548, (1,)), (1096, (2, 1))],
+    [(274, (3,)), (88, (1,)), (66, (0.75,))],
 )
 def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     diameter: int,
@@ -50,8 +50,7 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     monkeypatch.setattr(tester, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--no-tta"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
-    # new_data was written for DRIVE's diameter
-    assert seen == [scales] * 3
+    assert [factors[0] for factors in seen] == pytest.approx([scales[0]] * 3, rel=0.06)
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
@@ -68,7 +67,7 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
     given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5}
     save_checkpoint(tmp_path / "small.pth", given)
     save_checkpoint(tmp_path / "large.pth", {**given, "diameter": 720})
-    with pytest.raises(UserError, match="548 and 720 pixels, which cannot be averaged"):
+    with pytest.raises(UserError, match="548 per field of view and 720 per field of view, which cannot be"):
         load_networks([tmp_path / "small.pth", tmp_path / "large.pth"], None, CPU)
     model, _ = load_networks([tmp_path / "large.pth"] * 2, None, CPU)
     assert isinstance(model, Ensemble)
@@ -77,16 +76,7 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("native", [300, 548, 700, 822, 1096, 3300])
 def test_a_photograph_is_seen_at_the_diameter_of_the_training_whatever_its_pixels(native: float) -> None:
-    (scale,) = scales_of(scale_of(native), 548)
-    assert native * scale == pytest.approx(548, rel=0.07)
-
-
-@pytest.mark.parametrize(
-    ("native", "seen"), [(300, [720, 548]), (540, [720, 548]), (720, [720, 548]), (930, [720]), (3300, [720])]
-)
-def test_a_small_photograph_is_seen_at_two_diameters(native: float, seen: list[float]) -> None:
-    scales = scales_of(scale_of(native, 720), 720)
-    assert [native * scale for scale in scales] == pytest.approx(seen, rel=0.04)
+    assert native * factor_of(native) == pytest.approx(548, rel=0.07)
 
 
 @pytest.mark.parametrize("settings", [None, {}, {"clahe": None}, {"clahe": "much"}, {"clahe": 0.0}])
@@ -134,9 +124,9 @@ def test_predict_py_finds_the_diameter_and_says_where_it_guesses(
 ) -> None:
     assert run_script(predict.main, "eye.png", "close-up.png", *FLAGS) == 0
     assert predicted[0] == pytest.approx(200 / 108, rel=0.1)
-    assert predicted[1] == 1
+    assert predicted[1] == pytest.approx(200 / 548)
     said = capsys.readouterr().out
-    assert "its diameter is a guess; give it with --diameter:\n  close-up.png: 200 pixels" in said
+    assert "its diameter is a guess; give it with --diameter:\n  close-up.png: 548 pixels" in said
     assert "eye.png: " not in said
 
 

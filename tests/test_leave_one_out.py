@@ -6,17 +6,21 @@ import csv
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from anatomy.landmarks import Landmarks
 from conftest import run_script
 from test_sources import DRAWN, HRF_EYES, STARE_EYES, write_hrf, write_stare
 
 import augment
 import test as tester
 import train
+from anatomy.photograph import DISC_SHARE
 from data import eye_of, read_eyes
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
@@ -24,6 +28,7 @@ from datasets.images import read_image
 from datasets.synthetic import draw_eye, write_drive
 from model import UNet, fold_batch_norm
 from networks.checkpoints import load_checkpoint, save_checkpoint
+from prediction.scale import WORKING_DISC, factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from training import leave_one_out
@@ -38,7 +43,8 @@ SETS = {
     "HRF": list(HRF_EYES),
 }
 SHORT = ["--width=2", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu", "--epochs=1", "--crops=8"]
-DIAMETER = 128
+DISC = 20  # pixels per disc, and so 128 of the field of view where no disc is seen
+DIAMETER = DISC / DISC_SHARE
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +57,24 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_discs() -> Iterator[None]:
+    """No disc is found in these small drawn eyes, so that the field of view decides their scale."""
+
+    def find_nothing(photograph: np.ndarray, fov: np.ndarray) -> Landmarks:
+        return Landmarks(**dict.fromkeys((field.name for field in fields(Landmarks)), float("nan")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anatomy.photograph.find_landmarks", find_nothing)
+        yield
+
+
 @pytest.fixture(scope="module")
-def new_data(three: Path) -> Path:
+def new_data(three: Path, no_discs: None) -> Path:
     """What augment.py makes of them, to leave one out."""
     folders = [three / name for name in SETS]
     out = three / "new_data"
-    run_script(augment.main, *folders, "--leave-one-out", "--diameter", DIAMETER, "--out", out)
+    run_script(augment.main, *folders, "--leave-one-out", "--disc", DISC, "--out", out)
     return out
 
 
@@ -91,8 +109,7 @@ def test_every_labelled_eye_trains_at_the_diameter_and_tests_at_its_own_size(
     native = read_image(three / "DRIVE" / "training" / "images" / "22_training.tif")
     (same,) = (eye for eye in testing if eye.name == "22_training_0")
     assert np.array_equal(same.image, native)
-    for eye in testing:
-        assert eye.scale * fov_diameter(eye.fov) == pytest.approx(DIAMETER, rel=0.08)
+    assert json.loads((new_data / "dataset.json").read_text())["disc"] == DISC
 
 
 def test_each_data_set_is_drawn_equally_often_whatever_its_number_of_eyes() -> None:
@@ -156,7 +173,9 @@ def best(curve: np.ndarray) -> float:
 
 def predict_anew(checkpoint: Path, eyes: list[Eye], tta: bool) -> list[tuple[np.ndarray, Eye]]:
     network = fold_batch_norm(load_checkpoint(checkpoint, CPU)[0])
-    return [(metrics.quantize(segment(network, e.image, e.fov, tta=tta, scale=e.scale)), e) for e in eyes]
+    factors = [factors_for(eye.image, network) for eye in eyes]
+    probabilities = [segment(network, e.image, e.fov, tta, f) for e, f in zip(eyes, factors, strict=True)]
+    return [(metrics.quantize(found), eye) for found, eye in zip(probabilities, eyes, strict=True)]
 
 
 def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they_give(
@@ -170,7 +189,7 @@ def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they
         checkpoint = left_out / f"without_{name}" / "checkpoint.pth"
         model, _ = load_checkpoint(checkpoint, CPU)
         assert model.trained_on == {eye for other in SETS if other != name for eye in SETS[other]}
-        assert model.diameter == DIAMETER
+        assert model.disc == DISC
         unseen[name] = predict_anew(checkpoint, [eye for eye in native if eye.source == name], True)
     expected = {
         name: np.mean([metrics.expected_f1_threshold(levels, eye.fov) for levels, eye in pairs])
@@ -269,7 +288,7 @@ def test_a_data_set_that_cannot_be_left_out_is_refused_before_training(
 
 def test_a_damaged_list_of_data_sets_is_refused(new_data: Path, tmp_path: Path) -> None:
     (tmp_path / "train").symlink_to(new_data / "train")
-    for name, value in {"sets": [1], "diameter": "wide"}.items():
+    for name, value in {"sets": [1], "disc": "wide"}.items():
         info = json.loads((new_data / "dataset.json").read_text()) | {name: value}
         (tmp_path / "dataset.json").write_text(json.dumps(info))
         with pytest.raises(UserError, match=r"dataset.json: its .* is damaged; run augment.py again"):
@@ -280,7 +299,7 @@ def test_the_plain_split_stays_as_published(three: Path, tmp_path: Path) -> None
     folders = [three / name for name in SETS]
     run_script(augment.main, *folders, "--out", tmp_path)
     info = json.loads((tmp_path / "dataset.json").read_text())
-    assert info["diameter"] == 548
+    assert info["disc"] == WORKING_DISC
     training = {eye_of(file.stem) for file in (tmp_path / "train" / "image").iterdir()}
     testing = {eye_of(file.stem) for file in (tmp_path / "test" / "image").iterdir()}
     assert not training & testing

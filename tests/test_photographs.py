@@ -23,13 +23,14 @@ from batch import photographs
 from batch.manifest import write_manifest
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
 from model import UNet
 from networks.loading import load_networks
+from prediction.scale import factors_for
 from prediction.segmentation import segment
 from utils import UserError
 
@@ -84,8 +85,7 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)
-        scales = model.scales(drive_scale(fov, model.diameter))
-        alone = segment(model, photograph, fov, scale=scales) >= threshold
+        alone = segment(model, photograph, fov, scale=factors_for(photograph, model)) >= threshold
         mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
         assert mask.any()
         assert np.mean(mask == (alone & (fov > 0))) >= 0.9999

@@ -17,16 +17,18 @@ from PIL import Image
 
 import predict
 import test as tester
+from anatomy.photograph import look_at
 from batch.folders import find_photographs, name_results
 from datasets.eyes import Eye, rescale
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import equalize, list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from measures.uncertainty import Views
 from model import ResUNet, UNet
 from networks import checkpoints, loading
 from networks.checkpoints import load_checkpoint
-from prediction import segmentation, segmenter
+from prediction import segmentation
+from prediction.scale import factor_of
 from scoring import metrics
 from system import devices
 from utils import UserError
@@ -248,16 +250,6 @@ def test_two_scales_share_the_eight_views() -> None:
     assert (predict.segment(model, photograph, fov, False, (1.0, 0.5)) == alone).all(), "one view has the first"
 
 
-def test_only_the_scales_of_the_views_are_named() -> None:
-    model = lively_network(UNet, 2)
-    model.diameter = 720
-    photograph, _, _ = draw_eye(np.random.default_rng(0), 120, 116)
-    for tta, number in ((True, 2), (False, 1)):
-        found = segmenter.segment_photograph(model, photograph, 0.5, tta, diameter=600)
-        assert len(found.scales) == len(found.views.scales) == number
-        assert found.scales[0] == pytest.approx(720 / 600)
-
-
 def test_a_photograph_of_which_nothing_is_seen_has_no_spread() -> None:
     model, views = lively_network(UNet, 2), Views(0.5)
     photograph, fov = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8)
@@ -320,20 +312,23 @@ def test_any_size_is_segmented(shape: tuple[int, int]) -> None:
     [(512, 1), (540, 1), (568, 1), (1080, 1 / 2), (1650, 1 / 3), (270, 2.03), (740, 0.74)],
 )
 def test_the_field_of_view_is_brought_to_drives_size(diameter: int, scale: float) -> None:
-    assert drive_scale(disc(diameter, diameter + 30)) == pytest.approx(scale, rel=0.01)
+    found = fov_diameter(disc(diameter, diameter + 30))
+    assert factor_of(found) == pytest.approx(scale, rel=0.01)
 
 
 @pytest.mark.parametrize(
     "cut", [np.s_[200:], np.s_[200:-200], np.s_[:, 250:], np.s_[:, :-300], np.s_[150:, 150:]]
 )
-def test_the_scale_of_a_cut_off_disc_follows_from_its_circle(cut: tuple) -> None:
+def test_the_diameter_of_a_cut_off_disc_follows_from_its_circle(cut: tuple) -> None:
     fov = disc(1300, 1320)
-    assert drive_scale(fov[cut]) == pytest.approx(drive_scale(fov), rel=0.02)
+    assert fov_diameter(fov[cut]) == pytest.approx(fov_diameter(fov), rel=0.02)
 
 
-def test_a_frame_full_of_retina_is_never_enlarged() -> None:
-    assert drive_scale(np.full((200, 300), 255, np.uint8)) == 1
-    assert drive_scale(np.full((2000, 3000), 255, np.uint8)) < 0.2
+def test_a_frame_full_of_retina_is_never_enlarged_beyond_drives_scale() -> None:
+    for shape, most in (((200, 300, 3), 1), ((2000, 3000, 3), 0.2)):
+        taken = look_at(np.full(shape, 128, np.uint8))
+        assert not taken.border
+        assert factor_of(taken.diameter) <= most
 
 
 def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple) -> None:
@@ -344,7 +339,7 @@ def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple) -> None:
     size = (2 * fov.shape[1], 2 * fov.shape[0])
     enlarged = cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC)
     found = estimate_fov(enlarged)
-    probability = predict.segment(model, enlarged, found, scale=drive_scale(found))
+    probability = predict.segment(model, enlarged, found, scale=factor_of(fov_diameter(found)))
     assert probability.shape == enlarged.shape[:2]
     enlarged_native = cv2.resize(native, size)
     difference = np.abs(enlarged_native - probability)[found > 0].mean()
@@ -432,7 +427,7 @@ def test_the_fields_of_view_of_drive_are_found() -> None:
             (mask,) = (DRIVE / part / "mask").glob(f"{path.stem}_mask.*")
             estimated = estimate_fov(read_image(path))
             assert overlap(estimated, read_mask(mask)) > 0.98, path.name
-            assert drive_scale(estimated) == 1, path.name
+            assert factor_of(fov_diameter(estimated)) == 1, path.name
 
 
 def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,15 +21,18 @@ import augment
 import data
 import test
 import train
+from anatomy import cameras
+from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from data import check_split, eye_of, read_eyes
 from datasets import images
-from datasets.eyes import Eye, rescale
-from datasets.field_of_view import drive_scale, estimate_fov
+from datasets.eyes import Eye
+from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import read_image, read_mask
 from datasets.layouts import LAYOUTS, STARE
 from datasets.published import find_data_set
 from datasets.synthetic import draw_eye, write_drive
 from networks.loading import load_networks
+from prediction.scale import WORKING_DISC, factors_for
 from prediction.segmentation import segment
 from scoring.metrics import quantize
 from training.cross_validation import split_into_folds
@@ -354,26 +358,47 @@ def test_copies_of_a_training_eye_and_test_eyes_as_they_are(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize(("drawn", "smaller"), [(DRAWN, False), (LARGE, True)], ids=["enlarged", "shrunk"])
-def test_training_eyes_are_brought_to_drives_scale_and_test_eyes_say_theirs(
-    drawn: Drawn, smaller: bool, tmp_path: Path
+def test_training_eyes_are_brought_to_one_size_of_the_disc_and_test_eyes_keep_their_own(
+    drawn: Drawn, smaller: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def with_disc(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
+        taken = look_at(pixels, diameter)
+        return replace(taken, landmarks=replace(taken.landmarks, disc_diameter=0.25 * taken.diameter))
+
+    monkeypatch.setattr(cameras, "look_at", with_disc)
     run_script(augment.main, write_hrf(tmp_path / "HRF", drawn), "--out", tmp_path / "out")
     for eye in read_eyes(tmp_path / "out" / "train", labels=True):
         number = HRF_EYES.index(eye_of(eye.name))
-        assert eye.scale == 1
         assert (eye.mask.size < drawn[number][1].size) == smaller
         if eye.name.endswith("_0"):
-            assert drive_scale(eye.fov) == 1
+            assert 0.25 * fov_diameter(eye.fov) == pytest.approx(WORKING_DISC, rel=0.05)
             assert overlap(eye.fov, estimate_fov(eye.image)) > 0.95
             before = drawn[number][1].mean() / drawn[number][2].mean()
             assert eye.mask.mean() / eye.fov.mean() == pytest.approx(before, rel=0.25)
     (eye,) = read_eyes(tmp_path / "out" / "test", labels=True)
     assert (eye.mask == drawn[2][1]).all() and (eye.fov == drawn[2][2]).all()
-    assert eye.scale == drive_scale(eye.fov)
-    assert (eye.scale < 1) == smaller
     info = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert info["scale"] == {"06_g_0": eye.scale}
+    assert info["disc"] == WORKING_DISC
     assert [source["name"] for source in info["sources"]] == info["rescaled"] == ["HRF"]
+
+
+def test_the_disc_of_a_camera_is_the_median_over_its_eyes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    discs = {40: 40.0, 50: 44.0, 60: float("nan"), 70: 90.0, 80: float("nan")}  # by level
+    for level in discs:
+        side = 120 if level == 80 else 100
+        images.write_png(tmp_path / f"{level}.png", np.full((side, side, 3), level, np.uint8))
+
+    def with_disc(pixels: np.ndarray) -> Photograph:
+        taken = look_at(pixels)
+        return replace(taken, landmarks=replace(taken.landmarks, disc_diameter=discs[int(pixels.max())]))
+
+    monkeypatch.setattr(cameras, "look_at", with_disc)
+    found = cameras.measure_discs([tmp_path / f"{level}.png" for level in discs])
+    assert [found.pop(tmp_path / f"{level}.png") for level in (40, 50, 60, 70)] == [44] * 4
+    (assumed,) = found.values()
+    assert assumed == pytest.approx(DISC_SHARE * look_at(np.full((120, 120, 3), 80, np.uint8)).diameter)
 
 
 def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path: Path) -> None:
@@ -382,10 +407,8 @@ def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path
     run_script(augment.main, tmp_path / "DRIVE", "--out", tmp_path / "out")
     (eye,) = read_eyes(tmp_path / "out" / "test", labels=True)
     assert eye.image.shape == (999, 960, 3)
-    assert eye.scale == drive_scale(eye.fov) < 0.7
     info = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert (info["scale"], info["rescaled"]) == ({"01_test_0": eye.scale}, ["DRIVE"])
-    assert all(drive_scale(eye.fov) == 1 for eye in read_eyes(tmp_path / "out" / "train", labels=True))
+    assert (info["disc"], info["rescaled"]) == (WORKING_DISC, ["DRIVE"])
 
 
 def test_size_squashes_all_alike_and_leaves_nothing_to_scale(drive: Path, tmp_path: Path) -> None:
@@ -393,7 +416,6 @@ def test_size_squashes_all_alike_and_leaves_nothing_to_scale(drive: Path, tmp_pa
     for part in ("train", "test"):
         for eye in read_eyes(tmp_path / "out" / part, labels=True):
             assert eye.image.shape == (64, 64, 3)
-            assert eye.scale == 1
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["rescaled"] == []
 
 
@@ -412,20 +434,18 @@ def mixed(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     others = [draw_eye(np.random.default_rng(seed), 96, 100) for seed in range(6, 9)]
     sets = drive, write_chase(folder / "CHASE_DB1"), write_hrf(folder / "HRF", others)
-    run_script(augment.main, *sets, "--out", folder / "new_data")
+    run_script(augment.main, *sets, "--disc", 16, "--out", folder / "new_data")
     return folder / "new_data"
 
 
-def test_drive_is_the_same_alone_and_beside_others(new_data: Path, mixed: Path) -> None:
-    for file in [f for f in new_data.rglob("*.png") if f.is_file()]:
+def test_drives_test_eyes_are_the_same_alone_and_beside_others(new_data: Path, mixed: Path) -> None:
+    for file in [f for f in (new_data / "test").rglob("*.png") if f.is_file()]:
         assert (mixed / file.relative_to(new_data)).read_bytes() == file.read_bytes()
     there = names(mixed / "train" / "image") | names(mixed / "test" / "image")
     drive = {f"{n}_training" for n in range(21, 28)} | {f"{n:02d}_test" for n in range(1, 4)}
     assert there == drive | set(CHASE_EYES) | set(HRF_EYES)
     info = json.loads((new_data / "dataset.json").read_text())
-    assert (info["scale"], info["rescaled"]) == ({}, [])
-    assert all(eye.scale == 1 for eye in read_eyes(new_data / "test", True))
-    assert all((eye.scale == 1) == ("_test_" in eye.name) for eye in read_eyes(mixed / "test", True))
+    assert (info["disc"], info["rescaled"]) == (None, [])
 
 
 def test_unlabelled_test_eyes_of_drive_are_left_out_beside_labelled_ones(
@@ -466,7 +486,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
         found = images.read_image(results / "masks" / f"{eye.result_name}.png")
         assert found.shape == eye.image.shape  # truth is not resized to be scored
         levels = cv2.imread(str(results / "probability" / f"{eye.result_name}.png"), cv2.IMREAD_UNCHANGED)
-        scale = 1 if "_test_" in eye.name else drive_scale(eye.fov)
+        scale = factors_for(eye.image, model)
         assert (levels == quantize(segment(model, eye.image, eye.fov, tta=True, scale=scale))).all()
 
 
@@ -562,13 +582,11 @@ def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
     assert large.mask.mean() == pytest.approx(vessels.mean(), rel=0.05)
 
 
-@pytest.mark.parametrize("scale", ['{"06_g_0": "half"}', '{"06_g_0": -1.0}', '{"06_g_0": NaN}', "[1]"])
-def test_a_damaged_scale_is_refused(scale: str, new_data: Path, tmp_path: Path) -> None:
-    own = shutil.copytree(new_data, tmp_path / "new_data")
-    info = json.loads((own / "dataset.json").read_text()) | {"scale": json.loads(scale)}
-    (own / "dataset.json").write_text(json.dumps(info))
-    with pytest.raises(UserError, match=r"dataset\.json: what it says of scale is damaged"):
-        read_eyes(own / "test", labels=True)
+@pytest.mark.parametrize("disc", ['"half"', "-1.0", "NaN", "[1]", "1e9"])
+def test_a_damaged_size_of_the_disc_is_refused(disc: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text(f'{{"disc": {disc}}}')
+    with pytest.raises(UserError, match=r"dataset\.json: its size of the disc is damaged"):
+        data.read_disc(tmp_path)
 
 
 def test_a_fold_that_is_not_there_is_refused(tmp_path: Path, capsys) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data import eye_of, first_copies, read_eye, read_scales
+from data import eye_of, first_copies, read_eye
 from datasets.eyes import Eye
 from datasets.images import list_images, read_levels, write_png
 from networks.checkpoints import load_checkpoint
+from prediction.scale import factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -103,8 +104,8 @@ def run_one(args: argparse.Namespace, name: str, eyes: Mapping[str, Eye], train:
                 threshold = best_of(mean_f1(network, args.data, [eyes[n] for n in split["train"]]))
                 done = state.history[-1]
                 state.save(folder / "checkpoint.pth", state.averaged, threshold=threshold, scores=done)
-            scales = network.scales(eye.scale)
-            write_png(path, metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=scales)))
+            factors = factors_for(eye.image, network)
+            write_png(path, metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=factors)))
             number += 1
         print(f"without {name}: {number} eyes predicted")
     return True
@@ -194,12 +195,11 @@ def native_eyes(data: Path, names: Sequence[str]) -> Iterator[Eye]:
     Raises:
         UserError: none of them is in new_data/test: it was not written with --leave-one-out.
     """
-    wanted, scales, found = {eye_of(name) for name in names}, read_scales(data), False
+    wanted, found = {eye_of(name) for name in names}, False
     folder = data / "test"
     for path in list_images(folder / "image") if (folder / "image").is_dir() else []:
         if eye_of(path.stem) in wanted:
             eye = read_eye(path, folder, labels=True)
-            eye.scale = scales.get(eye.name, 1.0)
             found = True
             yield eye
     if not found:
@@ -253,8 +253,8 @@ def mean_f1(network: Network, data: Path, trained: Sequence[Eye]) -> np.ndarray:
             at_native = chosen
         f1 = []
         for eye in at_native:
-            scale = network.scales(eye.scale)
-            levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=scale))
+            factors = factors_for(eye.image, network)
+            levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=factors))
             f1.append(f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
         curves.append(np.mean(f1, axis=0))
     return np.mean(curves, axis=0)

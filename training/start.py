@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data import read_diameter
+from anatomy.photograph import DISC_SHARE
+from data import first_copies, read_disc
 from datasets.eyes import Eye
+from datasets.field_of_view import fov_diameter
 from networks.checkpoints import learned, load_checkpoint
 from pages.report import write_history
+from prediction.scale import working_diameter
 from system import processes
 from system.devices import pick_device
 from system.files import atomic
@@ -24,6 +27,8 @@ from utils import UserError, seed_everything
 
 if TYPE_CHECKING:
     import torch
+
+    from model import Network
 
 
 def settle(args: argparse.Namespace, device: torch.device, sets: int = 1) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def begin(
     if args.start_from and not args.resume:
         initial, _ = load_checkpoint(args.start_from, pick_device("cpu"))
         model.load_state_dict(initial.state_dict())
-    model.diameter = read_diameter(args.data)
+    set_scale(model, args.data, training)
     model = model.to(device).to(memory_format=torch.channels_last)
     average = None
     if args.ema:
@@ -120,6 +125,13 @@ def begin(
             state.make_room = lambda: make_room(args, split)
     state.start = time.time()
     return state
+
+
+def set_scale(model: Network, data: Path, eyes: Sequence[Eye]) -> None:
+    """Note in a network the scale of the eyes of new_data, `data`, that train it."""
+    model.disc = read_disc(data)
+    diameters = [fov_diameter(eye.fov) for eye in first_copies(eyes)]
+    model.diameter = model.disc / DISC_SHARE if model.disc else working_diameter(diameters)
 
 
 def make_room(args: argparse.Namespace, split: dict[str, list[str]]) -> None:

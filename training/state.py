@@ -72,7 +72,7 @@ class Training:
     def save(self, path: Path, model: Network, **more: Any) -> None:
         """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
         common = {"model": model.config, "weights": model.state_dict()}
-        own = {"settings": self.settings, "split": self.split, "diameter": model.diameter}
+        own = {"settings": self.settings, "split": self.split, "diameter": model.diameter, "disc": model.disc}
         own["versions"] = versions()
         save_checkpoint(path, {**common, **own, **more}, self.make_room)
         self.make_room = None

@@ -1,0 +1,116 @@
+"""The scale at which a network sees a photograph, in one unit: pixels per diameter of the optic disc.
+
+The optic disc is about as large in every eye: 1.8 mm. Angle of view and pixels of the file are not, so the same
+vessel has 3 pixels in one photograph and 12 in another. A network that was trained at 112 pixels per disc, 16
+micrometres per pixel, sees every photograph so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anatomy.photograph import Photograph, look_at
+from datasets.eyes import Eye, rescale
+from datasets.field_of_view import DIAMETER
+from measures.calibre import quantiles, widths
+from measures.skeleton import trace
+from prediction.segmentation import segment
+
+if TYPE_CHECKING:
+    from model import Network
+
+WORKING_DISC = 112.0  # pixels per disc to which eyes of several cameras are brought for a training
+LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre in masks of a network, see docs/experiments.md
+BORDER_OF_VESSELS = 0.5  # probability
+LEAST_LENGTH = 5.0  # discs of centre line, from which a calibre can be told
+MOST_ENLARGED = 4.0  # times: beyond, an enlarged photograph shows nothing new and fills the memory
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a network sees a photograph."""
+
+    factors: tuple[float, ...]  # by which it is resized: in all of the views, or in each half of them
+    scale_from: str  # what decided: disc, vessels, field, given, guess
+
+
+def plan_scale(photograph: Photograph, network: Network) -> Scale:
+    """The scale at which a network sees a photograph.
+
+    The diameter that the user gave decides, else the disc; where no disc is seen the calibre of large vessels,
+    else the field of view, or a guess where it has no border. A network that was trained on eyes of one camera
+    as they are knows no disc (`Network.disc`): it sees the field of view at the diameter of its training.
+
+    Args:
+        photograph: see `anatomy.photograph.look_at`.
+        network: in evaluation mode.
+    """
+    disc, given = photograph.landmarks.disc_diameter, photograph.diameter_from == "given"
+    if network.disc and not given and disc > 0:  # not NaN
+        return Scale(views_of(network.disc / disc), "disc")
+    factor = factor_of(photograph.diameter, network.diameter)
+    if network.disc and not given and (by_vessels := factor_by_vessels(photograph, network, factor)):
+        return Scale(views_of(by_vessels), "vessels")
+    return Scale(views_of(factor), {"border": "field"}.get(photograph.diameter_from, photograph.diameter_from))
+
+
+def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -> float | None:
+    """The factor that brings the large vessels to the calibre that they have at the scale of the training.
+
+    Args:
+        photograph: without a disc.
+        network: in evaluation mode; sees the photograph in one view, twice at most.
+        factor: at which it sees it first.
+
+    Returns:
+        None where too few vessels are found.
+    """
+    eye = Eye("", photograph.pixels, photograph.fov)
+    for _ in range(2):
+        copy = rescale(eye, min(factor, MOST_ENLARGED))
+        probability = segment(network, copy.image, copy.fov)
+        tree = trace((probability >= BORDER_OF_VESSELS).astype(np.uint8))
+        calibres, lengths = widths(probability, tree, BORDER_OF_VESSELS)
+        if lengths.sum() < LEAST_LENGTH * (network.disc or WORKING_DISC):
+            return None
+        (large,) = quantiles(calibres, lengths, (0.95,))
+        change = LARGE_VESSEL * (network.disc or WORKING_DISC) / large
+        factor *= change
+        if abs(np.log(change)) < 0.2:
+            break
+    return factor
+
+
+def factors_for(pixels: np.ndarray, network: Network) -> tuple[float, ...]:
+    """The factors at which a network sees a photograph, uint8 (H, W, 3) RGB, see `plan_scale`."""
+    return plan_scale(look_at(pixels), network).factors
+
+
+def views_of(factor: float) -> tuple[float, ...]:
+    """The factors of the views."""
+    return (min(factor, MOST_ENLARGED),)
+
+
+def factor_of(diameter: float, working: float = DIAMETER) -> float:
+    """The factor that brings a field of view to a working diameter.
+
+    Returns:
+        1 for a diameter close to the working one, 1/n close to n times that (so that whole pixels are
+        averaged), else the working diameter divided by the photograph's.
+    """
+    times = max(1, round(diameter / working))
+    close = 510 / 548 <= diameter / times / working <= 570 / 548
+    return 1 / times if close else working / diameter
+
+
+def working_diameter(diameters: Sequence[float]) -> float:
+    """The diameter in pixels at which a network sees fields of view, from those of the eyes that train it.
+
+    The median, or that of DRIVE where it is close, so that other photographs of DRIVE keep their pixels.
+    """
+    median = float(np.median(diameters))
+    return float(DIAMETER) if factor_of(median) == 1 else median

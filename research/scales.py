@@ -1,0 +1,123 @@
+"""Score networks on the data set that each has not seen, at several scales: fixed diameters, and by the disc.
+
+    python augment.py DRIVE STARE HRF CHASE_DB1 --leave-one-out
+    python -m research.scales --files files --anatomy FOLDER    # of train.py --leave-one-out
+
+A network of `files/without_NAME` sees the eyes of NAME with the field of view brought to each of --diameters,
+then with the disc brought to --disc pixels: as found, as the median of its camera, and as drawn, where the
+folder --anatomy holds DRIVE/disc/NAME.png or HRF/discs.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from anatomy.photograph import DISC_SHARE, Photograph, look_at
+from data import read_sets
+from datasets.eyes import Eye
+from datasets.field_of_view import fov_diameter
+from model import Network, fold_batch_norm
+from networks.checkpoints import load_checkpoint
+from prediction.scale import WORKING_DISC, factor_of, plan_scale
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from training.leave_one_out import best_of, f1_curve, native_eyes
+from utils import path_name, run
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("data_sets", nargs="*", help="that were left out (default: all)")
+    parser.add_argument("--data", type=path_name, default=Path("new_data"), help="written with --leave-one-out")
+    parser.add_argument("--files", type=path_name, default=Path("files"), help="of train.py --leave-one-out")
+    parser.add_argument("--anatomy", type=path_name, help="folder of the drawn discs")
+    parser.add_argument("--diameters", type=int, nargs="*", default=[480, 548, 640, 720, 860], help="pixels")
+    parser.add_argument("--disc", type=float, default=WORKING_DISC, help="pixels, of a network that has none")
+    parser.add_argument("--second", type=float, default=0.76, help="factor of the second scale of two")
+    parser.add_argument("--tta", action="store_true", help="eight views, and half of them at another scale")
+    parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
+    parser.add_argument("--threshold", type=float, default=0.38, help="probability that makes a vessel")
+    return parser.parse_args()
+
+
+def drawn_disc(eye: Eye, data_set: str, anatomy: Path | None) -> float:
+    """Diameter in pixels of the disc that an observer drew; NaN where nobody did."""
+    name = eye.name.removesuffix("_0")
+    if anatomy and data_set == "DRIVE":
+        mask = cv2.imread(str(anatomy / "DRIVE" / "disc" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+        return 2 * float(np.sqrt((mask > 0).sum() / np.pi))
+    if anatomy and data_set == "HRF":
+        with (anatomy / "HRF" / "discs.csv").open(newline="", encoding="utf-8-sig") as file:
+            rows = {row["image"]: float(row["disc_diameter"]) for row in csv.DictReader(file)}
+        return rows.get(name, float("nan"))
+    return float("nan")
+
+
+def ways(
+    args: argparse.Namespace, network: Network, eye: Eye, photograph: Photograph, camera: float, drawn: float
+) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Each way to choose the scale of a photograph, with its factors."""
+    working = network.disc or args.disc
+    field = fov_diameter(eye.fov)
+    for diameter in args.diameters:
+        yield f"field {diameter}", (factor_of(field, diameter),)
+    by_field = factor_of(field, working / DISC_SHARE)
+    yield "as predict.py", plan_scale(photograph, network).factors
+    for name, disc in {"disc found": photograph.landmarks.disc_diameter, "disc of the camera": camera}.items():
+        factor = working / disc if disc > 0 else by_field
+        yield name, (factor,)
+        if args.tta:
+            yield f"{name}, two scales", (factor, factor * args.second)
+    if drawn > 0:
+        yield "disc drawn", (working / drawn,)
+
+
+def main() -> None:
+    args = parse_args()
+    sets: dict[str, list[str]] = {}
+    for name, data_set in read_sets(args.data).items():
+        sets.setdefault(data_set, []).append(name)
+    print(
+        f"{'left out':12}{'scale':26}"
+        + "".join(f"{t:>10}" for t in ("factor", "AUC", "AP", "F1", "best F1", "at"))
+    )
+    for data_set in args.data_sets or sets:
+        network, _ = load_checkpoint(args.files / f"without_{data_set}" / "checkpoint.pth", pick_device("cpu"))
+        network = fold_batch_norm(network)
+        names = sorted(sets[data_set])[:: args.every]
+        eyes = list(native_eyes(args.data, names))
+        taken = [look_at(eye.image) for eye in eyes]
+        discs: dict[tuple[int, ...], list[float]] = {}
+        for photograph in taken:
+            if photograph.landmarks.disc_diameter > 0:
+                discs.setdefault(photograph.pixels.shape, []).append(photograph.landmarks.disc_diameter)
+        found: dict[str, list[tuple[float, np.ndarray]]] = {}
+        for eye, photograph in zip(tqdm(eyes, desc=data_set), taken, strict=True):
+            camera = float(np.median(discs.get(eye.image.shape, [np.nan])))
+            drawn = drawn_disc(eye, data_set, args.anatomy)
+            done: dict[tuple[float, ...], np.ndarray] = {}
+            for way, factors in ways(args, network, eye, photograph, camera, drawn):
+                if factors not in done:
+                    probability = segment(network, eye.image, eye.fov, args.tta, factors)
+                    done[factors] = metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
+                found.setdefault(way, []).append((factors[0], done[factors]))
+        for way, rows in found.items():
+            scores = metrics.mean([metrics.scores(counts, args.threshold) for _, counts in rows])
+            curve = np.mean([f1_curve(counts) for _, counts in rows], axis=0)
+            figures = (float(np.median([factor for factor, _ in rows])), scores["auc"])
+            figures += (scores["average_precision"], scores["f1"], float(curve.max()), best_of(curve))
+            print(f"{data_set:12}{way:26}" + "".join(f"{figure:10.4f}" for figure in figures), flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
