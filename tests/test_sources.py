@@ -25,7 +25,7 @@ from anatomy import cameras
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from data import check_split, eye_of, read_eyes
 from datasets import images
-from datasets.eyes import Eye
+from datasets.eyes import Eye, rescale
 from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import read_image, read_mask
 from datasets.layouts import LAYOUTS, STARE
