@@ -19,7 +19,7 @@ def measure_discs(photographs: Sequence[Path]) -> dict[Path, float]:
     """Measure the disc diameter of the camera of each photograph, in pixels.
 
     Photographs of one size in one folder are of one camera. Discs differ by a tenth from eye to eye, the scale
-    of a camera does not, so the median over its eyes counts. Where no disc is seen in any, a field of view of 45
+    of a camera does not, so the median over its eyes counts. Where none is seen in any, a field of view of 45
     degrees is assumed, as DRIVE has it. A file that cannot be read is left out.
     """
 
