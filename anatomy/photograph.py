@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from anatomy.landmarks import Landmarks, find_landmarks
 
+from anatomy.landmarks import Landmarks, find_landmarks
 from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter
 
 DISC_SHARE = 0.156  # of the diameter of a 45-degree field of view, DRIVE's: the disc's, where none is seen

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from anatomy.landmarks import Landmarks
 
+from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from datasets.eyes import Eye
 from measures.doubts import doubts, features

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import cv2
 import numpy as np
-from anatomy.landmarks import Landmarks
 
+from anatomy.landmarks import Landmarks
 from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.vessels import CONFIDENCE, MEASURES, columns_of

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anatomy.landmarks import Landmarks
 from conftest import run_script
 from test_sources import DRAWN, HRF_EYES, STARE_EYES, write_hrf, write_stare
 
 import augment
 import test as tester
 import train
+from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE
 from data import eye_of, read_eyes
 from datasets.eyes import Eye
