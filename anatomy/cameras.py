@@ -34,7 +34,7 @@ def measure_discs(photographs: Sequence[Path]) -> dict[Path, float]:
             with contextlib.suppress(UserError):  # it is named when the eye is written
                 shape, disc, assumed = job.result()
                 cameras.setdefault((path.parent, shape), []).append((path, disc, assumed))
-    measured = {}
+    measured: dict[Path, float] = {}
     for eyes in cameras.values():
         diameters = [disc for _, disc, _ in eyes if disc > 0] or [assumed for _, _, assumed in eyes]
         measured |= dict.fromkeys((path for path, _, _ in eyes), float(np.median(diameters)))
