@@ -22,12 +22,12 @@ from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
-from networks.loading import parse_prediction_args
+from networks.loading import add_prediction_flags, add_weights
 from pages.report import UNSEEN, as_rgb, compare, overlay
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop
-from utils import HelpFormatter, UserError, path_name, run
+from utils import HelpFormatter, UserError, run
 
 if TYPE_CHECKING:
     import gradio
@@ -70,13 +70,7 @@ def parse_args() -> argparse.Namespace:
         epilog="example: python app.py --port 7861",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument(
-        "--weights",
-        type=path_name,
-        action="append",
-        help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: that "
-        "of predict.py)",
-    )
+    add_weights(parser, "that of predict.py")
     parser.add_argument("--port", type=int, help="of the page (default: the first free one from 7860 on)")
     parser.add_argument(
         "--browser",
@@ -84,7 +78,8 @@ def parse_args() -> argparse.Namespace:
         default=True,
         help="open the page in the browser; --no-browser: print its address only",
     )
-    args = parse_prediction_args(parser)
+    add_prediction_flags(parser)
+    args = parser.parse_args()
     if args.port is not None and not 1 <= args.port <= 65535:
         parser.error(f"--port {args.port}: give 1 to 65535")
     return args

@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.images import normalize, statistics
 from networks.checkpoints import find_weights
-from networks.loading import USUAL_WEIGHTS, load_networks
+from networks.loading import USUAL_WEIGHTS, add_weights, load_networks
 from system.devices import pick_device
 from system.files import atomic
 from utils import HelpFormatter, UserError, path_name, run
@@ -34,12 +34,7 @@ def parse_args() -> argparse.Namespace:
         epilog="example: python export.py --weights files/checkpoint.pth --out unet.onnx",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument(
-        "--weights",
-        type=path_name,
-        nargs="+",
-        help="a checkpoint, or several whose probabilities are averaged (default: that of predict.py)",
-    )
+    add_weights(parser, "that of predict.py")
     parser.add_argument(
         "--out", type=path_name, help="file to write (default: files/NAME.onnx, as the checkpoint)"
     )

@@ -16,7 +16,7 @@ from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
 from measures.table import read_um_per_pixel, summarize, write_measures
 from networks.checkpoints import find_weights
-from networks.loading import USUAL_WEIGHTS, load_networks, parse_prediction_args
+from networks.loading import USUAL_WEIGHTS, add_prediction_flags, add_weights, load_networks
 from pages.report import write_report
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
@@ -24,7 +24,7 @@ from system import processes
 from system.devices import describe
 from system.records import RECORD
 from system.signals import signals_as_interrupts
-from utils import HelpFormatter, UserError, folder_name, path_name, run
+from utils import HelpFormatter, UserError, between, folder_name, path_name, run
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,13 +38,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "paths", type=path_name, nargs="+", metavar="PATH", help="a photograph, or a folder of them"
     )
-    parser.add_argument(
-        "--weights",
-        type=path_name,
-        action="append",  # nargs='+' would take the photographs as weights
-        help="a checkpoint; give it again for each more whose probabilities are to be averaged (default: "
-        "files/fundus_unet.pth, else drive_unet.pth, else checkpoint.pth)",
-    )
+    # one each time: more would take the photographs as weights
+    default = "files/fundus_unet.pth, else drive_unet.pth, else checkpoint.pth"
+    add_weights(parser, f"{default}; give it again for each more", nargs=None)
     parser.add_argument("--out", type=folder_name, default=Path("results/predict"), help="folder to write")
     parser.add_argument(
         "--resume",
@@ -59,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--diameter",
-        type=float,
+        type=between(16, 100_000),
         metavar="PIXELS",
         help="of the whole field of view in these photographs, also where it goes beyond the frame, as in a "
         "close-up of the disc (default: found in each)",
@@ -70,10 +66,8 @@ def parse_args() -> argparse.Namespace:
         help="micrometres that a pixel shows, for widths in micrometres; a CSV has a file name and a number in "
         "each row",
     )
-    args = parse_prediction_args(parser)
-    if args.diameter is not None and not 16 <= args.diameter <= 100_000:
-        parser.error(f"--diameter {args.diameter:g}: give 16 to 100000 pixels")
-    return args
+    add_prediction_flags(parser)
+    return parser.parse_args()
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from datasets.images import write_png
 from measures.table import examine_eye, summarize, write_all_measures
 from measures.uncertainty import Views, uncertainty
 from networks.checkpoints import find_weights
-from networks.loading import load_networks, parse_prediction_args
+from networks.loading import add_prediction_flags, add_weights, load_networks
 from pages.report import compare, picture, write_layers, write_report
 from pages.results import CHALLENGE, COMPARISON, MEASURES_TABLE, PAGE, SCORES_TABLE, SUFFIXES, result_file
 from prediction.scale import plan_scale
@@ -52,14 +52,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=path_name, default=Path("new_data"), help="written by augment.py")
-    parser.add_argument(
-        "--weights",
-        type=path_name,
-        nargs="+",
-        action="extend",
-        help="a checkpoint, or several whose probabilities are averaged (default: files/checkpoint.pth, else "
-        "files/drive_unet.pth)",
-    )
+    add_weights(parser, "files/checkpoint.pth, else files/drive_unet.pth")
     parser.add_argument(
         "--masks",
         type=path_name,
@@ -75,7 +68,8 @@ def parse_args() -> argparse.Namespace:
         help="folder to write (default: results; with --masks results/masks_scored)",
     )
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
-    args = parse_prediction_args(parser)
+    add_prediction_flags(parser)
+    args = parser.parse_args()
     if args.masks and args.weights:
         parser.error("--masks scores what is there already; leave out --weights")
     args.results = args.results or Path("results", "masks_scored" if args.masks else "")

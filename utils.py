@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import math
 import os
 import platform
 import random
@@ -12,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +44,19 @@ def folder_name(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a folder")
     return path_name(text)
+
+
+def between(low: float, high: float = math.inf, kind: type[int] | type[float] = float) -> Callable[[str], Any]:
+    """argparse type: a number from `low` to `high`; a whole one if `kind` is int."""
+
+    def number(text: str) -> float:
+        if not low <= (value := kind(text)) <= high:
+            wanted = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: give {wanted}")
+        return value
+
+    number.__name__ = "whole number" if kind is int else "number"  # of the message for what is none
+    return number
 
 
 def seed_number(text: str) -> int:

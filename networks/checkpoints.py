@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,14 +91,16 @@ def load_checkpoint(
     model = build(path, checkpoint["model"], checkpoint["weights"], len(outputs))
     model.diameter, model.disc, model.trained_on = diameter, disc, trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
-    learned(model, settings if isinstance(settings, dict) else {})
+    set_views(model, settings.get("clahe") if isinstance(settings, dict) else None)
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
 
 
-def learned(network: Network, settings: Mapping[str, Any]) -> None:
-    """Set `Network.clahe` of a network that was trained with these settings."""
-    share = settings.get("clahe")  # of an untrusted file: it may be anything
-    network.clahe = isinstance(share, (int, float)) and share > 0
+def set_views(network: Network, clahe: Any) -> None:
+    """Say of a network whether a share of its training crops, `clahe`, had even contrast, see `Network.clahe`.
+
+    The share may be of an untrusted file: anything but a number above 0 means no.
+    """
+    network.clahe = isinstance(clahe, (int, float)) and clahe > 0
 
 
 def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:

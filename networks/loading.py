@@ -11,7 +11,7 @@ import numpy as np
 
 from networks.checkpoints import load_checkpoint
 from system.devices import keep_memory
-from utils import UserError
+from utils import UserError, between, path_name
 
 if TYPE_CHECKING:
     import torch
@@ -22,22 +22,37 @@ if TYPE_CHECKING:
 USUAL_WEIGHTS = ("fundus_unet.pth", "drive_unet.pth", "checkpoint.pth")
 
 
-def parse_prediction_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Add the flags common to all scripts that predict, then parse and check."""
+def add_weights(parser: argparse.ArgumentParser, default: str, nargs: str | None = "+") -> None:
+    """Add --weights, which may be given again; `nargs` None: one checkpoint each time."""
     parser.add_argument(
-        "--threshold", type=float, help="probability that makes a vessel (default: the checkpoint's)"
+        "--weights",
+        type=path_name,
+        nargs=nargs,
+        action="extend" if nargs else "append",
+        help=f"a checkpoint, or several, whose probabilities are averaged (default: {default})",
     )
+
+
+def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags common to all scripts that predict."""
+    add_threshold(parser, "probability that makes a vessel (default: the checkpoint's)")
     parser.add_argument(
         "--tta",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="average eight flips and turns; --no-tta: a little worse, an eighth of the network's time",
     )
+    add_device(parser)
+
+
+def add_threshold(parser: argparse._ActionsContainer, help: str) -> None:
+    """Add --threshold, a probability from 0 to 1."""
+    parser.add_argument("--threshold", type=between(0, 1), help=help)
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Add --device."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    args = parser.parse_args()
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        parser.error(f"--threshold {args.threshold}: give a probability from 0 to 1")
-    return args
 
 
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:

@@ -121,6 +121,7 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
     write_csv(files / "history.csv", history)
 
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     panels = {
@@ -133,6 +134,7 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
             axes.plot([row["epoch"] for row in history], [row[name] for row in history], ".-", label=name)
             axes.legend()
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     with atomic(files / "curves.png") as temporary:
         figure.savefig(temporary, dpi=100)

@@ -25,7 +25,8 @@ from data import read_sets
 from datasets.eyes import Eye
 from datasets.images import read_levels
 from scoring import metrics
-from training import crops, leave_one_out
+from training import crops, held_out, thresholds
+from training.held_out_tables import probability_of
 from utils import UserError, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,17 +98,17 @@ def train_one(args: argparse.Namespace, name: str, data_set: str) -> Path:
     command += ["--epochs", args.epochs, "--crops", args.crops, "--data", args.data, "--files", files, *flags]
     if (files / f"without_{data_set}" / "last.pth").exists():
         command.append("--resume")
-    segment, native_eyes = leave_one_out.segment, leave_one_out.native_eyes
+    segment, native_eyes = held_out.segment, held_out.native_eyes
 
     def one_view(*given: Any, **named: Any) -> np.ndarray:
         return segment(*given, **{**named, "tta": False})
 
     with (
         change(),
-        mock.patch.object(leave_one_out, "segment", one_view),
-        mock.patch.object(leave_one_out, "native_eyes", lambda *given: some(args, native_eyes(*given))),
+        mock.patch.object(held_out, "segment", one_view),
+        mock.patch.object(held_out, "native_eyes", lambda *given: some(args, native_eyes(*given))),
         # the threshold is given here, so none is looked for on the eyes that train
-        mock.patch.object(leave_one_out, "mean_f1", lambda *_: np.zeros(len(leave_one_out.THRESHOLDS))),
+        mock.patch.object(held_out, "compromise_curve", lambda *_: np.zeros(len(thresholds.THRESHOLDS))),
         mock.patch.object(sys, "argv", ["train.py", *map(str, command)]),
     ):
         if train.main():
@@ -125,10 +126,10 @@ def score(args: argparse.Namespace, folder: Path, data_set: str) -> dict[str, fl
     """Mean scores of the eyes left out, and F1 at the threshold that is best for all of them."""
     names = [name for name, own in read_sets(args.data).items() if own == data_set]
     rows, curves = [], []
-    for eye in some(args, leave_one_out.native_eyes(args.data, names)):
-        levels = read_levels(leave_one_out.probability_of(folder, eye))
+    for eye in some(args, thresholds.native_eyes(args.data, names)):
+        levels = read_levels(probability_of(folder, eye.name))
         rows.append(metrics.score_image(levels, eye.truth, eye.fov, args.threshold))
-        curves.append(leave_one_out.f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
+        curves.append(thresholds.f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
     mean = metrics.mean(rows)
     return {column: mean[column] for column in COLUMNS} | {"best f1": np.mean(curves, axis=0).max()}
 

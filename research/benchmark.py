@@ -33,9 +33,11 @@ from prediction.segmentation import predict, segment
 from scoring.metrics import count_levels, quantize, scores
 from system.devices import autocast, describe, has_bfloat16, keep_memory, pick_device
 from training.crops import Crops
-from training.loop import USUAL_THRESHOLD, train_one_epoch
+from training.epoch import train_one_epoch
 from training.losses import vessel_loss
 from training.optimizers import make_optimizer, one_cycle
+from training.settings import Settings
+from training.thresholds import USUAL_THRESHOLD
 from utils import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +100,7 @@ def our_step(
     """A step as train.py does it with this optimizer."""
     image, mask, fov = training_batch(side, batch, device)
     model = UNet(width=width, depth=depth).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, {"optimizer": name, "lr": 1e-4})
+    optimizer = make_optimizer(model, name, 1e-4)
 
     def step() -> None:
         with autocast(device):
@@ -343,13 +345,13 @@ def train_for(
     """Seconds of `total` steps by train.py's recipe, and the mean F1 of the held-out eyes."""
     torch.manual_seed(42)
     model = UNet(width=16, depth=3).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, {"optimizer": "muon", "lr": 0.02})
+    optimizer = make_optimizer(model, "muon", 0.02)
     crops = Crops(training, 128, 42, total * 4, choroid=0.3, camera=0.15)
     batches = iter(torch.utils.data.DataLoader(crops, batch_size=4))
     rates = [one_cycle(step / total, 0.02) for step in range(total)]
 
     def learn() -> None:
-        train_one_epoch(model, None, batches, optimizer, rates, [], 0.0, lambda: False, lambda loss: None)
+        train_one_epoch(model, batches, optimizer, Settings(), rates, [])
 
     spent, network = seconds(learn, device), fold_batch_norm(model)
     found = []

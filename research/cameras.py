@@ -24,7 +24,7 @@ from networks.checkpoints import load_checkpoint
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
-from training.loop import USUAL_THRESHOLD
+from training.thresholds import USUAL_THRESHOLD
 from utils import UserError, path_name, run
 
 SIDE, RADIUS, ZOOM = 584, 270, 1.5  # pixels of the new photograph and its field of view; times as large

@@ -27,7 +27,8 @@ from prediction.scale import factor_of, factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
-from training.leave_one_out import best_of, f1_curve, native_eyes, saw
+from training.held_out import has_trained
+from training.thresholds import f1_curve, native_eyes, threshold_of_best
 from utils import UserError, run
 
 COLUMNS = {"AUC": "auc", "AP": "average_precision", "F1": "f1", "recall 2 px": "recall_2px"}
@@ -107,7 +108,7 @@ def main() -> None:
     names = sorted(name for name, data_set in read_sets(args.data).items() if data_set == args.data_set)
     if not (names := names[:: args.every]):
         raise UserError(f"{args.data}: no eyes of {args.data_set}")
-    if saw(args.weights, names):
+    if has_trained(args.weights, names):
         raise UserError(f"{args.weights}: it was trained on eyes of {args.data_set}")
     rows: dict[str, list[tuple[dict[str, float], list[float], float]]] = {}
     for eye in tqdm(native_eyes(args.data, names), total=len(names)):
@@ -129,7 +130,7 @@ def main() -> None:
     for name, found in rows.items():
         mean = metrics.mean([scores for scores, _, _ in found])
         curve = np.mean([curve for _, curve, _ in found], axis=0)
-        best = best_of(curve)
+        best = threshold_of_best(curve)
         figures = [mean[column] for column in COLUMNS.values()]
         figures += [curve.max(), best, np.mean([seconds for _, _, seconds in found])]
         print(f"{name:16}" + "".join(f"{figure:13.4f}" for figure in figures))

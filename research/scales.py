@@ -29,7 +29,7 @@ from prediction.scale import WORKING_DISC, factor_of, plan_scale
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
-from training.leave_one_out import best_of, f1_curve, native_eyes
+from training.thresholds import f1_curve, native_eyes, threshold_of_best
 from utils import path_name, run
 
 
@@ -115,7 +115,7 @@ def main() -> None:
             scores = metrics.mean([metrics.scores(counts, args.threshold) for _, counts in rows])
             curve = np.mean([f1_curve(counts) for _, counts in rows], axis=0)
             figures = (float(np.median([factor for factor, _ in rows])), scores["auc"])
-            figures += (scores["average_precision"], scores["f1"], float(curve.max()), best_of(curve))
+            figures += (scores["average_precision"], scores["f1"], float(curve.max()), threshold_of_best(curve))
             print(f"{data_set:12}{way:26}" + "".join(f"{figure:10.4f}" for figure in figures), flush=True)
 
 

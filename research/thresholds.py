@@ -23,7 +23,8 @@ from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import read_levels, read_mask
 from scoring import metrics
-from training.leave_one_out import at, best_of, f1_curve, folder_of, native_eyes, probability_of
+from training.held_out_tables import probability_of
+from training.thresholds import f1_at, f1_curve, native_eyes, threshold_of_best
 from utils import UserError, run
 
 SHARE, EXPECTED, COLOUR = ("share",), ("expected",), ("red", "green", "blue")
@@ -64,7 +65,7 @@ def read(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name in dict.fromkeys(sets.values()):
         names = [copy for copy, own in sets.items() if own == name]
         for eye in tqdm(native_eyes(args.data, names), desc=name, unit="eye", disable=None):
-            if not (kept := probability_of(folder_of(args, name), eye)).is_file():
+            if not (kept := probability_of(args.files / f"without_{name}", eye.name)).is_file():
                 raise UserError(f"{kept}: not there; run: python train.py --leave-one-out {name}")
             levels = read_levels(kept)
             curves = {"first": np.array(f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))}
@@ -82,7 +83,7 @@ def learn(eyes: list[dict[str, Any]], left_out: str, names: tuple[str, ...]) -> 
     sets = np.array([eye["set"] for eye in eyes])
     others = sets != left_out
     table = (table - table[others].mean(axis=0)) / table[others].std(axis=0)
-    best = np.array([best_of(eye["first"]) for eye in eyes])
+    best = np.array([threshold_of_best(eye["first"]) for eye in eyes])
     weights = [1 / (sets == own).sum() for own in sets[others]]
     line = RidgeCV(np.logspace(-2, 3, 11)).fit(table[others], best[others], sample_weight=weights)
     return line.predict(table[~others]).clip(0.1, 0.8)
@@ -94,7 +95,10 @@ def main() -> None:
     sets = list(dict.fromkeys(eye["set"] for eye in eyes))
     of = {name: [eye for eye in eyes if eye["set"] == name] for name in sets}
     mean = {name: np.mean([eye["first"] for eye in of[name]], axis=0) for name in sets}
-    strict = {name: best_of(np.mean([mean[other] for other in sets if other != name], axis=0)) for name in sets}
+    strict = {
+        name: threshold_of_best(np.mean([mean[other] for other in sets if other != name], axis=0))
+        for name in sets
+    }
     expected = {name: np.mean([eye["expected"] for eye in of[name]]) for name in sets}
     of_others = {
         name: round(float(np.mean([expected[other] for other in sets if other != name])), 2) for name in sets
@@ -110,18 +114,20 @@ def main() -> None:
     for names in LEARNED:
         rows[f"learned from {', '.join(names)}"] = {name: learn(eyes, name, names) for name in sets}
     if seconds := [eye for eye in eyes if "second" in eye]:
-        both = best_of(np.mean([eye["first"] + eye["second"] for eye in seconds], axis=0))
-        second = best_of(np.mean([eye["second"] for eye in seconds], axis=0))
+        both = threshold_of_best(np.mean([eye["first"] + eye["second"] for eye in seconds], axis=0))
+        second = threshold_of_best(np.mean([eye["second"] for eye in seconds], axis=0))
         rows[f"the best for both observers of STARE, {both:.2f}"] = dict.fromkeys(sets, both)
         rows[f"the best for STARE's second observer, {second:.2f}"] = dict.fromkeys(sets, second)
-    rows["each data set its own best"] = {name: best_of(mean[name]) for name in sets}
-    rows["each image its own best"] = {name: [best_of(eye["first"]) for eye in of[name]] for name in sets}
+    rows["each data set its own best"] = {name: threshold_of_best(mean[name]) for name in sets}
+    rows["each image its own best"] = {
+        name: [threshold_of_best(eye["first"]) for eye in of[name]] for name in sets
+    }
     print(f"| threshold | {' | '.join(sets)} | mean |\n|---|{'---|' * len(sets)}---|")
     for title, chosen in rows.items():
         f1 = []
         for name in sets:
             each = np.broadcast_to(chosen[name], len(of[name]))
-            f1.append(np.mean([at(eye["first"], own) for eye, own in zip(of[name], each, strict=True)]))
+            f1.append(np.mean([f1_at(eye["first"], own) for eye, own in zip(of[name], each, strict=True)]))
         print(f"| {title} | {' | '.join(f'{value:.3f}' for value in f1)} | {np.mean(f1):.4f} |")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from data import eye_of, read_eyes
 from datasets.eyes import Eye, squash
-from networks.loading import load_networks, parse_prediction_args
+from networks.loading import add_prediction_flags, load_networks
 from prediction.scale import factors_for
 from prediction.segmentation import segment
 from scoring import metrics
@@ -38,7 +38,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("new_data"), help="its test eyes are scored")
     parser.add_argument("--weights", type=Path, nargs="+", default=[ROOT / "files" / "drive_unet.pth"])
     parser.add_argument("--side", type=int, default=512, help="of the square, in pixels")
-    return parse_prediction_args(parser)
+    add_prediction_flags(parser)
+    return parser.parse_args()
 
 
 def best_mean_threshold(counts: Sequence[np.ndarray]) -> float:

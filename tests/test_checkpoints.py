@@ -21,6 +21,7 @@ import train
 from model import ResUNet, UNet
 from networks.checkpoints import FORMAT, load_checkpoint, save_checkpoint
 from training.muon import Muon
+from training.settings import Settings
 from training.state import Training
 from utils import UserError
 
@@ -268,7 +269,7 @@ def test_a_state_that_cannot_be_resumed_is_refused_with_the_reason(
     (tmp_path / "files").mkdir()
     torch.save(last, tmp_path / "files" / "last.pth")
     before = (tmp_path / "files" / "last.pth").read_bytes()
-    same = [*TINY, "--epochs", 3, "--crops", 40]
+    same = [*TINY, "--epochs", 3, "--crops", 40, "--lr", 0.02, "--seed", 42, "--ema", 0]
     with pytest.raises(UserError, match=reason):
         run_script(train.main, "--data", new_data, "--files", tmp_path / "files", *same, "--resume")
     assert (tmp_path / "files" / "last.pth").read_bytes() == before
@@ -284,7 +285,7 @@ def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(
     torch.save(last, tmp_path / "last.pth")
     model = UNet(width=4, depth=2)
     optimizer = Muon(model, 0.02)
-    Training(last["settings"], last["split"], model, None, optimizer).restore(tmp_path / "last.pth")
+    Training(Settings(**last["settings"]), last["split"], model, None, optimizer).restore(tmp_path / "last.pth")
     stepped = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     assert sorted(stepped) == sorted(map(id, model.parameters()))
 

@@ -24,7 +24,7 @@ from data import read_eyes
 from model import UNet
 from networks.checkpoints import load_checkpoint
 from system import processes
-from training import crops, distributed, loop, optimizers
+from training import crops, distributed, epoch, loop, optimizers
 from training.crops import Crops
 from training.muon import Muon
 from utils import UserError
@@ -82,7 +82,7 @@ def gradients(eyes: Path, dice: float) -> tuple[dict[str, torch.Tensor], float]:
     model = new_network()
     network = distributed.wrap(model)
     images, masks, fovs = next(iter(crops.load(first_batch(eyes), 8)))
-    loss = loop.vessel_loss(network(images), masks, fovs, dice)
+    loss = epoch.vessel_loss(network(images), masks, fovs, dice)
     loss.backward()
     return {name: weight.grad for name, weight in model.named_parameters()}, loss.item()
 
@@ -96,8 +96,8 @@ def compute(eyes: Path, out: Path) -> None:
         for dice in (0.0, 0.5):
             found[f"gradients {dice}"], found[f"loss {dice}"] = gradients(eyes, dice)
         labelled = read_eyes(eyes / "train", labels=True)
-        found["scores"] = loop.evaluate(new_network(), labelled[:3])
-        found["one eye"] = loop.evaluate(new_network(), labelled[:1])
+        found["scores"] = epoch.evaluate(new_network(), labelled[:3])
+        found["one eye"] = epoch.evaluate(new_network(), labelled[:1])
         found["any"] = [processes.any_of(rank == 1), processes.any_of(False)]
         model = UNet(width=2, depth=1).train()
         network = distributed.wrap(model)
@@ -145,8 +145,8 @@ def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
 def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes: Path, computed: list[dict]) -> None:
     labelled = read_eyes(eyes / "train", labels=True)
     for found in computed:
-        assert found["scores"] == loop.evaluate(new_network(), labelled[:3])
-        assert found["one eye"] == loop.evaluate(new_network(), labelled[:1])
+        assert found["scores"] == epoch.evaluate(new_network(), labelled[:3])
+        assert found["one eye"] == epoch.evaluate(new_network(), labelled[:1])
 
 
 def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
@@ -22,6 +21,7 @@ import test as tester
 import train
 from data import eye_of, read_eyes
 from datasets.eyes import Eye
+from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from networks.checkpoints import save_checkpoint
@@ -30,9 +30,10 @@ from prediction import segmentation
 from research import cameras
 from scoring import metrics
 from system import devices
-from training import cross_validation
+from training import held_out, held_out_tables
 from training.crops import Crops
 from training.muon import Muon
+from training.settings import Run
 from utils import UserError
 
 pytestmark = pytest.mark.usefixtures("no_charts")
@@ -169,17 +170,21 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
 def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: Path) -> None:
     # both eyes of a person are in one fold, so that eyes do not take turns
     names = [f"Image_{n:02d}{side}_0" for n in (1, 2, 3) for side in "LR"]
-    predicted, rng = [], np.random.default_rng(0)
-    for k, split in enumerate(cross_validation.split_into_folds(names, 2)):
-        for name in split["held_out"]:
+    eyes, rng = {}, np.random.default_rng(0)
+    groups = held_out.group_by_fold(names, 2)
+    for k, group in enumerate(groups):
+        for name in group.held_out:
             photograph, mask, fov = draw_eye(rng, 96, 92)
-            eye = Eye(name, photograph, fov, mask)
+            eyes[name] = Eye(name, photograph, fov, mask)
             noise = rng.normal(0.5 + 0.2 * (mask > 0), 0.1 + 0.1 * k)
-            levels = metrics.quantize(noise)
-            counts = metrics.count_levels(levels, mask, fov)
-            predicted.append(cross_validation.Predicted(eye, k, 1.0, levels, counts))
-    predicted.sort(key=lambda one: one.eye.name)
-    cross_validation.summarize(argparse.Namespace(files=tmp_path, data=tmp_path, folds=2), predicted)
+            path = held_out_tables.probability_of(tmp_path / group.folder, name)
+            write_png(path, metrics.quantize(noise))
+        model = UNet(width=2, depth=1)
+        own = {"model": model.config, "weights": model.state_dict(), "history": [{"seconds": 60.0}]}
+        save_checkpoint(tmp_path / group.folder / "last.pth", own)
+    scored = held_out_tables.score_groups(tmp_path, groups, lambda n: [eyes[name] for name in n], labelled=True)
+    run = Run(tmp_path, tmp_path, CPU, 0, False, {})
+    held_out_tables.write_folds(run, scored, names)
     table = read_table(tmp_path)
     assert [row["fold"] for row in table.values()] == ["0", "0", "1", "1", "0", "0", "", "", ""]
     for column in ("f1", "auc", "cldice"):
@@ -206,7 +211,7 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
     new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     steps, predictions = iter(range(1000)), iter(range(1000))
-    update, segment = Muon.step, cross_validation.segment
+    update, segment = Muon.step, held_out.segment
     training = 2 * EPOCH
 
     def interrupted_update(self: Muon, *rest: object) -> None:
@@ -216,12 +221,12 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
         update(self, *rest)
 
     def interrupted_segment(*rest: object, **named: object) -> object:
-        if next(predictions) == 7:  # in the second run, which predicts the first fold's three eyes anew
+        if next(predictions) == 4:  # in the second run, which predicts none of the first fold's three eyes anew
             signal.raise_signal(signal.SIGINT)
         return segment(*rest, **named)
 
     monkeypatch.setattr(Muon, "step", interrupted_update)
-    monkeypatch.setattr(cross_validation, "segment", interrupted_segment)
+    monkeypatch.setattr(held_out, "segment", interrupted_segment)
     assert cross_validate(new_data, tmp_path) == 130
     again = r"--resume"
     assert again in capsys.readouterr().err
@@ -276,10 +281,10 @@ def test_a_network_on_all_eyes_that_is_there_gets_its_threshold_from_the_folds(
     ("flags", "reason"),
     [
         (["--folds=8"], "--folds 8: there are only 7 labelled eyes of different persons"),
-        (["--folds=1"], "--folds 1: out of range"),
+        (["--folds=1"], "--folds: 1 is out of range: give 2 or more"),
         (["--fold=1"], "--fold: give --folds as well"),
-        (["--folds=3", "--fold", "0", "3"], r"--fold \[0, 3\]: out of range"),
-        (["--folds=3", "--fold=-1"], r"--fold \[-1\]: out of range"),
+        (["--folds=3", "--fold", "0", "3"], "--fold 3 is out of range: give 0 to 2"),
+        (["--folds=3", "--fold=-1"], "--fold: -1 is out of range: give 0 or more"),
     ],
 )
 def test_folds_that_cannot_be_are_refused_before_anything_is_written(
@@ -326,7 +331,7 @@ def test_a_new_cross_validation_sets_an_earlier_one_aside(
 ) -> None:
     files = shutil.copytree(crossed, tmp_path / "files")
     backup = shutil.copytree(crossed / "fold0", files / "fold0_mine")
-    kept = contents(*backup.iterdir())
+    kept = contents(*backup.glob("*.*"))
 
     def stop_at_once(*_: object) -> None:
         raise KeyboardInterrupt
@@ -346,7 +351,7 @@ def test_a_new_cross_validation_sets_an_earlier_one_aside(
         assert earlier.read_bytes() == (crossed / where / "checkpoint.pth").read_bytes()
     assert (files / "earlier" / "1" / "folds.csv").exists()
     assert not (files / "fold2" / "checkpoint.pth").exists() and not (files / "fold2" / "last.pth").exists()
-    assert contents(*backup.iterdir()) == kept
+    assert contents(*backup.glob("*.*")) == kept
 
 
 @pytest.fixture(scope="module")

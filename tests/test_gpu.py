@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-import train
 from data import read_eyes
 from model import UNet
-from training import loop, start
+from training import epoch, loop
 from training.crops import Crops, load
 from training.losses import vessel_loss
 from training.muon import Muon
 from training.optimizers import make_optimizer
+from training.settings import Run, Settings, choose_settings, usual_workers
 from training.state import Training
 
 GPU = torch.device("cuda")
@@ -30,11 +29,9 @@ class Looked(Exception):
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[argparse.Namespace, dict]]:
-    """train.py's arguments and settings where there is a GPU and no flag was given."""
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    args = train.parse_args()
-    yield args, start.settle(args, GPU)
+def settings() -> Settings:
+    """The settings where there is a GPU and no flag was given."""
+    return choose_settings({}, GPU, 1)
 
 
 @pytest.fixture
@@ -55,23 +52,21 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_gpu_has_the_shipped_network_larger_batches_and_four_workers_a_cpu_does_not(
-    settings: tuple[argparse.Namespace, dict], capsys
+    settings: Settings, capsys
 ) -> None:
-    args, chosen = settings
-    assert (chosen["width"], chosen["depth"], chosen["batch_size"], args.workers) == (24, 3, 8, 4)
-    args = train.parse_args()
-    chosen = start.settle(args, torch.device("cpu"))
-    assert (chosen["width"], chosen["depth"], chosen["batch_size"], args.workers) == (16, 3, 4, 0)
+    assert (settings.width, settings.depth, settings.batch_size) == (24, 3, 8)
+    settings = choose_settings({}, torch.device("cpu"), 1)
+    assert (settings.width, settings.depth, settings.batch_size) == (16, 3, 4)
+    assert [usual_workers(torch.device(name)) for name in ("cuda", "cpu")] == [4, 0]
 
 
 def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(
-    settings: tuple[argparse.Namespace, dict], pretended: None, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, pretended: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = settings[1]
-    n, side = chosen["batch_size"], chosen["crop"]
+    n, side = settings.batch_size, settings.crop
     with GPU:
-        model = UNet(width=chosen["width"], depth=chosen["depth"])
-    optimizer = make_optimizer(model, chosen)
+        model = UNet(width=settings.width, depth=settings.depth)
+    optimizer = make_optimizer(model, settings.optimizer, settings.lr)
     assert isinstance(optimizer, Muon)
     seen = []
 
@@ -86,10 +81,7 @@ def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(
         lambda m, i, out: seen.append((out.device.type, out.dtype, out.shape))
     )
     batch = [torch.rand(n, channels, side, side) for channels in (3, 1, 1)]
-    loop.train_one_epoch(
-        *(model, None, iter([batch, batch]), optimizer, [0.01, 0.02], [], 0.5),
-        *(lambda: False, lambda loss: None),
-    )
+    epoch.train_one_epoch(model, iter([batch, batch]), optimizer, replace(settings, dice=0.5), [0.01, 0.02], [])
     assert seen == 2 * [("cuda", torch.bfloat16, (n, 1, side, side)), ("cuda", torch.float32, ())]
     momenta = [state["momentum"] for state in optimizer.state.values() if "momentum" in state]
     assert len(momenta) == 13  # seven blocks of two convolutions, but for the one that sees the photograph
@@ -102,11 +94,10 @@ def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(
     assert left == {("step", "cpu")}  # a number that is asked for at every step
 
 
-def test_the_gradients_of_its_network_have_its_shapes(settings: tuple[argparse.Namespace, dict]) -> None:
-    chosen = settings[1]
-    n, side = chosen["batch_size"], chosen["crop"]
+def test_the_gradients_of_its_network_have_its_shapes(settings: Settings) -> None:
+    n, side = settings.batch_size, settings.crop
     with torch.device("meta"):
-        model = UNet(width=chosen["width"], depth=chosen["depth"]).to(memory_format=torch.channels_last)
+        model = UNet(width=settings.width, depth=settings.depth).to(memory_format=torch.channels_last)
         image, mask, fov = (torch.rand(n, channels, side, side) for channels in (3, 1, 1))
     vessel_loss(model(image.contiguous(memory_format=torch.channels_last)), mask, fov, 0.5).backward()
     assert sum(weight.grad.numel() for weight in model.parameters()) == 1_084_681
@@ -114,13 +105,12 @@ def test_the_gradients_of_its_network_have_its_shapes(settings: tuple[argparse.N
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_batches_for_a_gpu_come_from_workers_in_pinned_memory(
-    settings: tuple[argparse.Namespace, dict],
+    settings: Settings,
     pretended: None,
     workers: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    args, chosen = settings
-    args.workers = args.workers if workers is None else workers
+    workers = usual_workers(GPU) if workers is None else workers
     loaders = []
 
     def look(*arguments: object) -> None:
@@ -130,11 +120,12 @@ def test_batches_for_a_gpu_come_from_workers_in_pinned_memory(
     monkeypatch.setattr(loop, "load", look)
     with GPU:
         model = UNet(width=4, depth=1)
-    state = Training(chosen, {}, model, None, make_optimizer(model, chosen))
+    state = Training(settings, {}, model, None, make_optimizer(model, settings.optimizer, settings.lr))
+    monkeypatch.setattr(loop, "start_training", lambda *_: state)
     with pytest.raises(Looked):
-        loop.fit(state, args, [], [])
+        loop.train(Run(Path(), Path(), GPU, workers, False, {}), settings, {"train": [], "validation": []}, {})
     (loader,) = loaders
-    assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (workers or 4, True, 8)
+    assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (workers, True, 8)
 
 
 def test_four_workers_that_are_spawned_cut_what_one_process_cuts(

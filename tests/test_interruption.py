@@ -29,10 +29,11 @@ from datasets.images import write_png
 from model import UNet
 from networks.checkpoints import find_weights, load_checkpoint
 from system.files import UNFINISHED, atomic, claim
-from training import loop, optimizers
+from training import epoch, loop, optimizers
 from training.crops import Crops, random_affine
 from training.earlier import OWN
 from training.muon import Muon
+from training.settings import Settings
 from training.state import Training
 from utils import UserError
 
@@ -543,7 +544,7 @@ def test_a_start_that_fails_before_its_first_save_moves_nothing(
     run_script(train.main, *arguments)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "vessel_loss", lambda *_: 1 / 0)  # in the first step
+        patch.setattr(epoch, "vessel_loss", lambda *_: 1 / 0)  # in the first step
         with pytest.raises(ZeroDivisionError):
             run_script(train.main, *arguments, "--seed=2")
     with monkeypatch.context() as patch:  # a full disk
@@ -609,8 +610,7 @@ def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     model = UNet(width=4, depth=1)
     optimizer = Muon(model, 0.01)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    arguments = model, None, batches, optimizer, [0.01] * 4, [], 0.5
-    loop.train_one_epoch(*arguments, lambda: False, lambda loss: None)
+    epoch.train_one_epoch(model, batches, optimizer, Settings(dice=0.5), [0.01] * 4, [])
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert (np.random.get_state()[1] == before[2]).all()
@@ -621,9 +621,9 @@ def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
 ) -> None:
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=2", "--crops=6"]
     seen, losses = [], iter(range(100))
-    draw, loss = Crops.__getitem__, loop.vessel_loss
+    draw, loss = Crops.__getitem__, epoch.vessel_loss
     monkeypatch.setattr(Crops, "__getitem__", lambda self, i: (seen.append(self.name_of(i)), draw(self, i))[1])
-    monkeypatch.setattr(loop, "vessel_loss", lambda *a: loss(*a) * (float("inf") if next(losses) == 4 else 1))
+    monkeypatch.setattr(epoch, "vessel_loss", lambda *a: loss(*a) * (float("inf") if next(losses) == 4 else 1))
     with pytest.raises(UserError) as error:
         run_script(train.main, *arguments)
     message = str(error.value)

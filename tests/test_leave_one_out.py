@@ -31,7 +31,7 @@ from networks.checkpoints import load_checkpoint, save_checkpoint
 from prediction.scale import WORKING_DISC, factors_for
 from prediction.segmentation import segment
 from scoring import metrics
-from training import leave_one_out
+from training import held_out, thresholds
 from training.crops import Crops, change_colour, draw_rim, spoil_file
 from utils import UserError
 
@@ -230,7 +230,7 @@ def test_data_sets_left_out_one_by_one_are_put_together_without_training_or_pred
     assert leave_out(new_data, tmp_path, "--leave-one-out", "HRF") == 0
     assert not (tmp_path / "leave_one_out.csv").exists()
     assert leave_out(new_data, tmp_path, "--leave-one-out", "STARE", "DRIVE") == 0
-    monkeypatch.setattr(leave_one_out, "segment", lambda *_, **__: pytest.fail("predicted again"))
+    monkeypatch.setattr(held_out, "segment", lambda *_, **__: pytest.fail("predicted again"))
     monkeypatch.setattr("training.loop.train_one_epoch", lambda *_: pytest.fail("trained again"))
     # what is trained and predicted counts, also with other flags: one data set may need more epochs
     assert leave_out(new_data, tmp_path, "--leave-one-out", "--resume", "--epochs=3") == 0
@@ -260,8 +260,10 @@ def test_a_network_on_all_data_sets_has_their_threshold_and_test_py_says_what_it
 ) -> None:
     assert leave_out(new_data, tmp_path, "--all-eyes") == 0
     model, content = load_checkpoint(tmp_path / "checkpoint.pth", CPU)
-    curve = leave_one_out.mean_f1(fold_batch_norm(model), new_data, read_eyes(new_data / "train", labels=True))
-    assert content["threshold"] == leave_one_out.best_of(curve)
+    curve = thresholds.compromise_curve(
+        fold_batch_norm(model), new_data, read_eyes(new_data / "train", labels=True)
+    )
+    assert content["threshold"] == thresholds.threshold_of_best(curve)
     assert content["settings"]["degrade"] == 0.5
     # another threshold, without training again
     assert leave_out(new_data, tmp_path, "--all-eyes", "--resume", "--threshold", 0.625) == 0

@@ -35,7 +35,7 @@ from networks.loading import load_networks
 from prediction.scale import WORKING_DISC, factors_for
 from prediction.segmentation import segment
 from scoring.metrics import quantize
-from training.cross_validation import split_into_folds
+from training.held_out import group_by_fold
 from utils import UserError
 
 CHASE_EYES = ("Image_01L", "Image_01R", "Image_02L", "Image_02R", "Image_11L", "Image_11R")
@@ -508,13 +508,14 @@ def test_both_eyes_of_a_child_are_held_out_by_the_same_fold(folds: int) -> None:
     children = [f"Image_{child:02d}{side}_{k}" for child in range(1, 11) for side in "LR" for k in range(4)]
     others = [f"{eye}_{k}" for eye in ("21_training", "im0002") for k in range(4)]
     held_out = []
-    for split in split_into_folds(children + others, folds):
-        assert not {data.person_of(n) for n in split["train"]} & {data.person_of(n) for n in split["held_out"]}
-        assert split["held_out"]
-        held_out += split["held_out"]
+    for group in group_by_fold(children + others, folds):
+        trained = set(children + others) - set(group.held_out)
+        assert not {data.person_of(n) for n in trained} & {data.person_of(n) for n in group.held_out}
+        assert group.held_out
+        held_out += group.held_out
     assert sorted(held_out) == sorted(children + others)
     with pytest.raises(UserError, match="only 12 labelled eyes of different persons"):
-        split_into_folds(children + others, 13)
+        group_by_fold(children + others, 13)
 
 
 def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path: Path, capsys) -> None:
@@ -523,7 +524,7 @@ def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path: Path, 
     tiny = ["--epochs=1", "--crops=2", "--crop=32", "--width=2", "--depth=1", "--device=cpu"]
     folders = ["--data", tmp_path / "new_data", "--files", tmp_path / "files"]
     assert run_script(train.main, *folders, *tiny, "--folds=2") == 0
-    assert "Scores of truth at DRIVE's scale (CHASE_DB1)" in capsys.readouterr().out
+    assert "Scores of resized truth (CHASE_DB1)" in capsys.readouterr().out
     with (tmp_path / "files" / "folds.csv").open(newline="") as file:
         rows = {row["eye"]: row for row in csv.DictReader(file)}
     assert {eye: rows[eye]["fold"] for eye in CHASE_EYES if eye in rows} == {

@@ -22,7 +22,7 @@ from data import read_eyes
 from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system.signals import Stop
 from system.threads import threads
-from training import loop
+from training import epoch
 from training.crops import Crops, end_workers, load
 from utils import UserError
 
@@ -128,7 +128,7 @@ def unforeseen(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> torch.Tensor:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(loop, "vessel_loss", broken)
+    monkeypatch.setattr(epoch, "vessel_loss", broken)
 
 
 @pytest.mark.usefixtures("unforeseen")

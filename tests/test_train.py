@@ -22,9 +22,9 @@ import train
 from data import eye_of
 from model import ResUNet
 from networks.checkpoints import load_checkpoint
-from training import loop, optimizers
+from training import epoch, optimizers, thresholds
 from training.muon import Muon
-from training.state import AS_IT_WAS
+from training.settings import OLDER_VERSIONS, choose_settings
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,19 +84,18 @@ def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "line"),
+    ("given", "line"),
     [
-        ([], f"network: width 16, depth 3 ({SMALL})\n"),
-        (["--depth=2"], f"network: width 16, depth 2 ({SMALL})\n"),
-        (["--width=24"], "network: width 24, depth 3\n"),
-        (["--width=24", "--depth=2"], ""),
+        ({}, f"network: width 16, depth 3 ({SMALL})\n"),
+        ({"depth": 2}, f"network: width 16, depth 2 ({SMALL})\n"),
+        ({"width": 24}, "network: width 24, depth 3\n"),
+        ({"width": 24, "depth": 2}, ""),
     ],
 )
 def test_why_a_network_is_so_wide_is_said_where_nobody_asked_for_it(
-    flags: list[str], line: str, capsys, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, int], line: str, capsys
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
-    train.settle(train.parse_args(), torch.device("cpu"))
+    choose_settings(given, torch.device("cpu"), 1)
     assert capsys.readouterr().out == line
 
 
@@ -156,8 +155,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_best(
 ) -> None:
     settings = ["--data", new_data, "--files", tmp_path, *SHORT]
     calls = iter(range(1000))
-    loss = loop.vessel_loss
-    monkeypatch.setattr(loop, "vessel_loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 8 else 1))
+    loss = epoch.vessel_loss
+    monkeypatch.setattr(epoch, "vessel_loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 8 else 1))
     with pytest.raises(UserError, match="the loss became nan in step 3 of the epoch"):
         run_script(train.main, *settings)
     model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
@@ -178,12 +177,12 @@ def resumed(files: Path, data: Path, change: Callable[[dict], None], *flags: obj
 
 def test_a_training_begun_before_an_update_goes_on_as_it_was(new_data: Path, tmp_path: Path, capsys) -> None:
     def older(settings: dict) -> None:
-        for name in AS_IT_WAS:
+        for name in OLDER_VERSIONS:
             del settings[name]
 
     after = resumed(tmp_path, new_data, older)
     assert "as this training began: --choroid 0.0, --camera 0.0\n" in capsys.readouterr().out
-    assert {name: after[name] for name in AS_IT_WAS} == AS_IT_WAS
+    assert {name: after[name] for name in OLDER_VERSIONS} == OLDER_VERSIONS
     # and once more, now that last.pth has the settings
     again = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=2", "--crops=8", "--resume"]
     assert run_script(train.main, *again) == 0
@@ -200,7 +199,7 @@ def test_every_setting_has_a_value_for_older_trainings(new_data: Path, tmp_path:
     run_script(train.main, "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=4")
     settings = torch.load(tmp_path / "last.pth", weights_only=True)["settings"]
     always = {"width", "depth", "epochs", "crops", "batch_size", "crop", "optimizer", "lr", "seed"}
-    assert settings.keys() == always | AS_IT_WAS.keys()
+    assert settings.keys() == always | OLDER_VERSIONS.keys()
 
 
 def test_a_finished_training_is_not_lengthened_but_says_how(new_data: Path, tmp_path: Path) -> None:
@@ -242,14 +241,14 @@ def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path
 
 def test_without_validation_the_threshold_is_the_usual_one(new_data: Path, tmp_path: Path) -> None:
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
-    assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(loop.USUAL_THRESHOLD)
+    assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(thresholds.USUAL_THRESHOLD)
     scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
     assert run_script(tester.main, *scored, "--device", "cpu") == 0
 
 
 @pytest.mark.parametrize(("eyes", "kept"), [(0, 0.39), (3, (0.5 + 2 * 0.39) / 3), (600, 0.4989)])
 def test_the_more_validation_eyes_the_more_their_threshold_counts(eyes: int, kept: float) -> None:
-    assert loop.steady(0.5, eyes) == pytest.approx(kept, abs=1e-4)
+    assert thresholds.shrunk_threshold(0.5, eyes) == pytest.approx(kept, abs=1e-4)
 
 
 def test_a_resnet_is_trained_resumed_and_rebuilt(new_data: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def fit_anatomy(eyes: Sequence[LabelledEye], args: argparse.Namespace, device: t
     torch.manual_seed(args.seed)
     network = UNet(3, len(OUTPUTS), width=8, depth=4).to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
-    optimizer = make_optimizer(network, {"optimizer": "muon", "lr": args.lr})
+    optimizer = make_optimizer(network, "muon", args.lr)
     views, losses = Views(eyes, args.seed), []
     for step in (bar := trange(args.steps, unit="step", disable=None)):
         batch = [views[step * args.batch_size + i] for i in range(args.batch_size)]

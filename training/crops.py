@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +13,7 @@ from datasets.eyes import Eye
 from datasets.images import equalize, normalize, statistics
 from system import processes
 from system.signals import ignore_signals
+from training.settings import Settings
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader, Dataset
@@ -263,10 +263,10 @@ def jitter_colour(rng: np.random.Generator) -> np.ndarray:
     return 255 * (ramp**gamma * contrast + rng.uniform(-0.06, 0.06)).clip(0, 1)
 
 
-def make_crops(eyes: Sequence[Eye], settings: dict[str, Any], length: int) -> Crops:
+def make_crops(eyes: Sequence[Eye], settings: Settings, length: int) -> Crops:
     """Training crops of these eyes with the settings of a training."""
-    chosen = {name: settings[name] for name in ("crop", "seed", "choroid", "camera", "degrade", "clahe")}
-    return Crops(eyes, length=length, **chosen)
+    names = ("crop", "seed", "choroid", "camera", "degrade", "clahe")
+    return Crops(eyes, length=length, **{name: getattr(settings, name) for name in names})
 
 
 @contextlib.contextmanager
@@ -275,12 +275,13 @@ def end_workers(batches: object) -> Iterator[None]:
 
     A traceback keeps the iterator, the iterator its workers, and Python waits for them forever at its exit.
     """
+    # torch has no public name for either; without workers there is none
+    own = list(getattr(batches, "_workers", []))
     try:
         yield
     finally:
-        # torch has no public function for it; without workers there is none
         getattr(batches, "_shutdown_workers", lambda: None)()
-        for worker in multiprocessing.active_children():
+        for worker in own:
             worker.kill()
 
 

@@ -11,11 +11,6 @@ OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png",
 MOVING = ".moving"  # in FILES/earlier: a generation on its way
 
 
-def holds_training(files: Path, names: Sequence[str] = OWN) -> bool:
-    """Whether FILES holds anything of a training."""
-    return any((files / name).is_file() for name in names)
-
-
 def check_own(files: Path, names: Sequence[str] = OWN) -> None:
     """Raise UserError if FILES has files of a training's names that train.py did not write."""
     recorded = check_record("train.py", "--files", files).files
@@ -28,7 +23,7 @@ def list_own(files: Path, names: Sequence[str] = OWN) -> None:
     write_record(files, "train.py", {*names, *read_record(files).files}, written=False)
 
 
-def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -> None:
+def set_aside(files: Path, names: Sequence[str] = OWN) -> None:
     """Move an earlier training to FILES/earlier/1, or the next free number, so that nothing is mixed."""
     earlier = files / "earlier"
     moving = earlier / MOVING
@@ -39,7 +34,7 @@ def set_aside(files: Path, names: Sequence[str] = OWN, what: str = "training") -
     if moving.exists():
         target = earlier / str(max(generations(files), default=0) + 1)
         moving.rename(target)
-        print(f"{files}: the earlier {what} there was moved to {target}")
+        print(f"{files}: the earlier training there was moved to {target}")
 
 
 def generations(files: Path) -> list[int]:

@@ -1,12 +1,11 @@
-"""The training loop: one epoch, validation, and the checkpoints after each."""
+"""The training loop: epochs, and the checkpoints after each."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,108 +18,21 @@ from pages.report import picture, write_history
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from system import processes
-from system.devices import autocast
 from system.signals import Stop
 from training import distributed
 from training.crops import end_workers, load, make_crops
-from training.losses import vessel_loss
+from training.epoch import evaluate, train_one_epoch
 from training.optimizers import one_cycle
+from training.settings import Run, Settings
+from training.start import Move, Split, start_training
 from training.state import Training
+from training.thresholds import shrunk_threshold
 from utils import UserError
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-    from torch.optim.swa_utils import AveragedModel
     from tqdm import tqdm
 
     from model import Network
-
-
-# the best threshold for unseen eyes, from the cross-validation on DRIVE: see docs/results.md
-USUAL_THRESHOLD = 0.39
-
-
-def train_one_epoch(
-    model: nn.Module,
-    average: AveragedModel | None,
-    batches: Iterator[Sequence[Tensor]],
-    optimizer: torch.optim.Optimizer,
-    rates: Sequence[float],
-    losses: list[float],
-    dice: float,
-    pause: Callable[[], bool],
-    report: Callable[[float], None],
-) -> None:
-    """Train one step for each remaining learning rate in `rates`, and append to `losses`.
-
-    The entries of `losses` are the steps of this epoch that are already done. `pause` is asked before each
-    step; if it says yes in any process, all return, and another call goes on.
-
-    Raises:
-        FloatingPointError: the loss, or a weight at the end, is infinite or NaN.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    model.train()
-    for rate in rates[len(losses) :]:
-        if processes.any_of(pause()):
-            break
-        images, masks, fovs = (part.to(device, non_blocking=True) for part in next(batches))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group.get("factor", 1)
-        with autocast(device):
-            logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = vessel_loss(logits, masks, fovs, dice)
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss became {losses[-1]}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if average:
-            average.update_parameters(model)
-        report(losses[-1])
-    # a NaN gradient shows only in the loss of the next step, and the epoch could end before that
-    if not all(weight.isfinite().all() for weight in (average or model).state_dict().values()):
-        raise FloatingPointError("the weights became infinite or not a number")
-
-
-def evaluate(model: Network, eyes: Sequence[Eye]) -> dict[str, float]:
-    """Predict whole eyes at native size and score them inside the field of view.
-
-    Several processes share the eyes; all return the same result.
-
-    Returns:
-        `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
-    """
-    import torch
-
-    from model import fold_batch_norm
-
-    model = fold_batch_norm(model)
-    losses, counts = np.zeros(len(eyes), np.float32), np.zeros((2, metrics.LEVELS), np.int64)
-    for i in processes.share(range(len(eyes))):
-        eye = eyes[i]
-        probability = segment(model, eye.image, eye.fov)
-        counts += metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
-        right = np.where(eye.truth > 0, probability, 1 - probability)[eye.fov > 0]
-        losses[i] = -np.log(np.maximum(right, 1e-7)).mean()
-    losses, counts = (distributed.total(torch.from_numpy(part)).numpy() for part in (losses, counts))
-    threshold, _ = metrics.best_threshold(counts)
-    scores = metrics.scores(counts, threshold)
-    found = {name: scores[name] for name in ("f1", "jaccard", "auc")}
-    return {"val_loss": float(np.mean(losses)), **found, "threshold": threshold}
-
-
-def steady(threshold: float, eyes: int) -> float:
-    """The threshold to store, given the best one for some validation eyes (0 eyes: the usual one).
-
-    The best threshold of three eyes varies by 0.07 between triples, and costs more F1 on other eyes than it
-    gains. So it is averaged with the usual threshold, which counts as six eyes.
-    """
-    return (eyes * threshold + 6 * USUAL_THRESHOLD) / (eyes + 6)
 
 
 class Saves:
@@ -145,77 +57,99 @@ class Saves:
         self.next = end + max(self.PERIOD, (end - start) * (1 / self.SHARE - 1))
 
 
-def fit(state: Training, args: argparse.Namespace, training: Sequence[Eye], validation: Sequence[Eye]) -> bool:
-    """Train to the last epoch and write the checkpoints; False if it was stopped before."""
+def train(
+    run: Run, settings: Settings, split: Split, eyes: Mapping[str, Eye], move_earlier: Move | None = None
+) -> Training | None:
+    """Train on one split, as far as that is not done yet, and write the checkpoints.
+
+    Args:
+        run: where.
+        settings: of the training.
+        split: the names of the eyes.
+        eyes: all copies by name.
+        move_earlier: as of `start_training`.
+
+    Returns:
+        The finished training; None if it was stopped before its end.
+
+    Raises:
+        UserError: as of `start_training`; or a loss that is infinite or NaN.
+    """
     from tqdm import tqdm
 
-    settings, batch_size = state.settings, state.settings["batch_size"]
-    epoch_steps = math.ceil(settings["crops"] / batch_size)
-    total = settings["epochs"] * epoch_steps
+    training, validation = ([eyes[name] for name in split[side]] for side in ("train", "validation"))
+    state = start_training(run, settings, split, training, validation, move_earlier)
+    settings, size = state.settings, state.settings.batch_size
+    if len(state.history) == settings.epochs:
+        print(f"{run.files / 'last.pth'}: all {settings.epochs} epochs are done already")
+        return state
+    epoch_steps = math.ceil(settings.crops / size)
+    total = settings.epochs * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
-    crops = make_crops(training, settings, total * batch_size)
+    crops = make_crops(training, settings, total * size)
     pin = next(state.model.parameters()).is_cuda
-    batches = iter(load(crops, batch_size, done * batch_size, args.workers, pin))
+    batches = iter(load(crops, size, done * size, run.workers, pin))
     network = distributed.wrap(state.model)
     silent = None if processes.is_main() else True  # None: silent only if the output is not a terminal
-    saves = Saves(args.files / "last.pth")
+    saves = Saves(run.files / "last.pth")
     with (
         end_workers(batches),
         Stop() as stop,
         tqdm(total=total, initial=done, unit="step", disable=silent) as bar,
     ):
 
-        def report(loss: float) -> None:
+        def report(steps: int, loss: float) -> None:
             best = f"{state.best:.4f}" if state.best >= 0 else "-"
             bar.set_postfix(loss=f"{loss:.4f}", F1=best, refresh=False)
-            bar.update()
+            bar.update(steps)
 
         def pause() -> bool:
             return stop.requested or (processes.is_main() and saves.due())
 
-        for epoch in range(len(state.history) + 1, settings["epochs"] + 1):
+        for epoch in range(len(state.history) + 1, settings.epochs + 1):
             first = (epoch - 1) * epoch_steps
-            rates = [one_cycle(step / total, settings["lr"]) for step in range(first, first + epoch_steps)]
-            while len(state.losses) < epoch_steps:
+            rates = [one_cycle(step / total, settings.lr) for step in range(first, first + epoch_steps)]
+            while True:
                 try:
-                    train_one_epoch(
-                        *(network, state.average, batches, state.optimizer, rates),
-                        *(state.losses, settings["dice"], pause, report),
+                    result = train_one_epoch(
+                        *(network, batches, state.optimizer, settings, rates, state.losses, state.average),
+                        *(pause, report),
                     )
                 except FloatingPointError as error:
                     step = len(state.losses)
-                    batch = range((first + step - 1) * batch_size, (first + step) * batch_size)
+                    batch = range((first + step - 1) * size, (first + step) * size)
                     names = ", ".join(sorted({f"{crops.name_of(i)}.png" for i in batch}))
                     raise UserError(
                         f"{error} in step {step} of the epoch ({first + step} of {total}) at learning rate "
-                        f"{rates[step - 1]:.2e}, with crops of {names} in {args.data / 'train' / 'image'}; "
+                        f"{rates[step - 1]:.2e}, with crops of {names} in {run.data / 'train' / 'image'}; "
                         "the checkpoints are as they were; train with a lower --lr"
                     ) from None
-                if len(state.losses) < epoch_steps:
-                    with distributed.averaged_buffers(state.model, state.averaged):
-                        if processes.is_main():
-                            saves.write(state)
-                    if processes.any_of(stop.requested):
-                        return False
+                if result["steps"] == epoch_steps:
+                    break
+                with distributed.averaged_buffers(state.model, state.averaged):
+                    if processes.is_main():
+                        saves.write(state)
+                if processes.any_of(stop.requested):
+                    return None
             for averaged in (state.model, state.averaged):
                 distributed.average_buffers(averaged)
-            end_epoch(state, args.files, validation, rates[-1], bar, saves)
-    return True
+            end_epoch(state, run.files, validation, {"learning_rate": rates[-1], **result}, bar, saves)
+    return state
 
 
 def end_epoch(
-    state: Training, files: Path, validation: Sequence[Eye], rate: float, bar: tqdm, saves: Saves
+    state: Training, files: Path, validation: Sequence[Eye], trained: dict[str, float], bar: tqdm, saves: Saves
 ) -> None:
     """Validate, write the checkpoints and the history, and print a line."""
     epoch, best = len(state.history) + 1, state.best
-    row = {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(state.losses))}
+    row = {"epoch": epoch, **{name: trained[name] for name in ("learning_rate", "train_loss")}}
     if validation:
         row |= evaluate(state.averaged, validation)
     state.history.append({**row, "seconds": state.elapsed()})
     state.losses = []
     is_best = state.best > best
-    is_kept = is_best or (not validation and epoch == state.settings["epochs"])
-    threshold = steady(row.get("threshold", 0.0), len({eye_of(eye.name) for eye in validation}))
+    is_kept = is_best or (not validation and epoch == state.settings.epochs)
+    threshold = shrunk_threshold(row.get("threshold", 0.0), len({eye_of(eye.name) for eye in validation}))
     if not processes.is_main():
         return
     if is_kept:
@@ -227,7 +161,7 @@ def end_epoch(
             write_preview(files / "preview.png", state.averaged, validation, threshold)
     except UserError as error:  # last.pth holds the history too, so the training can go on
         bar.write(f"{error}; the training goes on", file=sys.stderr)
-    text = f"epoch {epoch:3d}/{state.settings['epochs']}  loss {row['train_loss']:.4f}"
+    text = f"epoch {epoch:3d}/{state.settings.epochs}  loss {row['train_loss']:.4f}"
     if validation:
         text += "  validation loss {val_loss:.4f}  F1 {f1:.4f}  Jaccard {jaccard:.4f}  AUC {auc:.4f}".format(
             **row

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Create Muon or AdamW for a network."""
+def make_optimizer(model: nn.Module, name: str, rate: float) -> torch.optim.Optimizer:
+    """Create "muon" or "adamw" for a network, at this peak learning rate."""
     import torch
 
     from training.muon import Muon
 
-    if settings["optimizer"] == "muon":
-        return Muon(model, settings["lr"])
+    if name == "muon":
+        return Muon(model, rate)
     fused = next(model.parameters()).device.type != "mps"
-    return torch.optim.AdamW(model.parameters(), settings["lr"], fused=fused)
+    return torch.optim.AdamW(model.parameters(), rate, fused=fused)
 
 
 def one_cycle(progress: float, peak: float) -> float:

@@ -1,0 +1,264 @@
+"""Train without some eyes and predict those, in turn: by fold, or by data set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data import eye_of, first_copies, person_of
+from datasets.eyes import Eye
+from datasets.images import read_levels, write_png
+from networks.checkpoints import load_checkpoint
+from prediction.scale import factors_for
+from prediction.segmentation import segment
+from scoring import metrics
+from system.devices import pick_device
+from system.files import claim
+from training.earlier import check_own
+from training.held_out_tables import Group, probability_of, score_groups, write_data_sets, write_folds
+from training.loop import train
+from training.settings import Run, Settings, read_settings
+from training.start import Move, Split, plan_move
+from training.thresholds import compromise_curve, native_eyes, threshold_of_best
+from utils import UserError
+
+Read = Callable[[Sequence[str]], Iterable[Eye]]  # the eyes of these copies, as they are to be predicted
+
+
+def group_by_fold(names: Sequence[str], folds: int) -> list[Group]:
+    """Deal the eyes out in order: fold k holds out eyes k, k + folds and so on, with all their copies.
+
+    Both eyes of a person stay together (`data.person_of`).
+
+    Raises:
+        UserError: more folds than persons.
+    """
+    persons = list(dict.fromkeys(map(person_of, names)))
+    if folds > len(persons):
+        eyes = f"{len(persons)} labelled eyes of different persons"
+        raise UserError(f"--folds {folds}: there are only {eyes}, and each fold needs one")
+    fold_of = {person: i % folds for i, person in enumerate(persons)}
+    return [
+        Group(f"fold {k}", f"fold{k}", [name for name in names if fold_of[person_of(name)] == k])
+        for k in range(folds)
+    ]
+
+
+def group_by_data_set(data: Path, eyes: Mapping[str, Eye], wanted: Sequence[str]) -> list[Group]:
+    """Group eyes by their `source`.
+
+    Raises:
+        UserError: fewer than two data sets, or none of a name in `wanted`.
+    """
+    sets: dict[str, list[str]] = {}
+    for eye in eyes.values():
+        sets.setdefault(eye.source, []).append(eye.name)
+    if len(sets) < 2:
+        raise UserError(
+            f"{data}: eyes of one data set; write several with: "
+            "python augment.py DRIVE STARE HRF --leave-one-out"
+        )
+    if unknown := set(wanted) - set(sets):
+        raise UserError(f"--leave-one-out {min(unknown)}: not in {data}, which has {', '.join(sets)}")
+    return [Group(f"without {name}", f"without_{name}", names) for name, names in sets.items()]
+
+
+def cross_validate(
+    run: Run, settings: Settings, eyes: Mapping[str, Eye], folds: int, wanted: Sequence[int] | None
+) -> bool:
+    """Train without each fold, score its eyes, write folds.csv, then train on all eyes; or train some folds.
+
+    Each fold has its own folder, FILES/fold0 and so on, so that folds can be trained side by side. The network
+    on all eyes is written to FILES itself.
+
+    Args:
+        run: where.
+        settings: of each training.
+        eyes: all copies by name, in natural order.
+        folds: how many.
+        wanted: only these of them, and no network on all eyes; None: all.
+
+    Returns:
+        False if it was stopped before the end.
+
+    Raises:
+        UserError: more folds than eyes; nothing to resume, or of another training; what `train` raises.
+    """
+    groups, everything = group_by_fold(list(eyes), folds), {"train": list(eyes), "validation": []}
+    chosen = [groups[k] for k in (range(folds) if wanted is None else sorted(set(wanted)))]
+    whole, last = len(chosen) == folds, run.files / "last.pth"
+
+    def read(names: Sequence[str]) -> list[Eye]:
+        return first_copies(eyes[name] for name in names)
+
+    with claim(run.files) if whole else contextlib.nullcontext():
+        move = None
+        if run.resume:
+            if not any((run.files / group.folder / "last.pth").exists() for group in chosen):
+                raise UserError(
+                    f"{run.files / chosen[0].folder}: no fold to go on with; train without --resume"
+                )
+            # fail now rather than after all folds
+            if wanted is None and last.exists() and read_split(last) != everything:
+                raise UserError(f"{last}: of a training on other eyes; move it away, or give another --files")
+        elif wanted is None:
+            move = plan_move(run.files)  # as a whole, also more folds than there are now
+        elif whole:
+            check_own(run.files, ["folds.csv"])
+        settings = as_begun(run, settings, chosen)
+        for group in chosen:
+            if not hold_out(run, settings, group, eyes, read, move):
+                return False
+            move = None
+        if not whole:
+            print("when all folds are trained: the same command with --resume and without --fold")
+            return True
+        threshold, mean = write_folds(run, score_groups(run.files, groups, read, labelled=True), list(eyes))
+        if wanted is not None:
+            return True
+        print(f"all eyes: {len(eyes)} images to train")
+        own = run.within(run.files)
+        if own.resume:
+            settings = read_settings(last, run.given)
+        state = train(
+            own, settings, everything, eyes, None if own.resume else plan_move(run.files, folds=False)
+        )
+        if state is None:
+            return False
+        checkpoint = run.files / "checkpoint.pth"
+        # save again: it may have been trained before the folds
+        found = {"threshold": threshold, "cross_validation": {"folds": folds, **mean}}
+        state.save(checkpoint, state.averaged, scores=state.history[-1], **found)
+    print(f"{checkpoint}: trained on every eye, its threshold {threshold:.4f} from the folds")
+    print(f"next: python test.py --data {run.data} --weights {checkpoint}")
+    return True
+
+
+def leave_one_out(run: Run, settings: Settings, eyes: Mapping[str, Eye], wanted: Sequence[str]) -> bool:
+    """Train without each data set in turn, predict its eyes at native size in eight views, and score them.
+
+    Each training has its own folder, FILES/without_NAME, with its checkpoint, probability/ and, for each eye,
+    scores.csv. FILES/leave_one_out.csv has a row for each data set, FILES/thresholds.csv its mean F1 at each
+    threshold.
+
+    Args:
+        run: where.
+        settings: of each training.
+        eyes: all copies by name, each with its `source`.
+        wanted: the data sets to leave out, without scores; empty: all.
+
+    Returns:
+        False if it was stopped before the end.
+
+    Raises:
+        UserError: fewer than two data sets, an unknown one, none of its eyes in test, or what `train` raises.
+    """
+    groups = group_by_data_set(run.data, eyes, wanted)
+    chosen = [g for g in groups if not wanted or eyes[g.held_out[0]].source in wanted]
+
+    def read(names: Sequence[str]) -> Iterable[Eye]:
+        return native_eyes(run.data, names)
+
+    for group in chosen:  # fail now rather than after hours
+        next(iter(read(group.held_out)))
+    whole = len(chosen) == len(groups)
+    settings = as_begun(run, settings, chosen)
+    with claim(run.files) if whole else contextlib.nullcontext():
+        for group in chosen:
+            folder = run.files / group.folder
+            files = [folder / "checkpoint.pth", *(probability_of(folder, name) for name in group.held_out)]
+            # by this command, or by another with other flags: a data set may need more epochs
+            done = run.resume and all(path.exists() for path in files)
+            move = None if done or run.within(folder).resume else plan_move(folder)
+            if not done and not hold_out(run, settings, group, eyes, read, move, native=True):
+                return False
+        if whole:
+            write_data_sets(run, score_groups(run.files, groups, read, labelled=False), groups)
+        else:
+            print("when every data set was left out: the same command with --resume and without names")
+    return True
+
+
+def hold_out(
+    run: Run,
+    settings: Settings,
+    group: Group,
+    eyes: Mapping[str, Eye],
+    read: Read,
+    move_earlier: Move | None,
+    native: bool = False,
+) -> bool:
+    """Train without a group and predict it, as far as that is not done; False if it was stopped.
+
+    An eye that is scored chooses neither the epoch nor the threshold, so there is no validation. `native` says
+    that `read` gives eyes at their native size, of other cameras than those of the training: the threshold of
+    its checkpoint is the best compromise between the data sets.
+    """
+    from model import fold_batch_norm
+
+    own, left_out = run.within(run.files / group.folder), set(group.held_out)
+    split: Split = {"train": [], "validation": [], "held_out": []}
+    for name in eyes:
+        split["held_out" if name in left_out else "train"].append(name)
+    given = dict(run.given)
+    if settings.start_from and has_trained(Path(settings.start_from), left_out):
+        print(
+            f"{group.title}: {settings.start_from} was trained on its eyes, so this begins with random weights"
+        )
+        settings = settings.from_random_weights(given)
+        given.pop("start_from", None)
+    if own.resume:
+        settings = read_settings(own.files / "last.pth", given)
+    print(f"{group.title}: {len(split['train'])} images to train, held out: {', '.join(group.eyes)}")
+    with claim(own.files, "probability"):
+        state = train(own, settings, split, eyes, move_earlier)
+        if state is None:
+            return False
+        network, scores = fold_batch_norm(state.averaged), []
+        try:
+            for eye in read(group.held_out):  # one by one: they can be large
+                if not (path := probability_of(own.files, eye.name)).exists():
+                    # training eyes are at the working scale already
+                    factors = factors_for(eye.image, network) if native else (1.0,)
+                    levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=factors))
+                    write_png(path, levels)
+                levels = read_levels(path)
+                # the threshold of the tables comes from the other groups, which may not be trained yet
+                blind = metrics.expected_f1_threshold(levels, eye.fov)
+                scores.append(metrics.scores(metrics.count_levels(levels, eye.truth, eye.fov), blind))
+            if native:
+                trained = [eyes[name] for name in split["train"]]
+                threshold = threshold_of_best(compromise_curve(network, run.data, trained))
+                checkpoint = own.files / "checkpoint.pth"
+                state.save(checkpoint, state.averaged, threshold=threshold, scores=state.history[-1])
+        except KeyboardInterrupt:  # what is trained and predicted is saved
+            return False
+    mean = metrics.mean(scores)
+    print(
+        f"{group.title}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean over {len(scores)} eyes held out, at "
+        "thresholds that look at no label"
+    )
+    return True
+
+
+def as_begun(run: Run, settings: Settings, groups: Sequence[Group]) -> Settings:
+    """With --resume, the settings with which other groups had begun, for those that had not."""
+    paths = [run.files / group.folder / "last.pth" for group in groups]
+    begun = [read_settings(path, {}) for path in paths if run.resume and path.exists()]
+    if not begun:
+        return settings
+    # one that could not start from given weights is no model for the others
+    return replace(next((one for one in begun if one.start_from), begun[0]), **run.given)
+
+
+def read_split(last: Path) -> object:
+    """The split of a checkpoint."""
+    return load_checkpoint(last, pick_device("cpu"))[1].get("split")
+
+
+def has_trained(checkpoint: Path, names: Iterable[str]) -> bool:
+    """Whether a checkpoint was trained on, or chosen by, one of these eyes."""
+    network, _ = load_checkpoint(checkpoint, pick_device("cpu"))
+    return bool(network.trained_on & set(map(eye_of, names)))

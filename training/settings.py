@@ -1,0 +1,200 @@
+"""The settings of a training: chosen once from flags, device and data, or read from last.pth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from networks.checkpoints import load_checkpoint
+from system import processes
+from system.devices import pick_device
+from utils import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What determines the weights, besides the eyes; the flags of train.py of the same names set it.
+
+    Every checkpoint holds it as a dict. The defaults are those of a CPU and of one data set.
+    """
+
+    model: str = "unet"
+    pretrained: bool = False
+    width: int = 16
+    depth: int = 3
+    epochs: int = 30
+    crops: int = 2240
+    minutes: float | None = None
+    batch_size: int = 4
+    crop: int = 128
+    choroid: float = 0.3
+    camera: float = 0.15
+    degrade: float = 0.0
+    clahe: float = 0.0
+    optimizer: str = "muon"
+    lr: float = 0.02
+    dice: float = 0.0
+    ema: float = 0.0
+    seed: int = 42
+    start_from: str | None = None
+
+    def __post_init__(self) -> None:
+        for own in fields(self):
+            # a checkpoint may hold anything
+            value, kind = (
+                getattr(self, own.name),
+                (int, float) if type(own.default) is float else type(own.default),
+            )
+            if not (isinstance(value, kind) or (own.default is None and isinstance(value, (str, int, float)))):
+                raise TypeError(f"{own.name} is {value!r:.40}")
+
+    def from_random_weights(self, given: Mapping[str, Any]) -> Settings:
+        """The same training without `start_from`, at the rate of random weights unless one is given."""
+        return replace(self, start_from=None, lr=given.get("lr", RATES[self.optimizer]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training runs, and which settings the user gave on the command line."""
+
+    data: Path
+    files: Path
+    device: torch.device
+    workers: int
+    resume: bool
+    given: Mapping[str, Any]  # by the names of `Settings`
+
+    def within(self, folder: Path) -> Run:
+        """The run of one training of several in a folder of its own, which goes on there if it had begun."""
+        return replace(self, files=folder, resume=self.resume and (folder / "last.pth").exists())
+
+
+RATES = {"muon": 0.02, "adamw": 0.005}  # peak learning rates
+FINE_TUNING = 0.4  # times these: weights that are good already need smaller steps
+GPU = {"width": 24, "batch_size": 8}  # the shipped width; 4 crops leave a GPU idle, see docs/speed.md
+SEVERAL_DATA_SETS = {"camera": 0.3, "degrade": 0.5, "clahe": 0.5}
+# what versions did that had no such setting yet; a new setting gets its line here
+OLDER_VERSIONS = {
+    "model": "unet",
+    "pretrained": False,
+    "minutes": None,
+    "choroid": 0.0,
+    "camera": 0.0,
+    "degrade": 0.0,
+    "clahe": 0.0,
+    "start_from": None,
+    "dice": 0.0,
+    "ema": 0.0,
+}
+
+
+def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: int) -> Settings:
+    """The settings of a new training.
+
+    Args:
+        given: settings that the user gave.
+        device: to train on.
+        data_sets: how many there are in new_data.
+
+    Raises:
+        UserError: the network of `start_from` cannot be loaded, or has another width or depth than given.
+    """
+    chosen: dict[str, Any] = GPU if device.type != "cpu" else {}
+    chosen = chosen | (SEVERAL_DATA_SETS if data_sets > 1 else {}) | dict(given)
+    settings = Settings(**chosen)
+    rate = RATES[settings.optimizer]
+    if settings.start_from:
+        network, _ = load_checkpoint(Path(settings.start_from), pick_device("cpu"))
+        for flag in ("width", "depth"):
+            if given.get(flag, own := network.config[flag]) != own:
+                raise UserError(f"--{flag} {given[flag]}: the network of {settings.start_from} has {own}")
+        config = network.config
+        settings = replace(settings, model=config["name"], width=config["width"], depth=config["depth"])
+        rate *= FINE_TUNING
+    elif not {"width", "depth"} <= given.keys():
+        reason = "no GPU: smaller, as accurate on DRIVE"
+        reason = "GPU: that of the shipped weights" if device.type != "cpu" else reason
+        why = "" if "width" in given else f" ({reason})"
+        print(f"network: width {settings.width}, depth {settings.depth}{why}")
+    settings = replace(settings, lr=given.get("lr", rate))
+    check_batches(settings)
+    return settings
+
+
+def usual_workers(device: torch.device) -> int:
+    """How many processes cut crops unless the user says: a CPU is busy with the steps."""
+    return 4 if device.type != "cpu" else 0
+
+
+def check_batches(settings: Settings) -> None:
+    """Raise UserError if the processes cannot share a batch, or it leaves batch normalisation one pixel."""
+    number, size = processes.world_size(), settings.batch_size
+    if size % number:
+        raise UserError(f"--batch-size {size}: cannot be dealt out to {number} processes; give a multiple")
+    if size == number and settings.crop <= 2**settings.depth:
+        raise UserError(
+            f"--batch-size {size}: --crop {settings.crop} --depth {settings.depth} leave one pixel at the "
+            f"deepest level, and batch normalisation needs two; give --batch-size {2 * number}, or --crop "
+            f"{2 * 2**settings.depth}"
+        )
+
+
+def read_settings(path: Path, given: Mapping[str, Any]) -> Settings:
+    """The settings of a training that goes on from its last.pth; prints those that were not given.
+
+    Raises:
+        UserError: the file is missing or damaged, or a given setting differs from the training's.
+    """
+    network, last = load_checkpoint(path, pick_device("cpu"))
+    try:
+        before = Settings(**{**OLDER_VERSIONS, **last["settings"]})
+        if [network.config[name] for name in ("name", "width", "depth")] != [
+            before.model,
+            before.width,
+            before.depth,
+        ]:
+            raise ValueError("its network is another than its settings say")
+        RATES[before.optimizer]
+        finished = len(last["history"]) == before.epochs
+    except (KeyError, TypeError, ValueError) as error:
+        raise no_state(path, error) from None
+    differences = [
+        f"{flag(name)} {own}, not {given[name]}"
+        for name, own in asdict(before).items()
+        if given.get(name, own) != own
+    ]
+    if differences:
+        remedy = "give --resume with the same settings, or none"
+        if finished:
+            remedy = (
+                "it is finished, its learning rate has come down; to train on, begin a new one with "
+                f"--start-from {path.with_name('checkpoint.pth')} and another --files"
+            )
+        raise UserError(f"{path}: trained with {'; '.join(differences)}; {remedy}")
+    others = [f for f in fields(before) if f.name not in given and getattr(before, f.name) != f.default]
+    if others:
+        print(f"as this training began: {', '.join(describe_setting(before, f) for f in others)}")
+    check_batches(before)
+    return before
+
+
+def describe_setting(settings: Settings, field: Field[Any]) -> str:
+    """A setting as a flag."""
+    value = getattr(settings, field.name)
+    return flag(field.name) if value is True else f"{flag(field.name)} {value}"
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def no_state(path: Path, error: Exception) -> UserError:
+    """The message for a last.pth from which no training can go on."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return UserError(f"{path}: holds no state to go on from ({reason}); train without --resume")
