@@ -16,7 +16,7 @@ from anatomy.photograph import Photograph, look_at
 from data import eye_of, read_eyes, read_info, seen_in_training
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
-from datasets.images import write_png
+from datasets.images import refuse_among_images, write_png
 from measures.table import examine_eye, summarize, write_all_measures
 from measures.uncertainty import Views, uncertainty
 from networks.checkpoints import find_weights
@@ -142,6 +142,7 @@ def check_results(results: Path, data: Path) -> None:
     place, whole = results.resolve(), data.resolve()
     if place == whole or any(place.is_relative_to(whole / part) for part in ("train", "test")):
         raise UserError(f"--results {results}: lies in {data}; choose another folder")
+    refuse_among_images("--results", results)
 
 
 def result_files(eyes: Sequence[Eye]) -> list[str]:

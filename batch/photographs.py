@@ -66,7 +66,10 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     except UserError as error:
         raise Unreadable(str(error)) from None
     how = (predictor.threshold, predictor.tta, predictor.diameter, predictor.turn)
-    found = segment_photograph(predictor.model, photograph, *how)
+    try:
+        found = segment_photograph(predictor.model, photograph, *how)
+    except UserError as error:  # too large for the memory
+        raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
     write_results(predictor.results.out, name, found)
     um = um_of(path, predictor.results.um_per_pixel, name)

@@ -12,6 +12,7 @@ from typing import Any
 
 from batch.manifest import program
 from datasets.decoding import decode
+from datasets.images import refuse_among_images
 from measures.table import um_of
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
 from system.files import UNFINISHED, claim
@@ -97,6 +98,7 @@ class ResultsFolder:
         places = {glob.escape(Path(name).parent.as_posix()) for name in names}
         parts = [f"{folder}/{place}" for folder in (*WITHOUT_LABELS, RECORDS) for place in places]
         with claim(self.out, *parts):
+            refuse_among_images(FLAG, self.out)
             strangers = self.strangers(TABLES, check_record(SCRIPT, FLAG, self.out))
             finished, before = set(), 0
             for name, photograph in names.items():

@@ -202,11 +202,12 @@ def decode_wide(path: Path, page: int) -> np.ndarray | None:
 
 
 def check_name(path: Path) -> None:
-    """Raise UserError if a file's name holds control characters, such as a line break, or is no text.
+    """Raise UserError if a file's name holds control characters, such as a line break.
 
-    Spaces of all scripts, joiners and direction marks are fine: macOS writes some into screenshots' names.
+    Spaces of all scripts, joiners and direction marks are fine: macOS writes some into screenshots' names. So
+    are bytes that are no text, as in names of Latin-1 or, where the locale is C, in all that are not ASCII.
     """
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in path.name):
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in path.name):
         raise UserError(f"{str(path)!r}: a line break or another control character in its name; rename it")
 
 

@@ -13,6 +13,8 @@ from datasets.decoding import OTHER_KINDS, decode
 from datasets.masks import read_fov as read_fov  # all readers in one place
 from datasets.masks import read_mask as read_mask
 from system.files import atomic
+from system.records import read_record
+from utils import UserError
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".webp", ".jp2", ".avif"}
@@ -24,6 +26,13 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path
     files = [f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith(".")]
     # isdecimal, not isdigit: int() cannot read a circled or superscript digit
     return sorted(files, key=lambda f: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", f.name)])
+
+
+def refuse_among_images(flag: str, folder: Path) -> None:
+    """Raise UserError if a folder for results has images, and no record that says they are results."""
+    images = list_images(folder) if folder.is_dir() and not read_record(folder).script else []
+    if images:
+        raise UserError(f"{flag} {folder}: holds images, such as {images[0].name}; choose another folder")
 
 
 def passed_over(folder: Path, images: Collection[Path]) -> list[str]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.images import refuse_among_images
 from datasets.layouts import DataSet
 from system.records import RECORD, check_record, read_record, refuse, users_files, write_record
 from utils import UserError
@@ -36,6 +37,7 @@ def check_out(out: Path, data_sets: Sequence[DataSet]) -> None:
             place.is_relative_to(whole) and (place.is_relative_to(f) or f.is_relative_to(place)) for f in inside
         ):
             raise UserError(f"--out {out}: a folder of the data set {data_set.folder}; choose another folder")
+    refuse_among_images("--out", out)
     check_record("augment.py", "--out", out)
     refuse("augment.py", "--out", out, users_files(out, PARTS))
 

@@ -19,11 +19,15 @@ from networks.loading import USUAL_WEIGHTS, load_networks
 from prediction.scale import Scale, plan_scale
 from prediction.segmentation import binarize, segment
 from scoring import metrics
-from system.devices import pick_device
+from system.devices import free_memory, pick_device
 from utils import UserError
 
 if TYPE_CHECKING:
     from model import Network
+
+BYTES = (
+    20  # of memory for a pixel at the network's scale: its colours twice, in Lab, field of view, probability
+)
 
 
 @dataclass
@@ -87,10 +91,22 @@ def segment_photograph(
     taken, views = look_at(photograph, diameter), Views(threshold)
     with turn or contextlib.nullcontext():
         scale = plan_scale(taken, model)
+        check_memory(taken.fov, max(scale.factors))
         probability = segment(model, photograph, taken.fov, tta, scale.factors, views)
     # a single view has the first of two
     scale = replace(scale, factors=scale.factors[: len(views.scales)])
     return Segmentation(taken, metrics.quantize(probability), threshold, scale, views)
+
+
+def check_memory(fov: np.ndarray, scale: float) -> None:
+    """Raise UserError if a photograph at the network's scale does not fit into the memory that is free."""
+    height, width = (round(side * scale) for side in fov.shape)
+    needed, free = height * width * BYTES, free_memory()
+    if needed > free:
+        raise UserError(
+            f"at the network's scale it has {width}x{height} pixels, which take {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free; give --diameter, the pixels of its field of view, or a smaller file"
+        )
 
 
 class Segmenter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils import UserError
@@ -80,3 +82,16 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, -1)
+
+
+def free_memory() -> float:
+    """Bytes of memory that this computer, or the container, has left; infinite where it does not say."""
+    free = [math.inf]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(limit - used)
+    return min(free)

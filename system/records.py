@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from system.files import UNFINISHED, atomic, claim
-from utils import UserError
+from utils import UserError, path_name
 
 RECORD = "written.json"  # of a folder as a whole
 NOTE = "Files that the script below wrote here and may replace. Without this list it leaves all of them alone."
@@ -143,9 +144,15 @@ def check_record(script: str, flag: str, folder: Path) -> Record:
     """The record of a folder that this script wrote; an empty one if no script did.
 
     Raises:
-        UserError: another script wrote the folder, or its written.json is none of ours.
+        UserError: another script wrote the folder, or its written.json is none of ours; or results in it would
+            be a nuisance: /, the home folder, that of the program.
     """
-    record = read_record(folder)
+    record, place = read_record(folder), Path(os.path.realpath(folder))
+    home, program = path_name("~").resolve(), Path(__file__).resolve().parent.parent
+    if place in (Path(place.anchor), home, program):
+        raise UserError(
+            f"{flag} {folder}: not a place for results; name a folder in it, such as {folder / 'results'}"
+        )
     if record.script not in ("", script):
         raise UserError(f"{flag} {folder}: holds what {record.script} wrote; choose another folder")
     if not record.script and (folder / RECORD).exists():

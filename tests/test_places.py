@@ -1,0 +1,311 @@
+"""Photographs and results on disks as people have them: links, odd names, network mounts, full ones."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import run_script, write_photographs
+from test_resume_prediction import finished
+
+import augment
+import predict
+import test as tester
+from batch.folders import find_photographs, name_results
+from datasets.images import read_image
+from prediction import segmenter
+from system import files as system_files
+from system.files import UNFINISHED, atomic, claim, write_csv
+from utils import UserError
+
+ROOT = Path(predict.__file__).parent
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, names or links")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three small photographs."""
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 3, 120, 110)
+
+
+def run_predict(files: Path, out: Path, *paths: object) -> int | None:
+    weights = ("--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta")
+    return run_script(predict.main, *paths, "--out", out, *weights)
+
+
+def names_in(out: Path) -> list[str]:
+    """The photographs in measures.csv."""
+    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+        return [row["image"] for row in csv.DictReader(file)]
+
+
+@posix
+def test_two_links_to_one_file_are_two_photographs(folder: Path, files: Path, tmp_path: Path) -> None:
+    for name in ("left.png", "right.png"):
+        (tmp_path / "eyes").mkdir(exist_ok=True)
+        (tmp_path / "eyes" / name).symlink_to(folder / "eye0.png")
+    assert run_predict(files, tmp_path / "out", tmp_path / "eyes") == 0
+    assert names_in(tmp_path / "out") == ["left", "right"]
+
+
+@posix
+@pytest.mark.parametrize("named", [True, False])
+def test_a_loop_of_links_is_named_and_the_others_are_segmented(
+    folder: Path, files: Path, tmp_path: Path, named: bool
+) -> None:
+    eyes = shutil.copytree(folder, tmp_path / "eyes")
+    (eyes / "loop.png").symlink_to("loop.png")
+    paths = sorted(eyes.iterdir()) if named else [eyes]
+    with pytest.raises(UserError, match=r"1 could not be segmented:\n.*loop\.png: no such file"):
+        run_predict(files, tmp_path / "out", *paths)
+    assert names_in(tmp_path / "out") == ["eye0", "eye1", "eye2"]
+
+
+def test_results_of_an_earlier_run_are_no_photographs(
+    folder: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eyes = shutil.copytree(folder, tmp_path / "eyes")
+    run_predict(files, eyes / "run1", eyes)
+    assert run_predict(files, eyes / "run2", eyes, "--recursive") == 0
+    assert names_in(eyes / "run2") == ["eye0", "eye1", "eye2"]
+    assert f"{eyes / 'run1'}: what predict.py wrote" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"run1: holds what predict\.py wrote"):
+        run_predict(files, tmp_path / "out", eyes / "run1")
+
+
+@posix
+def test_long_names_in_two_folders_have_results_of_their_own(folder: Path, files: Path, tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        shutil.copy(folder / "eye0.png", tmp_path / part / f"{'x' * 251}.png")
+        shutil.copy(folder / "eye0.png", tmp_path / part / f"{'ü' * 125}.png")
+    assert run_predict(files, tmp_path / "out", tmp_path / "a", tmp_path / "b") == 0
+    assert names_in(tmp_path / "out") == ["x" * 250, "ü" * 125, f"{'x' * 248}_2", f"{'ü' * 124}_2"]
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
+
+
+def test_names_that_look_alike_are_not_one(tmp_path: Path) -> None:
+    composed, parts = Path("a/M\u00fcller.png"), Path("b/Mu\u0308ller.png")
+    named = name_results({path: path.stem for path in (composed, parts)}, tmp_path)
+    assert list(named) == [composed.stem, f"{parts.stem}_2"]
+    clash = {Path("a.png"): "a", Path("a.png/eye.png"): "a.png/eye"}
+    assert list(name_results(clash, tmp_path)) == ["a", "a.png_2/eye"], "masks/a.png cannot be file and folder"
+
+
+@posix
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_a_name_with_bytes_that_are_no_text_is_segmented(
+    folder: Path, files: Path, tmp_path: Path, locale: dict[str, str]
+) -> None:
+    (tmp_path / "eyes").mkdir()
+    for name in (b"caf\xe9.png", "Müller.png".encode()):
+        shutil.copy(folder / "eye0.png", tmp_path / "eyes" / os.fsdecode(name))
+    weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--no-tta"]
+    command = [sys.executable, str(ROOT / "predict.py"), str(tmp_path / "eyes"), "--out", str(tmp_path / "out")]
+    done = subprocess.run([*command, *weights], env={**os.environ, **locale}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    there = {os.fsencode(path.name) for path in (tmp_path / "out" / "masks").iterdir()}
+    assert there == {b"caf\xe9.png", "Müller.png".encode()}
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_fsync_is_written_to_and_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    system_files.warn_of_power_cuts.cache_clear()
+    for name in "abc":
+        with atomic(tmp_path / name) as temporary:
+            temporary.write_text(name)
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["a", "b", "c"]
+    assert capsys.readouterr().err.count("not say when a file is safe from a power cut") == 1
+    number = errno.EIO  # any other error is one
+    with pytest.raises(UserError, match="cannot be written"), atomic(tmp_path / "d") as temporary:
+        pass
+    assert not (tmp_path / "d").exists()
+
+
+def test_an_error_of_reading_is_none_of_writing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"mask\.png"), atomic(tmp_path / "all.zip"):
+        (tmp_path / "masks" / "mask.png").read_bytes()
+    with pytest.raises(UserError, match=r"all\.zip: cannot be written"), atomic(tmp_path / "all.zip") as path:
+        path.unlink()
+        path.open("rb")
+    assert not list(tmp_path.iterdir())
+
+
+@posix
+def test_a_folder_that_is_released_while_it_is_claimed_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, tries = system_files.lock, []
+
+    def released_meanwhile(file) -> bool:
+        tries.append(file)
+        if len(tries) == 1:
+            (tmp_path / ".lock").unlink()
+        return lock(file)
+
+    monkeypatch.setattr(system_files, "lock", released_meanwhile)
+    with claim(tmp_path):
+        assert len(tries) == 2 and tries[0].closed
+        assert (tmp_path / ".lock").read_text().strip() == str(os.getpid())
+
+
+@pytest.mark.parametrize("place", ["missing", "full"])
+def test_nothing_needs_room_in_the_folder_for_temporary_files(
+    folder: Path, files: Path, tmp_path: Path, place: str
+) -> None:
+    temporary = str(tmp_path / "missing") if place == "missing" else "/dev/full"
+    code = "import sys, tempfile, predict, utils; tempfile.tempdir = sys.argv.pop(1); utils.run(predict.main)"
+    weights = ["--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta"]
+    arguments = map(str, [temporary, folder, "--out", tmp_path / "out", *weights])
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert names_in(tmp_path / "out") == ["eye0", "eye1", "eye2"]
+    assert not list((tmp_path / "out").glob(f"{UNFINISHED}*"))
+
+
+def test_a_table_leaves_no_other_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", [{"name": "ü"}])
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("where", ["home", "program", "root", "images"])
+@pytest.mark.parametrize("script", ["predict.py", "test.py", "augment.py"])
+def test_results_go_to_no_place_that_is_for_other_things(
+    folder: Path,
+    files: Path,
+    new_data: Path,
+    drive: Path,
+    tmp_path: Path,
+    where: str,
+    script: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    others = write_photographs(tmp_path / "others", 1, 40, 40)
+    out = {"home": tmp_path / "home", "program": ROOT, "root": Path(tmp_path.anchor), "images": others}[where]
+    before = sorted(out.iterdir())
+    weights = ["--weights", files / "checkpoint.pth"]
+    with pytest.raises(UserError, match="not a place for results|holds images, such as eye0.png"):
+        if script == "predict.py":
+            run_predict(files, out, folder)
+        elif script == "test.py":
+            run_script(tester.main, "--data", new_data, "--results", out, *weights, "--no-tta")
+        else:
+            run_script(augment.main, "--drive", drive, "--out", out)
+    assert sorted(out.iterdir()) == before
+
+
+def test_a_folder_of_folders_suggests_to_look_into_them(tmp_path: Path) -> None:
+    for name in ("a", "b", ".hidden"):
+        (tmp_path / name).mkdir()
+    (problem,) = find_photographs([tmp_path]).problems
+    assert problem == f"{tmp_path}: no images in this folder; to look into the 2 folders in it, add --recursive"
+
+
+def test_patterns_and_paths_of_windows_that_a_shell_left_as_they_are(folder: Path, tmp_path: Path) -> None:
+    listing = find_photographs([folder / "eye[01].*"])
+    assert [path.name for path in listing.photographs] == ["eye0.png", "eye1.png"] and not listing.problems
+    (problem,) = find_photographs([folder / "*.jpg"]).problems
+    assert "nothing matches this pattern" in problem
+    shutil.copy(folder / "eye0.png", tmp_path / "eye[1].png")
+    assert list(find_photographs([tmp_path / "eye[1].png"]).photographs) == [tmp_path / "eye[1].png"]
+    if os.name != "nt":
+        (problem,) = find_photographs([Path("C:\\eyes\\a.png")]).problems
+        assert "a path of Windows, which in WSL is /mnt/c/" in problem
+
+
+def test_what_is_read_when_named_is_read_in_a_folder_too(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "eye0.png", tmp_path / "eye0")
+    (tmp_path / "eye1.png.gz").write_bytes(gzip.compress((folder / "eye1.png").read_bytes()))
+    for name in ("README", "notes.txt.gz"):
+        (tmp_path / name).write_text("of the study")
+    listing = find_photographs([tmp_path])
+    assert listing.photographs == {tmp_path / "eye0": "eye0", tmp_path / "eye1.png.gz": "eye1"}
+    assert [line.split(":")[0] for line in listing.others] == [
+        str(tmp_path / n) for n in ("README", "notes.txt.gz")
+    ]
+    for path in listing.photographs:
+        assert read_image(path).shape == (120, 110, 3)
+
+
+def test_memory_is_looked_at_before_and_the_flag_is_named(
+    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "free_memory", lambda: 2.5e6)
+    monkeypatch.setattr(segmenter, "segment", lambda *_: pytest.fail("it was not looked at before"))
+    with pytest.raises(UserError, match=r"eye0\.png: at the network's scale .* give --diameter"):
+        run_predict(files, tmp_path, folder, "--diameter", 20)
+
+
+def test_a_full_disk_names_the_file_that_did_not_fit(
+    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if "eye1" in self.name:
+            monkeypatch.setattr(Path, "open", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space")))
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"eye1\.\w+: cannot be written \(No space left on device\)"):
+        run_predict(files, tmp_path, folder)
+
+
+def slow(seconds: float, arguments: list[str]) -> subprocess.Popen[bytes]:
+    """predict.py in a process of its own, in which each photograph takes so long."""
+    code = """
+import sys, time
+from batch import photographs
+import predict, utils
+original, seconds = photographs.write_results, float(sys.argv.pop(1))
+photographs.write_results = lambda *given: (time.sleep(seconds), original(*given))
+sys.argv[0] = "predict.py"
+utils.run(predict.main)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(seconds), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@posix
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_tables_of_what_is_finished_and_says_how_to_go_on(
+    folder: Path, files: Path, tmp_path: Path, which: signal.Signals
+) -> None:
+    weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--no-tta"]
+    process = slow(1, [str(folder), "--out", str(tmp_path / "out"), *weights])
+    try:
+        until = time.time() + 120
+        while finished(tmp_path / "out") < 1:
+            assert time.time() < until and process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(which)
+        if which != signal.SIGINT:
+            process.send_signal(which)  # a shell sends a second one of its own
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert b"what is finished is kept; go on with: python predict.py" in said and b"--resume\n" in said
+    assert b"Traceback" not in said
+    assert 1 <= len(names_in(tmp_path / "out")) < 3
+    assert (tmp_path / "out" / "index.html").is_file() and (tmp_path / "out" / "predict.json").is_file()
