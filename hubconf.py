@@ -8,6 +8,7 @@ result.probability, result.mask, result.fov
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import sys
 import threading
@@ -47,7 +48,11 @@ def _own_modules() -> Iterator[None]:
     with LOCK:
         theirs = take()
         # in a script of this repository they are the same modules: a second copy would have other classes
-        same = {n: m for n, m in theirs.items() if pathlib.Path(m.__file__ or "").is_relative_to(ROOT)}
+        same = {
+            n: m
+            for n, m in theirs.items()
+            if pathlib.Path(getattr(m, "__file__", None) or "").is_relative_to(ROOT)
+        }
         sys.modules.update(OWN | same)
         sys.path.insert(0, str(ROOT))
         try:
@@ -114,8 +119,16 @@ class segmenter:  # noqa: N801, an entry point is called by its name
             from prediction.segmenter import Segmenter
 
             # of this repository, whatever folder it is called from
-            settings.setdefault("weights", find_weights(USUAL_WEIGHTS, [ROOT]))
+            if settings.get("weights") is None:
+                settings["weights"] = find_weights(USUAL_WEIGHTS, [ROOT])
+            self.settings = settings
             self.segmenter = Segmenter(**settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, as for other processes, it is how to load it again: its modules are known to no other."""
+        import torch
+
+        return functools.partial(torch.hub.load, str(ROOT), "segmenter", source="local", **self.settings), ()
 
     def __call__(self, photograph: str | Path | np.ndarray) -> Segmentation:
         with _own_modules():

@@ -14,7 +14,8 @@ from batch.folders import find_photographs, name_results
 from batch.manifest import write_manifest
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
-from measures.table import read_um_per_pixel, summarize, write_measures
+from measures.micrometres import describe_um, read_um_per_pixel
+from measures.table import list_doubtful, write_measures
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_WEIGHTS, add_prediction_flags, add_weights, load_networks
 from pages.report import write_report
@@ -106,6 +107,8 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     flags = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter}
     results = ResultsFolder(args.out, weights, um_per_pixel, **flags)
     names = name_results(photographs, args.out, results.holds_another)
+    if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
+        print(known)
     same = "flags, weights or photographs; start all nodes with the same command and the same files"
     processes.check_same([results.made_by, list(names), um_per_pixel], same)
     number, is_main = processes.world_size(), processes.is_main()
@@ -175,7 +178,7 @@ def write_tables(
                     f"{out}: {others} photographs of earlier runs are listed too; made_by says what made each"
                 )
             said.append(f"to look through them, open {out / PAGE} in a browser")
-            said += filter(None, [summarize(rows, len(rows))])
+            said += filter(None, [list_doubtful(rows, len(rows))])
     return "\n".join(said)
 
 

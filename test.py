@@ -17,7 +17,7 @@ from data import eye_of, read_eyes, read_info, seen_in_training
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images, write_png
-from measures.table import examine_eye, summarize, write_all_measures
+from measures.table import examine_eye, list_doubtful, write_all_measures
 from measures.uncertainty import Views, uncertainty
 from networks.checkpoints import find_weights
 from networks.loading import add_prediction_flags, add_weights, load_networks
@@ -129,7 +129,7 @@ def main() -> int:
     if challenge:
         print(f"{challenge}: the masks of DRIVE's 20 test photographs, to be scored by its challenge")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")
-    if doubtful := summarize(measured, len(eyes)):
+    if doubtful := list_doubtful(measured, len(eyes)):
         print(doubtful)
     if refused:
         images = f"{len(refused)} of {len(refused) + len(eyes)} images"

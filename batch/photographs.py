@@ -16,7 +16,7 @@ import cv2
 
 from batch.results import ResultsFolder
 from datasets.images import read_image, write_png
-from measures.table import um_of
+from measures.micrometres import um_of
 from measures.uncertainty import uncertainty
 from pages.report import overlay, write_layers
 from pages.results import result_file

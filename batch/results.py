@@ -13,7 +13,7 @@ from typing import Any
 from batch.manifest import program
 from datasets.decoding import decode
 from datasets.images import refuse_among_images
-from measures.table import um_of
+from measures.micrometres import um_of
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
 from system.files import UNFINISHED, claim
 from system.records import Record, check_record, is_unchanged, read_record, refuse, sha256, state, write_record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from measures.uncertainty import Views, confidence
 from measures.vessels import CONFIDENCE, MEASURES, SPREADS, measure
 from scoring import metrics
 from system.files import write_csv
-from utils import UserError, path_name
 
 DISC_UM = 1800.0  # micrometres: mean diameter of the optic disc
 ANATOMY = (
@@ -131,7 +129,7 @@ def write_all_measures(results: Path, rows: Iterable[list[dict[str, Any]]]) -> l
     return [eye[0] for eye in every]
 
 
-def summarize(rows: Iterable[Mapping[str, Any]], total: int) -> str:
+def list_doubtful(rows: Iterable[Mapping[str, Any]], total: int) -> str:
     """One line: how many photographs are doubtful, and which; empty if none is."""
     names = [f"{row['image']} ({row['doubtful']})" for row in rows if row["doubtful"]]
     if not names:
@@ -139,56 +137,3 @@ def summarize(rows: Iterable[Mapping[str, Any]], total: int) -> str:
     shown = names[:5] + ([f"and {len(names) - 5} more, see measures.csv"] if len(names) > 5 else [])
     verb = "photograph is" if total == 1 else "photographs are" if len(names) > 1 else "photographs is"
     return f"{len(names)} of {total} {verb} doubtful: {', '.join(shown)}"
-
-
-def read_um_per_pixel(given: str | None) -> dict[str, float]:
-    """Read --um-per-pixel: a number, kept under the name "", or a CSV of file names and numbers.
-
-    Raises:
-        UserError: neither a number above 0 nor such a file.
-    """
-    if given is None:
-        return {}
-    try:
-        return {"": positive(given)}
-    except ValueError:
-        path = path_name(given)
-    wanted = "give micrometres a pixel, or a CSV with a file name and such a number in each row"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except OSError as error:
-        raise UserError(f"--um-per-pixel {given}: {error.strerror}; {wanted}") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"--um-per-pixel {given}: not a CSV file in UTF-8; {wanted}") from None
-    found: dict[str, float] = {}
-    for number, row in enumerate(rows, 1):
-        try:
-            found[row[0].strip()] = positive(row[1])
-        except (IndexError, ValueError):
-            if number > 1:  # the first may be a head line
-                raise UserError(
-                    f"--um-per-pixel {given}: line {number} is {','.join(row)!r:.60}; {wanted}"
-                ) from None
-    if not found:
-        raise UserError(f"--um-per-pixel {given}: no file names with numbers; {wanted}")
-    return found
-
-
-def positive(given: str) -> float:
-    """A number above 0; ValueError if it is none."""
-    number = float(given)
-    if not 0 < number < 1e6:
-        raise ValueError
-    return number
-
-
-def um_of(path: Path, known: Mapping[str, float], result: str = "") -> float | None:
-    """Micrometres a pixel of a photograph, by the name of its file or results; None if unknown.
-
-    The file's name counts with or without suffix, as does that of the results, which has folders in it.
-    """
-    for name in (f"{result}{path.suffix}", result or path.name, path.name, path.stem, ""):
-        if name in known:
-            return known[name]
-    return None

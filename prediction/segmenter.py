@@ -20,7 +20,7 @@ from prediction.scale import Scale, plan_scale
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from system.devices import free_memory, pick_device
-from utils import UserError
+from utils import UserError, path_name
 
 if TYPE_CHECKING:
     from model import Network
@@ -119,19 +119,22 @@ class Segmenter:
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Raises:
-        UserError: a checkpoint is missing or unusable, or the device is not available.
+        UserError: a checkpoint is missing or unusable, the threshold none, or the device not available.
     """
 
     def __init__(
         self,
-        weights: Path | Sequence[Path] | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
         threshold: float | None = None,
         tta: bool = True,
         device: str = "auto",
     ) -> None:
         if weights is None:
             weights = find_weights(USUAL_WEIGHTS)
-        self.weights = [weights] if isinstance(weights, Path) else list(weights)
+        every = [weights] if isinstance(weights, str | Path) else list(weights)
+        self.weights = [path_name(str(path)) for path in every]
+        if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
+            raise UserError(f"threshold {threshold!r}: give a probability, a number from 0 to 1")
         self.tta = tta
         self.device = pick_device(device)
         self.model, self.threshold = load_networks(self.weights, threshold, self.device)
@@ -146,7 +149,7 @@ class Segmenter:
             UserError: the file cannot be read, or the array is none of a photograph.
         """
         if isinstance(photograph, str | Path):
-            image = read_image(Path(photograph))
+            image = read_image(path_name(str(photograph)))
         else:
             image = np.ascontiguousarray(photograph)
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:

@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import spoilt
 import torch
 from conftest import run_script
 
@@ -19,9 +18,11 @@ from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from measures.doubts import doubts, features
-from measures.table import read_um_per_pixel, summarize
+from measures.micrometres import read_um_per_pixel
+from measures.table import list_doubtful
 from measures.uncertainty import SMALL, Views, confidence, uncertainty
 from measures.vessels import SPREADS, measure
+from research import spoilt
 from scoring import metrics
 from system.files import write_csv
 from utils import UserError
@@ -195,8 +196,8 @@ def test_the_last_line_names_the_doubtful() -> None:
     rows = [
         {"image": name, "doubtful": why} for name, why in (("a", ""), ("b", "very dark"), ("c", "grey; dark"))
     ]
-    assert summarize(rows, 3) == "2 of 3 photographs are doubtful: b (very dark), c (grey; dark)"
-    assert summarize(rows[:1], 1) == ""
+    assert list_doubtful(rows, 3) == "2 of 3 photographs are doubtful: b (very dark), c (grey; dark)"
+    assert list_doubtful(rows[:1], 1) == ""
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,47 @@ print([path for path in sys.path if path == {str(ROOT)!r}])
         [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.splitlines() == ["utils model data (301, 287) True", "[]"], done.stderr
+
+
+def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
+    path = ROOT / "files" / "drive_unet.pth"
+    one = load("segmenter", weights=str(path), tta=False, device="cpu")
+    for given in (path, [path], [str(path)], (path, str(path))):
+        other = load("segmenter", weights=given, tta=False, device="cpu")
+        assert np.abs(other(photograph).probability - one(photograph).probability).max() < 1e-3
+
+
+@pytest.mark.parametrize("threshold", [2, -0.1, "0.3", float("nan"), [0.5]])
+def test_a_threshold_that_is_no_probability_is_refused(threshold: object) -> None:
+    with pytest.raises(UserError, match="give a probability, a number from 0 to 1"):
+        load("segmenter", threshold=threshold, tta=False, device="cpu")
+
+
+def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(photograph.parent))
+    monkeypatch.setenv("USERPROFILE", str(photograph.parent))
+    assert load("segmenter", tta=False, device="cpu")("~/eye.png").mask.shape == (301, 287)
+
+
+def test_a_pickled_segmenter_finds_the_same_in_another_process(photograph: Path, tmp_path: Path) -> None:
+    segmenter = load("segmenter", tta=False, device="cpu", threshold=0.4)
+    (tmp_path / "segmenter.pkl").write_bytes(pickle.dumps(segmenter))
+    code = (
+        "import pickle, pathlib; s = pickle.loads(pathlib.Path('segmenter.pkl').read_bytes()); "
+        f"r = s({str(photograph)!r}); print(r.threshold, int(r.levels.sum()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["0.4", str(int(segmenter(photograph).levels.sum()))], done.stderr
+
+
+@pytest.mark.parametrize("own", [ModuleType("utils"), ModuleType("data.part")])
+def test_a_module_of_the_callers_without_a_file_is_left_alone(
+    own: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == own.__name__.split(".")[0]]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    load("drive_unet")
+    assert sys.modules[own.__name__] is own
