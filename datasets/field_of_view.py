@@ -11,8 +11,8 @@ DIAMETER = 548  # of DRIVE's field of view, in pixels
 def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     """Find the field of view of a fundus photograph: the lit disc on dark, white or plain surroundings.
 
-    The frame or black bars may cut the disc off, and there may be text beside it, captions in bars, or the
-    window of a viewer around it.
+    The frame or black bars may cut the disc off, and there may be text beside it, captions in bars, the window
+    of a viewer around it, or a whole scene, such as a desk with a monitor.
 
     Args:
         photograph: uint8 (H, W, 3) RGB, grey too.
@@ -20,6 +20,17 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W), exactly 0 or 255; all 255 where the retina fills the frame.
     """
+    fov = lit_disc(photograph)
+    step = max(1, max(fov.shape) // 512)
+    small = np.ascontiguousarray(fov[::step, ::step])
+    if (small > 0).mean() < 0.9 and roundness(small) > 0.85:
+        return fov
+    found = disc_in_scene(photograph)
+    return fov if found is None else found
+
+
+def lit_disc(photograph: np.ndarray) -> np.ndarray:
+    """The field of view where its surroundings are plain; arguments and result as of `estimate_fov`."""
     height, width = photograph.shape[:2]
     shrink = min(1.0, 512 / max(height, width))  # the outline is smooth, so a small copy is enough
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
@@ -49,9 +60,63 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
     if not largest or stats[largest, cv2.CC_STAT_AREA] < 0.1 * lit.size:
         return fov
     # a disc is convex, even if the frame cuts it: the hull closes dark vessels and shadows at its border
-    outline = cv2.convexHull(cv2.findNonZero((labels == largest).astype(np.uint8)))
-    disc = cv2.fillConvexPoly(np.zeros_like(lit), outline, 255)
-    return cv2.threshold(cv2.resize(disc, (width, height)), 127, 255, cv2.THRESH_BINARY)[1]
+    return enlarged(hull_of(labels == largest), photograph.shape)
+
+
+def disc_in_scene(photograph: np.ndarray) -> np.ndarray | None:
+    """The largest round thing with a sharp border, uint8 (H, W), 0 or 255; None if there is none.
+
+    It is looked for where `lit_disc` finds nothing round: the surroundings are neither dark nor plain, or it
+    is small. A retina that fills the frame has no such border in it.
+    """
+    height, width = photograph.shape[:2]
+    shrink = min(1.0, 512 / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    small = cv2.medianBlur(cv2.resize(photograph, size, interpolation=cv2.INTER_AREA), 5)
+    red, green, blue = (small[..., k].astype(np.int16) for k in range(3))
+    best, most = None, 0.01 * height * width * shrink**2
+    masks = (red > 1.15 * green + 8) & (red > 1.15 * blue + 8), small.max(axis=2) > 40
+    for mask in masks:
+        lit = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8))
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(lit)
+        for k in range(1, count):
+            if stats[k, cv2.CC_STAT_AREA] > most:
+                disc = hull_of(labels == k)
+                if roundness(disc, whole=True) > 0.85 and sharp_border(small, disc):
+                    best, most = disc, float(stats[k, cv2.CC_STAT_AREA])
+    return None if best is None else enlarged(best, photograph.shape)
+
+
+def sharp_border(small: np.ndarray, disc: np.ndarray) -> bool:
+    """Whether a disc, uint8 (H, W), 0 or 255, is unlike what surrounds it, in nearly every direction."""
+    (x, y), radius = cv2.minEnclosingCircle(cv2.findNonZero(disc))
+    angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    levels = []
+    for share in (0.9, 1.08):
+        columns = np.rint(x + share * radius * np.cos(angles)).astype(int)
+        rows = np.rint(y + share * radius * np.sin(angles)).astype(int)
+        there = (rows >= 0) & (columns >= 0) & (rows < small.shape[0]) & (columns < small.shape[1])
+        levels.append(np.where(there[:, None], small[rows % small.shape[0], columns % small.shape[1]], 0))
+    return bool((np.abs(np.subtract(*levels, dtype=np.int16)).max(axis=1) > 30).mean() > 0.85)
+
+
+def hull_of(part: np.ndarray) -> np.ndarray:
+    """The convex hull of a part of a picture, bool (H, W), as uint8 (H, W), 0 or 255."""
+    mask = part.astype(np.uint8)
+    return cv2.fillConvexPoly(np.zeros_like(mask), cv2.convexHull(cv2.findNonZero(mask)), 255)
+
+
+def enlarged(disc: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask, uint8 (h, w), 0 or 255, at the size of a photograph."""
+    return cv2.threshold(cv2.resize(disc, shape[1::-1]), 127, 255, cv2.THRESH_BINARY)[1]
+
+
+def roundness(mask: np.ndarray, whole: bool = False) -> float:
+    """The share of the circle around a mask, uint8 (H, W), that it fills, within the frame or `whole`."""
+    (x, y), radius = cv2.minEnclosingCircle(cv2.convexHull(outline(mask)))
+    circle = cv2.circle(np.zeros_like(mask), (round(x), round(y)), round(radius), 255, -1)
+    area = np.pi * radius**2 if whole else np.count_nonzero(circle)
+    return np.count_nonzero(mask) / max(area, 1.0)
 
 
 def blacken_bars(small: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.field_of_view import fov_diameter
 
-DIAMETER = 400  # pixels of the field of view in the copy that is looked at
+LOOKED_AT = 400  # pixels of the field of view in the copy that is looked at
 
 
 def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -34,7 +34,7 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
         the outermost 3 % of the radius).
     """
     diameter = fov_diameter(fov)
-    shrink = min(1.0, DIAMETER / max(diameter, 1.0))
+    shrink = min(1.0, LOOKED_AT / max(diameter, 1.0))
     height, width = fov.shape
     size = max(8, round(width * shrink)), max(8, round(height * shrink))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
@@ -59,7 +59,7 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
     return {
         "diameter": diameter,
         "bordered": float(not fov.all()),
-        "round": share(inside > 0, disc > 0),
+        "round": share_in(inside > 0, disc > 0),
         "beside": beside(small, inside),
         "red": float(colour[0] / colour[1]),
         "blue": float(colour[2] / colour[1]),
@@ -67,7 +67,7 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
         "sharp": float(fine[core].std() / (coarse[core].std() + 0.5)),
         "noise": float(1.4826 * np.median(np.abs(grain[core]))),
         "dark_lines": float((np.percentile(holes, 97) + 1) / (np.percentile(hills, 97) + 1)),
-        "at_border": share(rim, vessels),
+        "at_border": share_in(rim, vessels),
     }
 
 
@@ -87,20 +87,20 @@ def beside(small: np.ndarray, inside: np.ndarray) -> float:
         return 1.0
     light = cv2.medianBlur(small.max(axis=2), 5)
     lit = (light > 0.4 * np.median(light[inside > 0])).astype(np.uint8)
-    lit[cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0] = 0
+    lit[(cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0) | (small.min(axis=2) > 200)] = 0  # paper is white
     outlines, _ = cv2.findContours(
         cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((11, 11), np.uint8)),
         cv2.RETR_EXTERNAL,
         cv2.CHAIN_APPROX_SIMPLE,
     )
-    # bars and windows fill little of the circle around them
+    # bars, pages and monitors fill less of the circle around them: a square 64 %
     circles = [np.pi * cv2.minEnclosingCircle(outline)[1] ** 2 for outline in outlines]
     areas = [cv2.contourArea(outline) for outline in outlines]
-    round_ones = [area for area, circle in zip(areas, circles, strict=True) if area > 0.6 * circle]
+    round_ones = [area for area, circle in zip(areas, circles, strict=True) if area > 0.75 * circle]
     return max(round_ones, default=0.0) / np.count_nonzero(inside)
 
 
-def share(part: np.ndarray, whole: np.ndarray) -> float:
+def share_in(part: np.ndarray, whole: np.ndarray) -> float:
     """The share of `whole`, bool (H, W), that lies in `part`; 0 of nothing."""
     return float((part & whole).sum() / max(int(whole.sum()), 1))
 

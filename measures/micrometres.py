@@ -50,7 +50,7 @@ def rows_of(content: bytes) -> list[list[str]]:
     """The rows of a CSV as a spreadsheet writes it, without empty ones and empty last columns."""
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode("utf-16") if wide else str(content, encoding="utf-8-sig")
     except UnicodeDecodeError:
         if b"\0" in content:
             raise

@@ -5,9 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from scenes import SCENES, scene
 
-from datasets.field_of_view import estimate_fov, outline
+from datasets.field_of_view import disc_in_scene, estimate_fov, outline
 from datasets.synthetic import draw_eye
+from measures.doubts import features
 
 RNG = np.random.default_rng(0)
 
@@ -84,3 +86,26 @@ def test_a_retina_without_a_border_has_no_bars(sigma: int, grey: bool) -> None:
     middle = np.ascontiguousarray(PHOTOGRAPH[180:400, 170:390])
     middle = cv2.GaussianBlur(middle, (0, 0), sigma) if sigma else middle
     assert estimate_fov(np.repeat(middle[..., 1:2], 3, axis=2) if grey else middle).all()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", SCENES)
+def test_an_eye_in_a_slide_or_a_scene_is_found_and_is_one_eye(name: str, seed: int) -> None:
+    picture, true, vessels = scene(name, seed)
+    fov = estimate_fov(picture)
+    assert overlap(fov, true) > 0.93
+    assert features(picture, fov, vessels)["beside"] < 0.3
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_scene_without_an_eye_has_no_field_of_view_in_it(name: str) -> None:
+    background = SCENES[name](np.random.default_rng(3))[0]
+    assert disc_in_scene(background) is None or name == "a slide with a logo"
+
+
+def test_two_eyes_on_one_slide_are_still_two() -> None:
+    slide = np.full((800, 1300, 3), 255, np.uint8)
+    for left in (40, 690):
+        slide[100:684, left : left + 565] = PHOTOGRAPH
+    fov = estimate_fov(slide)
+    assert features(slide, fov, np.zeros_like(fov))["beside"] > 0.3
