@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.synthetic import write_drive
-from system.records import read_record, refuse, users_files, write_record
+from system.records import read_record, refuse_loss, users_files, write_record
 from utils import HelpFormatter, UserError, folder_name, run, seed_number
 
 # Half the width of the CPU's default: 130 CPU seconds without bfloat16, and still F1 above 0.90.
@@ -47,7 +47,7 @@ def main() -> int:
         raise UserError(f"{out}: exists and is not known to be written by demo.py; choose another --out")
     if out.exists():
         # each script has listed its own files
-        refuse("demo.py", "--out", out, users_files(out))
+        refuse_loss("demo.py", "--out", out, users_files(out))
         shutil.rmtree(out)
     out.mkdir(parents=True)
     (out / MARKER).write_text(NOTE)

@@ -22,7 +22,15 @@ from measures.uncertainty import Views, uncertainty
 from networks.checkpoints import find_weights
 from networks.loading import add_prediction_flags, add_weights, load_networks
 from pages.report import compare, picture, write_layers, write_report
-from pages.results import CHALLENGE, COMPARISON, MEASURES_TABLE, PAGE, SCORES_TABLE, SUFFIXES, result_file
+from pages.results import (
+    CHALLENGE,
+    COMPARISON,
+    MEASURES_TABLE,
+    PAGE,
+    RESULT_SUFFIXES,
+    SCORES_TABLE,
+    result_file,
+)
 from prediction.scale import plan_scale
 from prediction.segmentation import binarize, segment
 from scoring import metrics
@@ -113,7 +121,7 @@ def main() -> int:
     ]
     for note in notes:
         print(note)
-    with replace_results("test.py", "--results", args.results, result_files(eyes), *SUFFIXES):
+    with replace_results("test.py", "--results", args.results, files_of_eyes(eyes), *RESULT_SUFFIXES):
         levels, measured = segment_all(args, model, threshold, eyes)
         if all(eye.mask is None for eye in eyes):
             print(f"no metrics.csv: {args.data / 'test'} has no labels (DRIVE's download withholds them)")
@@ -145,14 +153,14 @@ def check_results(results: Path, data: Path) -> None:
     refuse_among_images("--results", results)
 
 
-def result_files(eyes: Sequence[Eye]) -> list[str]:
+def files_of_eyes(eyes: Sequence[Eye]) -> list[str]:
     """Every file that may be written for these eyes, by its path in the results."""
     names = [eye.result_name for eye in eyes]
-    each = [result_file(folder, name) for name in names for folder in SUFFIXES]
+    each = [result_file(folder, name) for name in names for folder in RESULT_SUFFIXES]
     return [PAGE, SCORES_TABLE, MEASURES_TABLE, CHALLENGE, *each, *(f"{name}.png" for name in names)]
 
 
-def write_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
+def write_eye(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
     """Write mask and picture of one eye, and `probability` if asked for."""
     name, mask = eye.result_name, binarize(levels, eye.fov, threshold)
     write_png(results / result_file("masks", name), mask)
@@ -169,7 +177,7 @@ def segment_all(
     from tqdm import tqdm
 
     def finish(eye: Eye, levels: np.ndarray, network: tuple[Photograph, Views]) -> list[dict[str, Any]]:
-        write_results(args.results, eye, levels, threshold, True)
+        write_eye(args.results, eye, levels, threshold, True)
         write_png(args.results / result_file("uncertainty", eye.result_name), uncertainty(levels))
         return examine_eye(eye, levels, threshold, network)
 
@@ -241,9 +249,9 @@ def score_masks(args: argparse.Namespace) -> int:
     check_results(args.results, args.data)
     named = name_folders(args.masks, args.results)
     below = [results.relative_to(args.results) for _, results in named.values()]
-    files = [COMPARISON, *((b / f).as_posix() for b in below for f in result_files(eyes))]
+    files = [COMPARISON, *((b / f).as_posix() for b in below for f in files_of_eyes(eyes))]
     maps_of = {name: read_maps(folder, eyes) for name, (folder, _) in named.items()}
-    parts = [f"{b}/{part}" for b in below for part in ("", *SUFFIXES)]
+    parts = [f"{b}/{part}" for b in below for part in ("", *RESULT_SUFFIXES)]
     with replace_results("test.py", "--results", args.results, files, *parts):
         return score_maps(args, threshold, eyes, named, maps_of, refused)
 
@@ -266,7 +274,7 @@ def score_maps(
         levels = [maps.levels[eye.name] for eye in paired]
 
         def finish(eye: Eye, own: np.ndarray, results: Path = results) -> list[dict[str, Any]]:
-            write_results(results, eye, own, threshold, False)
+            write_eye(results, eye, own, threshold, False)
             return examine_eye(eye, own, threshold)
 
         with threads() as pool:

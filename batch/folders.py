@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch.results import place_of
-from datasets.images import SUFFIXES as IMAGES
-from datasets.images import list_images, passed_over
-from pages.results import SUFFIXES
+from datasets.images import SUFFIXES, list_images, passed_over
+from pages.results import RESULT_SUFFIXES
 from system.records import read_record
 from utils import UserError, did_you_mean
 
@@ -53,7 +52,7 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
                 continue
             inside = 0
             for folder in walk(path, out, recursive, listing) if is_folder else [path.parent]:
-                images = photographs_in(folder) if is_folder else [path]
+                images = list_photographs(folder) if is_folder else [path]
                 inside += len(images)
                 listing.others += passed_over(folder, images) if is_folder else []
                 place = folder.relative_to(path) if is_folder else Path()
@@ -92,9 +91,9 @@ def nothing_in(folder: Path, recursive: bool) -> str:
     return f"{folder}: no images in this folder{' or below' * recursive}{hint}"
 
 
-def photographs_in(folder: Path) -> list[Path]:
+def list_photographs(folder: Path) -> list[Path]:
     """The images of a folder in natural order, also gzipped ones and those whose name has no suffix."""
-    return [file for file in list_images(folder, {*IMAGES, ".gz", ""}) if is_photograph(file)]
+    return [file for file in list_images(folder, {*SUFFIXES, ".gz", ""}) if is_photograph(file)]
 
 
 def is_photograph(file: Path) -> bool:
@@ -102,7 +101,7 @@ def is_photograph(file: Path) -> bool:
     if file.is_dir():
         return False
     if file.suffix:
-        return Path(file.stem if file.suffix.lower() == ".gz" else file.name).suffix.lower() in IMAGES
+        return Path(file.stem if file.suffix.lower() == ".gz" else file.name).suffix.lower() in SUFFIXES
     try:
         with file.open("rb") as content:
             return content.read(4).startswith(SIGNATURES)
@@ -113,7 +112,7 @@ def is_photograph(file: Path) -> bool:
 def stem_of(file: Path) -> str:
     """The name of an image without its suffix, and without that of gzip."""
     inner = Path(file.stem)
-    return inner.stem if file.suffix.lower() == ".gz" and inner.suffix.lower() in IMAGES else file.stem
+    return inner.stem if file.suffix.lower() == ".gz" and inner.suffix.lower() in SUFFIXES else file.stem
 
 
 def walk(path: Path, out: Path | None, recursive: bool, listing: Listing) -> Iterator[Path]:
@@ -161,13 +160,13 @@ def name_results(
     Raises:
         UserError: the results would lie among the photographs and could overwrite them.
     """
-    results, own = Path(os.path.realpath(out)), {folder.split("/")[0] for folder in SUFFIXES}
+    results, own = Path(os.path.realpath(out)), {folder.split("/")[0] for folder in RESULT_SUFFIXES}
     for folder in {path.parent.resolve() for path in photographs}:
         if folder == results or any(folder.is_relative_to(results / part) for part in own):
             raise UserError(
                 f"--out {out}: photographs to segment lie there; choose another folder for the results"
             )
-    file_like = {*SUFFIXES.values(), ".json"}
+    file_like = {*RESULT_SUFFIXES.values(), ".json"}
     wanted = {}
     for path, name in photographs.items():
         *folders, last = name.split("/")

@@ -18,13 +18,15 @@ from system.files import atomic
 from system.records import sha256
 from utils import versions
 
-ROOT = Path(__file__).resolve().parent.parent
+PROGRAM_FOLDER = Path(__file__).resolve().parent.parent
 
 
 def program_version() -> str | None:
     """The version in pyproject.toml; None if it is not there."""
     try:
-        found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+        found = re.search(
+            r'^version = "(.+)"$', (PROGRAM_FOLDER / "pyproject.toml").read_text(encoding="utf-8"), re.M
+        )
     except OSError:
         return None
     return found[1] if found else None
@@ -32,11 +34,11 @@ def program_version() -> str | None:
 
 def commit() -> str | None:
     """The commit of the checkout, with "+" and a hash of the changes if there are any; None without git."""
-    if not (ROOT / ".git").exists():
+    if not (PROGRAM_FOLDER / ".git").exists():
         return None
 
     def git(*command: str) -> bytes:
-        command = ("git", "-C", str(ROOT), *command)
+        command = ("git", "-C", str(PROGRAM_FOLDER), *command)
         return subprocess.run(command, capture_output=True, timeout=10, check=True).stdout
 
     try:

@@ -6,7 +6,7 @@ import contextlib
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,17 @@ from datasets.images import refuse_among_images
 from measures.micrometres import um_of
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
 from system.files import UNFINISHED, claim
-from system.records import Record, check_record, is_unchanged, read_record, refuse, sha256, state, write_record
+from system.records import (
+    Record,
+    check_record,
+    is_unchanged,
+    read_record,
+    refuse_loss,
+    sha256,
+    state,
+    strangers,
+    write_record,
+)
 from utils import UserError
 
 SCRIPT, FLAG = "predict.py", "--out"
@@ -99,7 +109,7 @@ class ResultsFolder:
         parts = [f"{folder}/{place}" for folder in (*WITHOUT_LABELS, RECORDS) for place in places]
         with claim(self.out, *parts):
             refuse_among_images(FLAG, self.out)
-            strangers = self.strangers(TABLES, check_record(SCRIPT, FLAG, self.out))
+            users = strangers(self.out, TABLES, check_record(SCRIPT, FLAG, self.out))
             finished, before = set(), 0
             for name, photograph in names.items():
                 record = self.read(name)
@@ -107,10 +117,11 @@ class ResultsFolder:
                 if resume and self.is_finished(name, photograph, record):
                     finished.add(name)
                 else:
-                    strangers += self.strangers(result_files(name), record, resume)
-                    if not record.script and self.record_path(name).exists():
-                        strangers.append(self.record_path(name))
-            refuse(SCRIPT, FLAG, self.out, strangers)
+                    changed = strangers(self.out, result_files(name), record)
+                    # what cannot be read any more was damaged by the disk, not changed by the user
+                    users += [p for p in changed if not (resume and record.script and is_damaged(p))]
+                    users += [] if record.script else filter(Path.exists, [self.record_path(name)])
+            refuse_loss(SCRIPT, FLAG, self.out, users)
             if again := before - len(finished):
                 print(f"{self.out}: replaces the results of {again} photographs that were segmented before")
             write_record(self.out, SCRIPT, TABLES, written=False)
@@ -129,19 +140,6 @@ class ResultsFolder:
             and is_unchanged(photograph, record.more["photograph"][1])
             and all(is_unchanged(self.out / file, before) for file, before in record.files.items())
         )
-
-    def strangers(self, names: Iterable[str], record: Record, resume: bool = False) -> list[Path]:
-        """Those of these files that are there and not as the record says.
-
-        With `resume`, one that cannot be read any more counts as damaged, not as changed by the user.
-        """
-        paths = {name: self.out / name for name in names if os.path.lexists(self.out / name)}
-        return [
-            path
-            for name, path in paths.items()
-            if name not in record.files
-            or not (is_unchanged(path, record.files[name]) or (resume and is_damaged(path)))
-        ]
 
     def begin(self, name: str) -> None:
         """Note that the results of a photograph are about to be written; from any thread."""

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from datasets.images import refuse_among_images
 from datasets.layouts import DataSet
-from system.records import RECORD, check_record, read_record, refuse, users_files, write_record
+from system.records import RECORD, check_record, read_record, refuse_loss, users_files, write_record
 from utils import UserError
 
-PARTS = ("dataset.json", "train", "test")  # what augment.py writes; everything else in the folder is left alone
+REPLACED = (
+    "dataset.json",
+    "train",
+    "test",
+)  # what augment.py writes; everything else in the folder is left alone
 
 
 def scratch(out: Path, prefix: str) -> Path:
@@ -39,7 +43,7 @@ def check_out(out: Path, data_sets: Sequence[DataSet]) -> None:
             raise UserError(f"--out {out}: a folder of the data set {data_set.folder}; choose another folder")
     refuse_among_images("--out", out)
     check_record("augment.py", "--out", out)
-    refuse("augment.py", "--out", out, users_files(out, PARTS))
+    refuse_loss("augment.py", "--out", out, users_files(out, REPLACED))
 
 
 def replace_data(staged: Path, out: Path) -> None:
@@ -55,8 +59,8 @@ def replace_data(staged: Path, out: Path) -> None:
         write_record(out, "augment.py", {*read_record(out).files, *names}, written=False)
         # move all old files out before new ones in, so that a kill leaves no mixture
         for source, target in [
-            *((out / part, old / part) for part in reversed(PARTS) if (out / part).exists()),
-            *((staged / part, out / part) for part in PARTS),
+            *((out / part, old / part) for part in reversed(REPLACED) if (out / part).exists()),
+            *((staged / part, out / part) for part in REPLACED),
         ]:
             source.rename(target)
             undo.append((target, source))

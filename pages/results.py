@@ -5,7 +5,7 @@ from __future__ import annotations
 PAGE, MEASURES_TABLE, SCORES_TABLE = "index.html", "measures.csv", "metrics.csv"
 COMPARISON, CHALLENGE, MANIFEST = "comparison.csv", "drive_challenge.zip", "predict.json"
 # folders, and the suffix of each photograph's file there
-SUFFIXES = {
+RESULT_SUFFIXES = {
     "masks": ".png",
     "probability": ".png",  # 16 bit
     "uncertainty": ".png",
@@ -15,12 +15,12 @@ SUFFIXES = {
     "page/truth": ".png",
     "page/differences": ".png",
 }
-WITHOUT_LABELS = tuple(folder for folder in SUFFIXES if folder not in ("page/truth", "page/differences"))
+WITHOUT_LABELS = tuple(folder for folder in RESULT_SUFFIXES if folder not in ("page/truth", "page/differences"))
 
 
 def result_file(folder: str, name: str) -> str:
     """The file of a photograph in one of the folders of the results, by its path in the results."""
-    return f"{folder}/{name}{SUFFIXES[folder]}"
+    return f"{folder}/{name}{RESULT_SUFFIXES[folder]}"
 
 
 def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
@@ -30,4 +30,4 @@ def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
     titles |= {"Prediction": "masks"}
     titles |= {"Uncertainty": "uncertainty"} if uncertainty else {}
     titles |= {"Differences": "page/differences"} if labelled else {"Outline": "outlines"}
-    return [[title, folder, SUFFIXES[folder]] for title, folder in titles.items()]
+    return [[title, folder, RESULT_SUFFIXES[folder]] for title, folder in titles.items()]

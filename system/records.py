@@ -19,7 +19,9 @@ from system.files import UNFINISHED, atomic, claim
 from utils import UserError, path_name
 
 RECORD = "written.json"  # of a folder as a whole
-NOTE = "Files that the script below wrote here and may replace. Without this list it leaves all of them alone."
+EXPLANATION = (
+    "Files that the script below wrote here and may replace. Without this list it leaves all of them alone."
+)
 # of file managers, which write into every folder they show, and of a killed run
 CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini", ".lock"}
 
@@ -68,7 +70,7 @@ def read_record(path: Path) -> Record:
     """Read a record, or of a folder its written.json; an empty one if there is none that can be read."""
     try:
         content = json.loads((path / RECORD if path.is_dir() else path).read_text(encoding="utf-8"))
-        if content.pop("note") != NOTE:
+        if content.pop("note") != EXPLANATION:
             return Record()
         files, script = content.pop("files"), content.pop("script")
         # a record may come from anywhere: it must not lead out of the folder
@@ -103,7 +105,7 @@ def write_record(
     """
     files = {n: state(folder / n) if written else None for n in names if not written or (folder / n).is_file()}
     with atomic(path or folder / RECORD) as temporary:
-        content = {"note": NOTE, "script": script, "files": files, **(more or {})}
+        content = {"note": EXPLANATION, "script": script, "files": files, **(more or {})}
         text = json.dumps(content, default=lambda number: number.item())  # of NumPy
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -130,7 +132,13 @@ def users_files(folder: Path, within: Iterable[str] = ("",)) -> list[Path]:
     return users
 
 
-def refuse(script: str, flag: str, folder: Path, users: Collection[Path]) -> None:
+def strangers(folder: Path, names: Iterable[str], record: Record) -> list[Path]:
+    """Those of these files of a folder that are there and not as the record says."""
+    there = {name: folder / name for name in names if os.path.lexists(folder / name)}
+    return [p for n, p in there.items() if n not in record.files or not is_unchanged(p, record.files[n])]
+
+
+def refuse_loss(script: str, flag: str, folder: Path, users: Collection[Path]) -> None:
     """Raise UserError if there are files that the script would delete or overwrite and did not write."""
     if users:
         more = f" and {len(users) - 1} more" if len(users) > 1 else ""
@@ -156,7 +164,7 @@ def check_record(script: str, flag: str, folder: Path) -> Record:
     if record.script not in ("", script):
         raise UserError(f"{flag} {folder}: holds what {record.script} wrote; choose another folder")
     if not record.script and (folder / RECORD).exists():
-        refuse(script, flag, folder, [folder / RECORD])
+        refuse_loss(script, flag, folder, [folder / RECORD])
     return record
 
 
@@ -178,10 +186,9 @@ def replace_results(
             are those of another script. Nothing is removed then.
     """
     with claim(folder, *parts):
-        earlier = check_record(script, flag, folder).files
-        present = [name for name in {*earlier, *names} if (folder / name).exists()]
-        own = {name for name in present if name in earlier and is_unchanged(folder / name, earlier[name])}
-        refuse(script, flag, folder, [folder / name for name in present if name not in own])
+        record = check_record(script, flag, folder)
+        refuse_loss(script, flag, folder, strangers(folder, {*record.files, *names}, record))
+        own = {name for name in {*record.files, *names} if (folder / name).exists()}
         if gone := sorted(own - set(names)):
             which = ", ".join(gone[:5]) + " ..." * (len(gone) > 5)
             print(f"{folder}: removes {len(gone)} files of an earlier run: {which}")
