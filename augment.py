@@ -156,10 +156,10 @@ def write_all(sources: list[Source], out: Path, args: argparse.Namespace, disc: 
         f"{other}: the same photograph as {one}, perhaps turned or mirrored; remove one of them"
         for one, other in find_equal(prints)
     ]
-    refuse(problems)
+    refuse_all(problems)
 
 
-def refuse(problems: Sequence[str]) -> None:
+def refuse_all(problems: Sequence[str]) -> None:
     """Raise UserError if there are problems."""
     if problems:
         raise UserError("\n  ".join([f"nothing was written: {len(problems)} unusable", *problems]))
@@ -217,7 +217,7 @@ def main() -> None:
     problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
     problems += [f"{s.image}: a row of the tables is called so; rename it" for s in sources if s.name in ROWS]
 
-    refuse(problems)  # before any pixel is read
+    refuse_all(problems)  # before any pixel is read
     disc = None if args.size else args.disc or usual_disc(data_sets)
     with claim(out):
         for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run

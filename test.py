@@ -131,9 +131,12 @@ def main() -> int:
         else:
             score_all(args, args.results, eyes, levels, threshold, measured, notes=notes)
         challenge = write_challenge(args.results, eyes)
-    pictures = "photograph, truth, prediction; white found, orange missed, blue false"
+    labelled = any(eye.mask is not None for eye in eyes)
+    colours = "photograph, truth, prediction; white found, orange missed, blue false"
+    also = ", and beside them those of the labels" if labelled else ""
+    pictures = colours if labelled else "photograph, prediction"
     print(f"{args.results}: {len(eyes)} pictures ({pictures}), masks/, probability/, uncertainty/")
-    print(f"{args.results / 'measures.csv'}: measures of the predictions, and beside them those of the labels")
+    print(f"{args.results / MEASURES_TABLE}: measures of the predictions{also}")
     if challenge:
         print(f"{challenge}: the masks of DRIVE's 20 test photographs, to be scored by its challenge")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")

@@ -29,10 +29,10 @@ from datasets.layouts import (
     second_file,
 )
 from datasets.pairing import first_number, match, plain, stem
-from datasets.polygons import photographs_in
+from datasets.polygons import shapes_in
 from utils import UserError
 
-PARTS = {"training": "train", "train": "train", "test": "test", "testing": "test"}  # by the name of a folder
+PART_OF = {"training": "train", "train": "train", "test": "test", "testing": "test"}  # by the name of a folder
 DRIVE = r"\d+_(training|test)|(training|test)_\d+"  # in the names of DRIVE's photographs
 # what a file is by words in its name, as ROLES says it of folders
 WORDS = (
@@ -51,7 +51,7 @@ def read_folders(folder: Path) -> DataSet | None:
     parts: dict[str, Found] = {"train": defaultdict(list), "test": defaultdict(list)}
     for path in image_files(folder, ".json"):
         if not any(layout.identify(path, folder) for layout in LAYOUTS):
-            parts[part_of(path, folder)][what_is(path, folder)].append(path)
+            parts[part_of(path, folder)][kind_of(path, folder)].append(path)
     images = [path for found in parts.values() for path in found["image"]]
     paths = [path for found in parts.values() for files in found.values() for path in files]
     if any(re.search(DRIVE, stem(path), re.IGNORECASE) for path in images):
@@ -89,10 +89,10 @@ def read_folders(folder: Path) -> DataSet | None:
 def part_of(path: Path, folder: Path) -> str:
     """The part of a file, train or test, by the nearest folder that tells; train if none does."""
     names = [parent.name.casefold() for parent in path.relative_to(folder).parents]
-    return next((PARTS[name] for name in names if name in PARTS), "train")
+    return next((PART_OF[name] for name in names if name in PART_OF), "train")
 
 
-def what_is(path: Path, folder: Path) -> str:
+def kind_of(path: Path, folder: Path) -> str:
     """What a file is: image, mask, fov, second_observer, either (a mask or a field of view), or json."""
     if path.suffix.lower() == ".json":
         return "json"
@@ -105,7 +105,7 @@ def what_is(path: Path, folder: Path) -> str:
 def tell_apart(found: Found, masks: bool) -> None:
     """Decide in place what names alone do not tell; `masks`: whether there are masks that are called better."""
     found["fov" if masks else "mask"] += found.pop("either", [])
-    described = {path: names for path in found.pop("json", []) if (names := photographs_in(path))}
+    described = {path: names for path in found.pop("json", []) if (names := shapes_in(path))}
     by_stem = defaultdict(list)
     for path in found["image"]:
         by_stem[path.parent, plain(stem(path))].append(path)
@@ -151,7 +151,7 @@ def add_matched(eyes: dict[str, Source], target: str, files: Sequence[Path], fol
     """
     rest = {path for path in files if path.suffix.lower() != ".json"}
     for path in set(files) - rest:
-        described = photographs_in(path)
+        described = shapes_in(path)
         for eye in eyes.values():
             if plain(stem(eye.image)) in described:
                 eye.files[target] = path

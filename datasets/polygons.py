@@ -16,15 +16,15 @@ from utils import UserError
 VESSEL = (
     r"vessel|arter|vein|ven|blood|capillar|gef|mask"  # in the label of a polygon, if there are several labels
 )
-MOST_BYTES = 100_000_000  # of a file that is looked into
+MOST_JSON = 100_000_000  # of a file that is looked into
 
 Shapes = list[tuple[str, str, list[list[float]]]]  # label, kind, points x and y
 
 
-def photographs_in(path: Path) -> dict[str, Shapes]:
+def shapes_in(path: Path) -> dict[str, Shapes]:
     """The shapes in a JSON file by the `plain` stem of the photograph; empty if it is of another kind."""
     try:
-        if path.stat().st_size > MOST_BYTES:
+        if path.stat().st_size > MOST_JSON:
             return {}
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -70,7 +70,7 @@ def draw_polygons(path: Path, photograph: str, shape: tuple[int, ...]) -> np.nda
         UserError: it describes another photograph or none, shapes that have no area, or several labels of which
             none says vessel.
     """
-    shapes = photographs_in(path).get(plain(stem(Path(photograph))))
+    shapes = shapes_in(path).get(plain(stem(Path(photograph))))
     if shapes is None:
         raise UserError(f"{path}: no shapes of {photograph} as LabelMe or VIA write them")
     labels = sorted({label for label, _, _ in shapes})

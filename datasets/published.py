@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.by_folder import PARTS, read_folders
+from datasets.by_folder import PART_OF, read_folders
 from datasets.layouts import LAYOUTS, DataSet
 from system.records import read_record
 from utils import UserError, did_you_mean
@@ -55,7 +55,7 @@ def what_lies_there(folder: Path) -> str:
     """What to do with a folder that is not a data set but a part of one or new_data; else empty."""
     if read_record(folder).script == "augment.py":
         return f"; augment.py wrote it, so it is ready: python train.py --data {folder}"
-    parts = folder.name.casefold() in PARTS and any((folder / name).is_dir() for name in ("images", "image"))
+    parts = folder.name.casefold() in PART_OF and any((folder / name).is_dir() for name in ("images", "image"))
     return f"; it is a part of one, so give the folder above it: {folder.absolute().parent}" if parts else ""
 
 

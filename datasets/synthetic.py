@@ -13,7 +13,7 @@ from tqdm import tqdm
 from system.threads import threads
 
 # Lengths are in radii of the field of view and (0, 0) is its centre, so that the drawing scales.
-STEP = 0.014  # between two points of a vessel
+STEP_ALONG = 0.014  # between two points of a vessel
 CELLS = 100  # per radius, in the map of drawn vessels
 SUPERSAMPLE = 3
 
@@ -95,7 +95,7 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
             if k > 4:
                 heading += 0.03 * ((aim - heading + np.pi) % (2 * np.pi) - np.pi)
             direction = np.array([np.cos(heading + bend), np.sin(heading + bend)])
-            point = points[-1] + STEP * direction
+            point = points[-1] + STEP_ALONG * direction
             if np.hypot(*(point - fovea)) < 0.12 or (k > 5 and avoid[cell(point + 0.03 * direction)]):
                 break
             points.append(point)
@@ -119,7 +119,7 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
         else:
             # Vessels of one kind never cross, and twigs seldom cross anything.
             avoid = occupied & kind if half_width > 0.004 else occupied
-            longest = int((0.17 + 60 * half_width) * rng.uniform(0.7, 1.3) / STEP)
+            longest = int((0.17 + 60 * half_width) * rng.uniform(0.7, 1.3) / STEP_ALONG)
             points = wander(start, heading, longest, avoid)
         points = points[: np.argmax(np.append(np.hypot(*points.T), 9) > 1.02)]
         if len(points) < 5:
@@ -127,7 +127,7 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
         widths = np.maximum(half_width * np.linspace(1, 0.55, len(points)), thinnest)
         darkness = (0.45 + 0.55 * min(1, half_width / 0.009)) * rng.uniform(0.85, 1.1)
         vessels.append((points, widths, min(1, darkness * (0.74 if kind == 1 else 1))))
-        area += 2 * STEP * widths.sum()
+        area += 2 * STEP_ALONG * widths.sum()
         for row, column in map(cell, points[3:]):
             occupied[row - 1 : row + 2, column - 1 : column + 2] |= kind
 

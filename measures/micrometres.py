@@ -15,7 +15,7 @@ WANTED = "give micrometres a pixel, or a CSV with a file name and such a number 
 # headings of the numbers, those that are no micrometres a pixel, and those of file names, best first
 NUMBERS = r"\bum|_um|[µμ]m|micro|mikro|scale|resolution|spacing|pixel.?size"
 WRONG = r"\bmm|_mm|(px|pixels?).?(per|/)"
-FILES = (r"^photograph", r"file", r"^image", r"name|bild|datei|photo|picture|path")
+NAMES = (r"^photograph", r"file", r"^image", r"name|bild|datei|photo|picture|path")
 
 
 def read_um_per_pixel(given: str | None) -> dict[str, float]:
@@ -101,7 +101,7 @@ def columns(heading: Sequence[str] | None, rows: Sequence[list[str]], given: str
         return 0, 1
     low = [name.casefold() for name in heading]
     numbers = [k for k, name in enumerate(low) if re.search(NUMBERS, name) and not re.search(WRONG, name)]
-    files = next((k for names in FILES for k, name in enumerate(low) if re.search(names, name)), 0)
+    files = next((k for names in NAMES for k, name in enumerate(low) if re.search(names, name)), 0)
     if not numbers and width == 2 and not re.search(WRONG, low[1 - files]):
         numbers = [1 - files]
     if len(numbers) != 1 or numbers[0] == files:

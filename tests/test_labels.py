@@ -156,3 +156,10 @@ def test_masks_have_the_names_of_their_photographs_whatever_suffix_and_compositi
     Image.fromarray(vessels).save(tmp_path / "mask" / "\u00e4.gif")
     with pytest.raises(UserError, match="both of .*remove one"):
         read_eyes(tmp_path, labels=True)
+
+
+def test_eyes_too_small_to_be_looked_at_are_never_refused() -> None:
+    photograph, vessels, fov = draw_eye(np.random.default_rng(0), 64, 64)
+    wrong = np.ascontiguousarray(vessels[:, ::-1]) & fov
+    check_label(PATH, wrong, fov, photograph)
+    assert vessel_contrast(wrong, fov, photograph) == np.inf

@@ -131,12 +131,8 @@ def test_an_eye_is_not_called_as_a_row_of_the_tables(name: str, tmp_path: Path) 
 
 
 def test_a_dataset_json_of_another_program_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text(
-        '{"size": [200, 196], "diameter": 3, "scale": {"a": 0.5}, "train": 7}'
-    )
+    (tmp_path / "dataset.json").write_text('{"size": [200, 196], "diameter": 3, "train": 7}')
     assert read_info(tmp_path) == {}
-    write_png(tmp_path / "test" / "image" / "a.png", PHOTOGRAPH)
-    assert read_eyes(tmp_path / "test", labels=False)[0].scale == 1
 
 
 def test_16_bits_without_transparency_are_scaled_as_before(tmp_path: Path) -> None:
