@@ -7,6 +7,7 @@ import html
 import logging
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from batch.folders import name_results
 from datasets.eyes import Eye

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
+
 from datasets.synthetic import write_drive
 from system.records import read_record, refuse_loss, users_files, write_record
 from utils import HelpFormatter, UserError, folder_name, run, seed_number

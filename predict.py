@@ -10,6 +10,8 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
+
 from batch.folders import find_photographs, name_results
 from batch.manifest import write_manifest
 from batch.photographs import Predictor, predict_photographs

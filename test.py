@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
+
 from anatomy.photograph import Photograph, look_at
 from data import eye_of, read_eyes, read_info, seen_in_training
 from datasets.eyes import Eye

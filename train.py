@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
+
 from data import check_different, eye_of, read_eyes, split_by_eye
 from datasets.eyes import Eye
 from networks.checkpoints import MAX_DEPTH, MAX_WIDTH

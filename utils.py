@@ -85,6 +85,8 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
     except Exception as error:
         if "shared memory" in str(error).lower():
             message = "out of shared memory; use --workers 0, or start the container with --shm-size=2g"
+        elif "too many open files" in str(error).lower():
+            message = "too many open files; raise the limit with ulimit -n 4096, or use --workers 0"
         elif out_of_memory(error):
             message = f"out of memory; {f'lower {lower}, or ' if lower else ''}end other programs"
         elif isinstance(error, OSError) and error.strerror:

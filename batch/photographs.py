@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from measures.uncertainty import uncertainty
 from pages.report import overlay, write_layers
 from pages.results import result_file
 from prediction.segmenter import Segmentation, segment_photograph
+from system.limits import usable_cores
 from system.processes import on_this_machine
 from system.threads import threads
 from utils import UserError
@@ -161,7 +161,7 @@ def shared_cores(predictor: Predictor, photographs: int) -> Iterator[int]:
 
     before = torch.get_num_threads(), cv2.getNumThreads()
     on_cpu = next(predictor.model.parameters()).device.type == "cpu"
-    cores = before[0] if on_cpu else (os.cpu_count() or 1) // on_this_machine()
+    cores = before[0] if on_cpu else usable_cores() // on_this_machine()
     workers = max(1, min(MOST_WORKERS, cores, photographs))
     threads = max(1, cores // workers)
     torch.set_num_threads(threads)

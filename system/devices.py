@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from system.limits import usable_cores
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +36,16 @@ def pick_device(name: str = "auto") -> torch.device:
         there = device.index < torch.cuda.device_count()
     if not there:
         raise UserError(f"--device {name}: this device is not available here; use --device cpu")
+    limit_threads()
     return device
+
+
+def limit_threads() -> None:
+    """Compute with no more threads than cores that may be used, unless the user chose: they would only wait."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > (cores := usable_cores()):
+        torch.set_num_threads(cores)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -34,14 +34,32 @@ class Ended(Exception):
     """torchrun ends this process because another one has died."""
 
 
+def read_number(name: str, default: int | None = None) -> int:
+    """A number that torchrun has put into the environment.
+
+    Raises:
+        UserError: it is no number, or it is missing and there is no default.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text and default is not None:
+        return default
+    if not text.isdecimal():
+        said = f"is {text!r:.40}" if text else "is not set"
+        raise UserError(
+            f"{name}: {said} in the environment, but LOCAL_RANK is; start several processes with torchrun, or "
+            "unset LOCAL_RANK for one"
+        )
+    return int(text)
+
+
 def world_size() -> int:
     """How many processes run together; 1 without torchrun."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+    return max(read_number("WORLD_SIZE", 1), 1) if os.environ.get("LOCAL_RANK", "").strip() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0 up."""
-    return int(os.environ["RANK"]) if world_size() > 1 else 0
+    return read_number("RANK") if world_size() > 1 else 0
 
 
 def is_main() -> bool:
@@ -51,12 +69,12 @@ def is_main() -> bool:
 
 def on_this_machine() -> int:
     """How many of the processes run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if world_size() > 1 else 1
+    return max(read_number("LOCAL_WORLD_SIZE", world_size()), 1) if world_size() > 1 else 1
 
 
 def restarts() -> int:
     """How often torchrun has restarted all processes (--max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) if world_size() > 1 else 0
+    return read_number("TORCHELASTIC_RESTART_COUNT", 0) if world_size() > 1 else 0
 
 
 def launcher() -> list[str]:
@@ -84,7 +102,7 @@ def own_device(name: str) -> torch.device:
     if device.type == "mps" or device.index is not None:
         raise UserError(f"--device {name}: torchrun gives each process a device of its own; use cuda or cpu")
     if device.type == "cuda":
-        own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        own, there = read_number("LOCAL_RANK"), torch.cuda.device_count()
         if own >= there:
             raise UserError(f"torchrun --nproc-per-node: more processes than GPUs; there are {there} here")
         device = torch.device("cuda", own)
@@ -114,6 +132,10 @@ def group(goes_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None
 
     if not (dist.is_available() and dist.is_gloo_available()):
         raise UserError("this build of torch has no gloo for several processes; start without torchrun")
+    rank()  # what torchrun says is whole, or this says what is missing
+    read_number("MASTER_PORT")
+    if not os.environ.get("MASTER_ADDR"):
+        raise UserError("MASTER_ADDR: is not set in the environment; start several processes with torchrun")
     store = None
     signal.signal(signal.SIGTERM, end)
     try:

@@ -9,9 +9,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+# what ends or announces the end of a process: Ctrl-C, kill, a terminal that is closed, schedulers
+ENDINGS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+]
+
 
 class Stop:
-    """Handle Ctrl-C and SIGTERM: the first stops the training after its step, the second at once."""
+    """Handle signals that end a process: the first stops the training after its step, a second Ctrl-C at once.
+
+    What a parent, such as nohup, has ignored stays ignored, but for Ctrl-C and SIGTERM.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -19,7 +29,8 @@ class Stop:
     def __enter__(self) -> Stop:
         # Python sets handlers in the main thread only
         in_main = threading.current_thread() is threading.main_thread()
-        wanted = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+        always = (signal.SIGINT, signal.SIGTERM)
+        wanted = [s for s in ENDINGS if s in always or signal.getsignal(s) != signal.SIG_IGN] if in_main else []
         self.before = {s: signal.signal(s, self.ask) for s in wanted}
         return self
 
@@ -27,15 +38,16 @@ class Stop:
         for which, handler in self.before.items():
             signal.signal(which, handler)
 
-    def ask(self, *_: object) -> None:
-        if self.requested:
+    def ask(self, which: int, _: object) -> None:
+        # schedulers send several: only a user who presses Ctrl-C again does not want to wait
+        if self.requested and which == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
 
 
 def ignore_signals(_: int) -> None:
-    """Ignore Ctrl-C and SIGTERM in a DataLoader worker; the training process handles them."""
-    for which in (signal.SIGINT, signal.SIGTERM):
+    """Ignore in a DataLoader worker what the training process handles."""
+    for which in ENDINGS:
         signal.signal(which, signal.SIG_IGN)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+
+from system.limits import usable_cores
 
 
 @contextlib.contextmanager
 def threads(number: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads, by default one a processor; after an error or Ctrl-C, waiting jobs are dropped.
+    """A pool of threads, by default one a usable core; after an error or Ctrl-C, waiting jobs are dropped.
 
     ThreadPoolExecutor's own context would do all of them first.
     """
-    pool = ThreadPoolExecutor(number or os.cpu_count())
+    pool = ThreadPoolExecutor(number or usable_cores())
     try:
         yield pool
     except BaseException:

@@ -24,7 +24,7 @@ from data import read_eyes
 from model import UNet
 from networks.checkpoints import load_checkpoint
 from system import processes
-from training import crops, distributed, epoch, loop, optimizers
+from training import batches, distributed, epoch, loop, optimizers
 from training.crops import Crops
 from training.muon import Muon
 from utils import UserError
@@ -81,7 +81,7 @@ def gradients(eyes: Path, dice: float) -> tuple[dict[str, torch.Tensor], float]:
     """Gradients of the first batch's loss with batch normalisation in evaluation mode, and the loss."""
     model = new_network()
     network = distributed.wrap(model)
-    images, masks, fovs = next(iter(crops.load(first_batch(eyes), 8)))
+    images, masks, fovs = next(iter(batches.load(first_batch(eyes), 8)))
     loss = epoch.vessel_loss(network(images), masks, fovs, dice)
     loss.backward()
     return {name: weight.grad for name, weight in model.named_parameters()}, loss.item()
@@ -91,7 +91,7 @@ def compute(eyes: Path, out: Path) -> None:
     """Write what this process finds in several computations that the processes share."""
     rank, found = processes.rank(), {}
     with processes.group(str):
-        _, _, fovs = next(iter(crops.load(first_batch(eyes), 8)))
+        _, _, fovs = next(iter(batches.load(first_batch(eyes), 8)))
         found["pixels"] = int(fovs.sum())
         for dice in (0.0, 0.5):
             found[f"gradients {dice}"], found[f"loss {dice}"] = gradients(eyes, dice)

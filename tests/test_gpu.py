@@ -14,7 +14,8 @@ from torch._subclasses import FakeTensorMode
 from data import read_eyes
 from model import UNet
 from training import epoch, loop
-from training.crops import Crops, load
+from training.batches import load
+from training.crops import Crops
 from training.losses import vessel_loss
 from training.muon import Muon
 from training.optimizers import make_optimizer

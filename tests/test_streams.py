@@ -23,7 +23,8 @@ from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
 from system.signals import Stop
 from system.threads import threads
 from training import epoch
-from training.crops import Crops, end_workers, load
+from training.batches import end_workers, load
+from training.crops import Crops
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,7 +114,7 @@ def test_ctrl_c_stops_augment_within_the_eye_that_it_writes(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(augment, "write_eye", lambda *_: time.sleep(0.3) or [])
-    monkeypatch.setattr("system.threads.os.cpu_count", lambda: 1)  # 10 eyes: three seconds
+    monkeypatch.setattr("system.threads.usable_cores", lambda: 1)  # 10 eyes: three seconds
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     start = time.monotonic()

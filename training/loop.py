@@ -20,7 +20,7 @@ from scoring import metrics
 from system import processes
 from system.signals import Stop
 from training import distributed
-from training.crops import end_workers, load, make_crops
+from training.batches import end_workers, load, make_crops
 from training.epoch import evaluate, train_one_epoch
 from training.optimizers import one_cycle
 from training.settings import Run, Settings

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from datasets.eyes import Eye
 from system import processes
 from training import distributed
-from training.crops import end_workers, load, make_crops
+from training.batches import end_workers, load, make_crops
 from training.epoch import evaluate, train_one_epoch
 from training.optimizers import make_optimizer
 from training.settings import Settings

@@ -1,0 +1,157 @@
+"""Shells, containers and schedulers: limits, half-set variables, and the signals that announce an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from system import limits
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("augment.py", "train.py", "test.py", "predict.py", "demo.py", "app.py", "export.py")
+GROUPS = "sys/fs/cgroup"
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal or limit")
+
+
+def run_train(new_data: Path, files: Path, *more: object, **environment: str) -> subprocess.CompletedProcess:
+    arguments = ["train.py", "--data", new_data, "--files", files, *TINY, "--epochs=1", "--crops=40", *more]
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_starts_where_python_leaves_out_its_folder(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / script, "--help"]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2"}, "RANK: is not set"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: is 'two'"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "0"}, "MASTER_PORT: is not set"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "1"}, "MASTER_ADDR: is not set"),
+    ],
+)
+def test_variables_of_torchrun_that_are_half_there_are_named(
+    variables: dict[str, str], reason: str, new_data: Path, tmp_path: Path
+) -> None:
+    done = run_train(new_data, tmp_path / "files", **variables)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"train.py: {reason}") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize("variables", [{"LOCAL_RANK": ""}, {"LOCAL_RANK": "0"}])
+def test_a_local_rank_alone_is_one_process(variables: dict[str, str], new_data: Path, tmp_path: Path) -> None:
+    done = run_train(new_data, tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+
+
+@posix
+def test_too_few_open_files_are_told_with_the_remedy_and_the_limit_is_raised_where_it_may_be(
+    new_data: Path, tmp_path: Path
+) -> None:
+    arguments = ["train.py", "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=80"]
+    command = " ".join(map(str, [sys.executable, *arguments, "--workers=8"]))
+    said = {}
+    for which in ("-n", "-Sn"):  # both limits, or the one that a process may raise
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit {which} 64; {command}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said[which] = (done.returncode, done.stderr)
+    assert said["-Sn"][0] == 0, said
+    status, words = said["-n"]
+    assert status == 2 and "Traceback" not in words
+    assert "train.py: too many open files; raise the limit with ulimit -n 4096, or use --workers 0" in words
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGTERM"])
+def test_what_a_terminal_or_a_scheduler_sends_keeps_the_steps(
+    name: str, new_data: Path, tmp_path: Path
+) -> None:
+    arguments = ["train.py", "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=400000"]
+    with subprocess.Popen(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        until = time.time() + 90
+        while not (tmp_path / "split.json").exists():
+            assert time.time() < until and process.poll() is None
+            time.sleep(0.02)
+        time.sleep(2)  # some steps
+        process.send_signal(getattr(signal, name))
+        process.send_signal(signal.SIGTERM)  # as schedulers do soon after
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"all steps are kept" in words
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["losses"]
+
+
+def write_group(root: Path, line: str, files: dict[str, str]) -> None:
+    for name, text in {"proc/self/cgroup": line, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "cores"),
+    [
+        ("0::/\n", {f"{GROUPS}/cpu.max": "150000 100000\n"}, 2),  # a part of a core counts as one
+        ("0::/\n", {f"{GROUPS}/cpu.max": "max 100000\n"}, 64),
+        (
+            "0::/a/b\n",
+            {f"{GROUPS}/a/cpu.max": "300000 100000\n", f"{GROUPS}/a/b/cpu.max": "max 1\n"},
+            3,
+        ),
+        (
+            "4:cpu,cpuacct:/docker/x\n",
+            {
+                f"{GROUPS}/cpu/cpu.cfs_quota_us": "50000\n",
+                f"{GROUPS}/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            1,
+        ),
+        (
+            "4:cpu:/\n2:memory:/\n",
+            {f"{GROUPS}/cpu/cpu.cfs_quota_us": "-1\n", f"{GROUPS}/cpu/cpu.cfs_period_us": "100000\n"},
+            64,
+        ),
+    ],
+)
+def test_a_container_has_the_cores_of_its_limit(
+    line: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ROOT", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    write_group(tmp_path, line, files)
+    assert limits.usable_cores() == cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_process_has_the_cores_of_its_affinity() -> None:
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    code += "from system.limits import usable_cores; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

@@ -1,0 +1,56 @@
+"""Batches of training crops, cut by worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from datasets.eyes import Eye
+from system import processes
+from system.limits import allow_open_files
+from system.signals import ignore_signals
+from training.crops import Crops
+from training.settings import Settings
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader, Dataset
+
+
+def make_crops(eyes: Sequence[Eye], settings: Settings, length: int) -> Crops:
+    """Training crops of these eyes with the settings of a training."""
+    names = ("crop", "seed", "choroid", "camera", "degrade", "clahe")
+    return Crops(eyes, length=length, **{name: getattr(settings, name) for name in names})
+
+
+@contextlib.contextmanager
+def end_workers(batches: object) -> Iterator[None]:
+    """At the end, end the workers of a DataLoader's iterator, also after an error.
+
+    A traceback keeps the iterator, the iterator its workers, and Python waits for them forever at its exit.
+    """
+    # torch has no public name for either; without workers there is none
+    own = list(getattr(batches, "_workers", []))
+    try:
+        yield
+    finally:
+        getattr(batches, "_shutdown_workers", lambda: None)()
+        for worker in own:
+            worker.kill()
+
+
+def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:
+    """Load this process's share of the batches, after the first `done` crops."""
+    import torch
+
+    if workers:
+        allow_open_files()
+    return torch.utils.data.DataLoader(
+        # torch accepts any map-style data set, but its type hint asks for the base class
+        cast("Dataset[Any]", crops),
+        batch_size=batch_size // processes.world_size(),
+        sampler=processes.share(range(done, len(crops))),
+        num_workers=workers,
+        pin_memory=pin,
+        worker_init_fn=ignore_signals,
+    )
