@@ -90,10 +90,9 @@ class Stopwatch:
     """Adds up the seconds spent in a network; waits for a GPU."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.seconds = 0.0
+        self.seconds, self.on_gpu = 0.0, next(model.parameters()).is_cuda
         model.register_forward_pre_hook(lambda *_: self.add(-1))
         model.register_forward_hook(lambda *_: self.add(1))
-        self.on_gpu = next(model.parameters()).is_cuda
 
     def add(self, sign: int) -> None:
         """Subtract the time at the beginning, add it at the end."""
