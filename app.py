@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MOST_PHOTOGRAPHS = 20  # of one drop
 MOST_PIXELS = 100_000_000  # of one drop: they stay in memory, six bytes a pixel
-MOST_BYTES = 100_000_000  # of one file
+LARGEST_FILE = 100_000_000  # of one file
 MOST_WAITING = 20  # drops and slides in the queue
 SHOWN = 1600  # pixels of the longer side on the page; the files have all
 LAYERS = {
@@ -112,8 +112,8 @@ def segment_drop(
         try:
             if number >= MOST_PHOTOGRAPHS:
                 raise UserError(f"{path}: more than {MOST_PHOTOGRAPHS} photographs at a time; drop it later")
-            if path.stat().st_size > MOST_BYTES:
-                raise UserError(f"{path}: more than {MOST_BYTES:,} bytes; save it smaller")
+            if path.stat().st_size > LARGEST_FILE:
+                raise UserError(f"{path}: more than {LARGEST_FILE:,} bytes; save it smaller")
             progress((number, len(files)), desc=path.name, unit="photographs")
             found = segmenter(path) if pixels < MOST_PIXELS else None
             pixels += found.fov.size if found else 0
@@ -128,11 +128,11 @@ def segment_drop(
         name = names[path]
         drop.found[name], drop.files[name] = found, path.name
         write_png(drop.folder / f"{name}_probability.png", found.levels)
-        measure(drop, name)
+        measure_at_threshold(drop, name)
     return drop, refused
 
 
-def measure(drop: Drop, name: str) -> None:
+def measure_at_threshold(drop: Drop, name: str) -> None:
     """Examine a photograph at its threshold; write its mask and measures.csv anew."""
     found = drop.found[name]
     row = {"image": name, "photograph": drop.files[name], "threshold": found.threshold}
@@ -141,7 +141,7 @@ def measure(drop: Drop, name: str) -> None:
     write_measures(drop.folder / "measures.csv", list(drop.rows.values()))
 
 
-def picture(found: Segmentation, layer: str, usual: float) -> np.ndarray:
+def draw_layer(found: Segmentation, layer: str, usual: float) -> np.ndarray:
     """One of LAYERS as uint8 (H, W, 3) RGB, at most SHOWN pixels wide and high."""
     if layer == "Outline":
         shown = overlay(found.photograph, found.mask, found.fov, found.taken.landmarks)
@@ -156,7 +156,7 @@ def picture(found: Segmentation, layer: str, usual: float) -> np.ndarray:
     return cv2.resize(shown, size, interpolation=cv2.INTER_AREA) if scale < 1 else shown
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe_photograph(row: dict[str, Any]) -> str:
     """Doubts and measures of a photograph as HTML."""
     doubtful = html.escape(row["doubtful"])
     lines = [f'<p class="doubtful">Look at it with care: {doubtful}.</p>'] if doubtful else []
@@ -169,7 +169,7 @@ def describe(row: dict[str, Any]) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def build(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
+def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
     """The page; its files go to `folder`."""
     import gradio as gr
 
@@ -189,8 +189,8 @@ def build(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
         if drop is None or name not in drop.found:
             return [None, "", "", None, None, None]
         files = [drop.folder / f for f in (f"{name}_mask.png", f"{name}_probability.png", "measures.csv")]
-        shown = picture(drop.found[name], layer, segmenter.threshold)
-        return [shown, LAYERS[layer], describe(drop.rows[name]), *map(str, files)]
+        shown = draw_layer(drop.found[name], layer, segmenter.threshold)
+        return [shown, LAYERS[layer], describe_photograph(drop.rows[name]), *map(str, files)]
 
     def choose(drop: Drop | None, name: str | None, layer: str) -> list[Any]:
         threshold = drop.found[name].threshold if drop and name in drop.found else segmenter.threshold
@@ -201,7 +201,7 @@ def build(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
             threshold = segmenter.threshold
         if drop and name in drop.found and drop.found[name].threshold != threshold:
             drop.found[name].threshold = threshold
-            measure(drop, name)
+            measure_at_threshold(drop, name)
         return show(drop, name, layer)
 
     with gr.Blocks(title="Retinal vessels", analytics_enabled=False, delete_cache=(600, 3600)) as page:
@@ -246,7 +246,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="vessels-", ignore_cleanup_errors=True) as folder:
         prepare_gradio(Path(folder, "page"))
         segmenter = Segmenter(args.weights, args.threshold, args.tta, args.device)
-        page = build(segmenter, Path(folder))
+        page = build_page(segmenter, Path(folder))
         try:
             _, address, _ = page.launch(
                 server_name="127.0.0.1",
@@ -256,7 +256,7 @@ def main() -> int:
                 prevent_thread_lock=True,
                 quiet=True,
                 show_error=True,
-                max_file_size=20 * MOST_BYTES,  # Gradio would not say why
+                max_file_size=20 * LARGEST_FILE,  # Gradio would not say why
                 footer_links=[],
                 css=CSS,
             )

@@ -161,7 +161,7 @@ def files_of_eyes(eyes: Sequence[Eye]) -> list[str]:
     return [PAGE, SCORES_TABLE, MEASURES_TABLE, CHALLENGE, *each, *(f"{name}.png" for name in names)]
 
 
-def write_eye(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
+def write_eye_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
     """Write mask and picture of one eye, and `probability` if asked for."""
     name, mask = eye.result_name, binarize(levels, eye.fov, threshold)
     write_png(results / result_file("masks", name), mask)
@@ -178,7 +178,7 @@ def segment_all(
     from tqdm import tqdm
 
     def finish(eye: Eye, levels: np.ndarray, network: tuple[Photograph, Views]) -> list[dict[str, Any]]:
-        write_eye(args.results, eye, levels, threshold, True)
+        write_eye_results(args.results, eye, levels, threshold, True)
         write_png(args.results / result_file("uncertainty", eye.result_name), uncertainty(levels))
         return examine_eye(eye, levels, threshold, network)
 
@@ -275,7 +275,7 @@ def score_maps(
         levels = [maps.levels[eye.name] for eye in paired]
 
         def finish(eye: Eye, own: np.ndarray, results: Path = results) -> list[dict[str, Any]]:
-            write_eye(results, eye, own, threshold, False)
+            write_eye_results(results, eye, own, threshold, False)
             return examine_eye(eye, own, threshold)
 
         with threads() as pool:

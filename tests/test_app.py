@@ -250,7 +250,7 @@ def test_photographs_beyond_the_limits_are_refused_with_the_reason(
     segmenter = Segmenter(weights, tta=False, device="cpu")
     monkeypatch.setattr(app, "MOST_PHOTOGRAPHS", 4)
     monkeypatch.setattr(app, "MOST_PIXELS", 2 * 40 * 44)
-    monkeypatch.setattr(app, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(app, "LARGEST_FILE", 50_000)
     (tmp_path / "dropped").mkdir()
     (tmp_path / "dropped" / "big.tif").write_bytes(bytes(50_001))
     dropped = sorted(write_photographs(tmp_path / "dropped", 5, 40, 44).iterdir())
