@@ -7,23 +7,24 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
+from anatomy.photograph import DISC_SHARE
 from data import check_different, eye_of, read_eyes, split_by_eye
 from datasets.eyes import Eye
-from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
+from networks.checkpoints import MAX_DEPTH, MAX_WIDTH, load_checkpoint
 from networks.loading import add_device, add_threshold
 from system import processes
-from system.devices import describe
+from system.devices import describe, pick_device
 from system.files import claim
 from training.earlier import without_checkpoint
 from training.held_out import cross_validate, leave_one_out
 from training.loop import train
 from training.settings import Run, Settings, choose_settings, read_settings, usual_workers
-from training.start import plan_move
+from training.start import bring_to_scale, plan_move
 from training.state import Training
 from training.thresholds import compromise_curve, eyes_for_threshold, threshold_of_best
 from utils import HelpFormatter, UserError, between, folder_name, path_name, run, seed_number
@@ -58,6 +59,13 @@ def parse_args() -> argparse.Namespace:
     network.add_argument("--pretrained", action="store_true", help="resunet: start with ImageNet's weights")
     network.add_argument(
         "--start-from", type=path_name, help="a checkpoint whose network and weights to start with"
+    )
+    network.add_argument(
+        "--disc",
+        type=between(16, 1024),
+        metavar="PIXELS",
+        help="with --start-from: diameter of the optic disc to which eyes of new_data are brought (default: "
+        "that of the network)",
     )
     network.add_argument(
         "--width", type=between(1, MAX_WIDTH, int), help="filters of the first level (default: GPU 24, CPU 16)"
@@ -167,6 +175,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--threshold: of a training with --all-eyes; others find their own")
     if args.minutes and (args.epochs or args.crops):
         parser.error("--minutes: chooses --epochs and --crops itself; leave them out")
+    if args.disc and not args.start_from:
+        parser.error("--disc: with --start-from only; else augment.py --disc resizes the eyes")
     if args.start_from and args.pretrained:
         parser.error("--pretrained: --start-from brings weights of its own")
     if args.pretrained and args.model != "resunet":
@@ -221,6 +231,12 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
         settings = read_settings(args.files / "last.pth", given)
     else:
         settings = choose_settings(given, device, len(data_sets))
+    if settings.start_from:
+        path = args.files / "last.pth" if resume and not held_out else Path(settings.start_from)
+        network, _ = load_checkpoint(path, pick_device("cpu"))
+        if args.disc:
+            network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
+        eyes, here = bring_to_scale(eyes, args.data, network), replace(here, scale=network)
     if args.leave_one_out is not None:
         return leave_one_out(here, settings, eyes, args.leave_one_out)
     if args.folds:
@@ -263,6 +279,8 @@ def conclude(here: Run, state: Training) -> None:
     reached = f"best validation F1 {state.best:.4f}" if validated else "trained on every eye, not validated,"
     print(f"{checkpoint}: {reached} after {minutes:.1f} minutes of training")
     preview = f", {here.files / 'preview.png'}" if validated else ""
+    if validated and state.start_f1 == state.best:
+        print(f"no epoch was better than {state.settings.start_from}: {checkpoint} is that network")
     print(f"to look at: {here.files / 'curves.png'}{preview}")
     print(f"next: python test.py --data {here.data} --weights {checkpoint}")
 

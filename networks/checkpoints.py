@@ -107,6 +107,7 @@ def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:
     """The names of the eyes that trained a checkpoint or chose its epoch; empty where none is noted."""
     split = checkpoint.get("split")
     sides = [split.get(side) for side in ("train", "validation")] if isinstance(split, dict) else []
+    sides.append(checkpoint.get("started_from"))
     names = [name for side in sides if isinstance(side, list) for name in side]
     return frozenset(eye_of(name) for name in names if isinstance(name, str))
 

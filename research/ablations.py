@@ -94,7 +94,8 @@ def train_one(args: argparse.Namespace, name: str, data_set: str) -> Path:
     flags, change = VARIANTS[name]
     # a data set that --start-from has seen begins with random weights, as wide as the others
     command = ["--leave-one-out", data_set, "--width", 24]
-    command += ["--start-from", args.start_from] if args.start_from else []
+    own = ["--disc", 112, "--camera", 0.3, "--degrade", 0.5, "--clahe", 0.5]  # else those of the start stay
+    command += ["--start-from", args.start_from, *own] if args.start_from else []
     command += ["--epochs", args.epochs, "--crops", args.crops, "--data", args.data, "--files", files, *flags]
     if (files / f"without_{data_set}" / "last.pth").exists():
         command.append("--resume")

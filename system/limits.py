@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path("/")
+SYSTEM = Path("/")
 
 
 def usable_cores() -> int:
@@ -25,12 +25,12 @@ def usable_cores() -> int:
 
 def limits_of_groups() -> Iterator[float]:
     """The limits of the control groups that this process is in, in cores."""
-    for line in read_words(ROOT / "proc/self/cgroup"):
+    for line in read_words(SYSTEM / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
         version_1 = "cpu" in controllers.split(",")
         if controllers and not version_1:
             continue
-        mount = ROOT / "sys/fs/cgroup" / ("cpu" if version_1 else "")
+        mount = SYSTEM / "sys/fs/cgroup" / ("cpu" if version_1 else "")
         own = mount / path.lstrip("/")
         # inside a container the path may be that of the machine, which is not to be seen there
         for folder in {mount, *(f for f in (own, *own.parents) if f.is_relative_to(mount))}:

@@ -143,7 +143,7 @@ def write_group(root: Path, line: str, files: dict[str, str]) -> None:
 def test_a_container_has_the_cores_of_its_limit(
     line: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "ROOT", tmp_path)
+    monkeypatch.setattr(limits, "SYSTEM", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     write_group(tmp_path, line, files)
     assert limits.usable_cores() == cores

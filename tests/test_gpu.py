@@ -82,7 +82,12 @@ def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(
         lambda m, i, out: seen.append((out.device.type, out.dtype, out.shape))
     )
     batch = [torch.rand(n, channels, side, side) for channels in (3, 1, 1)]
-    epoch.train_one_epoch(model, iter([batch, batch]), optimizer, replace(settings, dice=0.5), [0.01, 0.02], [])
+    looks = []
+    epoch.train_one_epoch(
+        *(model, iter([batch, batch]), optimizer, replace(settings, dice=0.5), [0.01, 0.02], []),
+        report=lambda steps, _: looks.append(steps),
+    )
+    assert looks == [2], "a GPU would wait at each look at a loss"
     assert seen == 2 * [("cuda", torch.bfloat16, (n, 1, side, side)), ("cuda", torch.float32, ())]
     momenta = [state["momentum"] for state in optimizer.state.values() if "momentum" in state]
     assert len(momenta) == 13  # seven blocks of two convolutions, but for the one that sees the photograph

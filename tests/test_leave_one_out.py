@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
@@ -272,6 +273,16 @@ def test_a_network_on_all_data_sets_has_their_threshold_and_test_py_says_what_it
     weights = ["--weights", tmp_path / "checkpoint.pth", "--device", "cpu", "--no-tta"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
     assert "9 of these 9 eyes trained this network" in capsys.readouterr().out
+
+
+def test_a_damaged_native_eye_is_an_error_before_the_training_and_no_other_threshold(
+    new_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(new_data, tmp_path / "data")
+    (data / "test" / "mask" / "21_training_0.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"test.mask.21_training_0\.png"):
+        leave_out(data, tmp_path / "files", "--all-eyes")
+    assert not (tmp_path / "files").exists()
 
 
 def test_a_data_set_that_cannot_be_left_out_is_refused_before_training(

@@ -160,6 +160,21 @@ def test_a_worker_that_does_not_end_by_itself_is_ended_by_force(
     assert worker.exitcode == -signal.SIGKILL
 
 
+def test_the_end_of_a_loader_ends_no_process_of_others(new_data: Path) -> None:
+    import multiprocessing
+
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(99,))
+    other.start()
+    try:
+        batches = iter(load(Crops(read_eyes(new_data / "train", labels=True), 32, 0, 64), 4, workers=1))
+        with end_workers(batches):
+            next(batches)
+        assert other.is_alive() and multiprocessing.active_children() == [other]
+    finally:
+        other.kill()
+        other.join()
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -142,6 +142,14 @@ def test_resuming_with_other_settings_is_refused_and_the_difference_named(new_da
         run_script(train.main, "--data", new_data, "--files", files, *other, "--resume")
 
 
+def test_a_flag_that_is_a_default_is_seen_as_given(new_data: Path, tmp_path: Path) -> None:
+    settings = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=8"]
+    run_script(train.main, *settings, "--choroid=0.5")
+    with pytest.raises(UserError, match=r"trained with --choroid 0\.5, not 0\.3"):
+        run_script(train.main, *settings, "--resume", "--choroid=0.3")
+    assert run_script(train.main, "--data", new_data, "--files", tmp_path, "--device=cpu", "--resume") == 0
+
+
 def test_resuming_a_finished_training_says_so_and_changes_nothing(new_data: Path, files: Path, capsys) -> None:
     before = (files / "last.pth").read_bytes()
     settings = [*TINY, "--epochs", 3, "--crops", 40]

@@ -249,6 +249,8 @@ def as_begun(run: Run, settings: Settings, groups: Sequence[Group]) -> Settings:
     begun = [read_settings(path, {}) for path in paths if run.resume and path.exists()]
     if not begun:
         return settings
+    if not settings.start_from and (starts := {one.start_from for one in begun} - {None}):
+        raise UserError(f"{run.files}: begun with --start-from {min(map(str, starts))}; give it again")
     # one that could not start from given weights is no model for the others
     return replace(next((one for one in begun if one.start_from), begun[0]), **run.given)
 

@@ -14,10 +14,12 @@ import numpy as np
 from data import eye_of, first_copies
 from datasets.eyes import Eye
 from datasets.images import write_png
+from networks.checkpoints import load_checkpoint
 from pages.report import picture, write_history
 from prediction.segmentation import binarize, segment
 from scoring import metrics
 from system import processes
+from system.devices import pick_device
 from system.signals import Stop
 from training import distributed
 from training.batches import end_workers, load, make_crops
@@ -26,7 +28,7 @@ from training.optimizers import one_cycle
 from training.settings import Run, Settings
 from training.start import Move, Split, start_training
 from training.state import Training
-from training.thresholds import shrunk_threshold
+from training.thresholds import USUAL_THRESHOLD, shrunk_threshold
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def train(
     if len(state.history) == settings.epochs:
         print(f"{run.files / 'last.pth'}: all {settings.epochs} epochs are done already")
         return state
+    if settings.start_from and validation and not (run.resume or state.history):
+        keep_start(run.files, state, validation)
     epoch_steps = math.ceil(settings.crops / size)
     total = settings.epochs * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
@@ -135,6 +139,23 @@ def train(
                 distributed.average_buffers(averaged)
             end_epoch(state, run.files, validation, {"learning_rate": rates[-1], **result}, bar, saves)
     return state
+
+
+def keep_start(files: Path, state: Training, validation: Sequence[Eye]) -> None:
+    """Validate the network that a training starts from, and keep it until an epoch is better.
+
+    One that has seen a validation eye would win unfairly, and is not kept.
+    """
+    start = Path(state.settings.start_from or "")
+    if seen := {eye_of(eye.name) for eye in validation} & set(state.started_from):
+        print(f"{start}: trained on {', '.join(sorted(seen))}, which validate: it is not compared")
+        return
+    row = evaluate(state.averaged, validation)
+    state.start_f1 = row["f1"]
+    print(f"{start}: validation F1 {row['f1']:.4f} before the training")
+    if processes.is_main():
+        threshold = load_checkpoint(start, pick_device("cpu"))[1].get("threshold") or USUAL_THRESHOLD
+        state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
 
 
 def end_epoch(

@@ -15,6 +15,8 @@ from utils import UserError
 if TYPE_CHECKING:
     import torch
 
+    from model import Network
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -68,6 +70,7 @@ class Run:
     workers: int
     resume: bool
     given: Mapping[str, Any]  # by the names of `Settings`
+    scale: Network | None = None  # whose scale the eyes were brought to; None: they are at their own
 
     def within(self, folder: Path) -> Run:
         """The run of one training of several in a folder of its own, which goes on there if it had begun."""
@@ -106,10 +109,12 @@ def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: i
     """
     chosen: dict[str, Any] = GPU if device.type != "cpu" else {}
     chosen = chosen | (SEVERAL_DATA_SETS if data_sets > 1 else {}) | dict(given)
+    if "start_from" in given:
+        network, start = load_checkpoint(Path(given["start_from"]), pick_device("cpu"))
+        chosen |= {name: value for name, value in recipe_of(start).items() if name not in given}
     settings = Settings(**chosen)
     rate = RATES[settings.optimizer]
     if settings.start_from:
-        network, _ = load_checkpoint(Path(settings.start_from), pick_device("cpu"))
         for flag in ("width", "depth"):
             if given.get(flag, own := network.config[flag]) != own:
                 raise UserError(f"--{flag} {given[flag]}: the network of {settings.start_from} has {own}")
@@ -124,6 +129,14 @@ def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: i
     settings = replace(settings, lr=given.get("lr", rate))
     check_batches(settings)
     return settings
+
+
+def recipe_of(checkpoint: Mapping[str, Any]) -> dict[str, float]:
+    """The shares of changed crops with which a network was trained: one that goes on from it keeps them."""
+    own = checkpoint.get("settings")
+    known = {**OLDER_VERSIONS, **(own if isinstance(own, dict) else {})}
+    shares = {name: known[name] for name in ("choroid", "camera", "degrade", "clahe")}
+    return {name: share for name, share in shares.items() if type(share) in (int, float) and 0 <= share <= 1}
 
 
 def usual_workers(device: torch.device) -> int:

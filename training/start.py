@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anatomy.photograph import DISC_SHARE
-from data import first_copies, read_disc
-from datasets.eyes import Eye
+from data import eye_of, first_copies, read_disc
+from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from networks.checkpoints import load_checkpoint, set_views
 from pages.report import write_history
-from prediction.scale import working_diameter
+from prediction.scale import factors_for, working_diameter
 from system import processes
 from system.devices import pick_device
 from system.files import atomic
@@ -63,16 +64,21 @@ def start_training(
     model = NETWORKS[settings.model](width=settings.width, depth=settings.depth)
     if isinstance(model, ResUNet) and settings.pretrained and not run.resume:
         model.load_imagenet()
+    started_from: frozenset[str] = frozenset()
     if settings.start_from and not run.resume:
         initial, _ = load_checkpoint(Path(settings.start_from), pick_device("cpu"))
         model.load_state_dict(initial.state_dict())
-    set_scale(model, run.data, training)
+        started_from = initial.trained_on
+    if run.scale:
+        model.disc, model.diameter = run.scale.disc, run.scale.diameter
+    else:
+        set_scale(model, run.data, training)
     model = model.to(run.device).to(memory_format=torch.channels_last)
     average = None
     if settings.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimizer = make_optimizer(model, settings.optimizer, settings.lr)
-    state = Training(settings, split, model, average, optimizer)
+    state = Training(settings, split, model, average, optimizer, started_from=sorted(started_from))
     if run.resume:
         state.restore(run.files / "last.pth")
     elif settings.minutes:
@@ -107,6 +113,27 @@ def set_scale(model: Network, data: Path, eyes: Sequence[Eye]) -> None:
     model.disc = read_disc(data)
     diameters = [fov_diameter(eye.fov) for eye in first_copies(eyes)]
     model.diameter = model.disc / DISC_SHARE if model.disc else working_diameter(diameters)
+
+
+def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dict[str, Eye]:
+    """Resize the eyes of new_data, `data`, to the scale at which a network was trained.
+
+    dataset.json says the scale of eyes that augment.py resized; those that are as they were taken, or in a
+    folder made by hand, are looked at one by one, and their copies are resized alike.
+    """
+    disc = read_disc(data)
+    if disc:
+        factors = dict.fromkeys(map(eye_of, eyes), (network.disc or network.diameter * DISC_SHARE) / disc)
+    else:
+        factors = {eye_of(eye.name): factors_for(eye.image, network)[0] for eye in first_copies(eyes.values())}
+    changed = {name: factor for name, factor in factors.items() if abs(math.log(factor)) > 0.005}
+    if changed:
+        least, most = min(changed.values()), max(changed.values())
+        print(f"{len(changed)} eyes resized to the scale of --start-from, by {least:.2f} to {most:.2f}")
+    return {
+        name: rescale(eye, changed[eye_of(name)]) if eye_of(name) in changed else eye
+        for name, eye in eyes.items()
+    }
 
 
 def plan_move(files: Path, folds: bool = True) -> Move | None:

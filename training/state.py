@@ -37,6 +37,8 @@ class Training:
     history: list[dict[str, float]] = field(default_factory=list)  # of the epochs before
     seconds: float = 0.0  # trained before this start
     start: float = field(default_factory=time.time)
+    started_from: list[str] = field(default_factory=list)  # eyes that trained the network it started from
+    start_f1: float = -1.0  # of that network on the validation eyes, if it had not seen them
     make_room: Callable[[], None] | None = None  # moves an earlier training away, before the first file
 
     @property
@@ -47,7 +49,7 @@ class Training:
     @property
     def best(self) -> float:
         """The best validation F1 so far, or -1."""
-        return max((row["f1"] for row in self.history if "f1" in row), default=-1.0)
+        return max([self.start_f1, *(row["f1"] for row in self.history if "f1" in row)])
 
     def elapsed(self) -> float:
         """Seconds trained so far."""
@@ -62,7 +64,7 @@ class Training:
             "diameter": model.diameter,
             "disc": model.disc,
         }
-        own["versions"] = versions()
+        own |= {"versions": versions(), "started_from": self.started_from}
         save_checkpoint(path, {**common, **own, **more}, self.make_room)
         self.make_room = None
 
@@ -70,7 +72,15 @@ class Training:
         """Write last.pth, from which `restore` resumes."""
         average = self.average.state_dict() if self.average else None
         states = {"optimizer": self.optimizer.state_dict(), "average": average}
-        self.save(path, self.model, **states, losses=self.losses, history=self.history, seconds=self.elapsed())
+        self.save(
+            path,
+            self.model,
+            **states,
+            losses=self.losses,
+            history=self.history,
+            seconds=self.elapsed(),
+            start_f1=self.start_f1,
+        )
 
     def restore(self, path: Path) -> None:
         """Resume from last.pth, whose settings `training.settings.read_settings` has read.
@@ -100,5 +110,7 @@ class Training:
                 raise ValueError("its history has other columns")
             self.losses = [loss + 0.0 for loss in last["losses"]]
             self.seconds = last["seconds"] + 0.0
+            self.start_f1 = last.get("start_f1", -1.0) + 0.0
+            self.started_from = list(last.get("started_from", []))
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise no_state(path, error) from None
