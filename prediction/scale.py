@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.photograph import Photograph, look_at
+from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import DIAMETER
 from measures.calibre import quantiles, widths
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from model import Network
 
 WORKING_DISC = 112.0  # pixels per disc to which eyes of several cameras are brought for a training
+COMMON = 0.6  # of ln(disc / that of a 45-degree camera): cameras of 25 to 80 degrees
+OWN_SHARE = 0.75  # weight of the disc beside the field of view, in logarithms
+CERTAIN = 0.8  # certainty of a disc that shows a wider camera
 LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre in masks of a network, see docs/experiments.md
 BORDER_OF_VESSELS = 0.5  # probability
 LEAST_LENGTH = 5.0  # discs of centre line, from which a calibre can be told
@@ -49,13 +52,33 @@ def plan_scale(photograph: Photograph, network: Network) -> Scale:
         photograph: see `anatomy.photograph.look_at`.
         network: in evaluation mode.
     """
-    disc, given = photograph.landmarks.disc_diameter, photograph.diameter_from == "given"
-    if network.disc and not given and disc > 0:  # not NaN
+    given = photograph.diameter_from == "given"
+    if network.disc and not given and (disc := trusted_disc(photograph)):
         return Scale(views_of(network.disc / disc), "disc")
     factor = factor_of(photograph.diameter, network.diameter)
     if network.disc and not given and (by_vessels := factor_by_vessels(photograph, network, factor)):
         return Scale(views_of(by_vessels), "vessels")
     return Scale(views_of(factor), {"border": "field"}.get(photograph.diameter_from, photograph.diameter_from))
+
+
+def trusted_disc(photograph: Photograph) -> float | None:
+    """The disc diameter in pixels that decides the scale; None where none is seen, or none that can be trusted.
+
+    Discs differ by a tenth from eye to eye and are measured no better; most cameras show them at 0.11 to 0.25 of
+    their field of view. So where the border shows, this is the mean of both in logarithms, weighted by their
+    variances. Beyond `COMMON` a large disc is one with atrophy around it; a small one is a speck or shows a wide
+    camera, and then it must be certain.
+    """
+    disc = photograph.landmarks.disc_diameter
+    if not disc > 0:  # NaN
+        return None
+    if photograph.diameter_from != "border":
+        return disc
+    usual = DISC_SHARE * photograph.diameter
+    beyond = float(np.log(disc / usual))
+    if beyond < -COMMON:
+        return disc if photograph.landmarks.disc_certainty >= CERTAIN else None
+    return usual * float(np.exp(OWN_SHARE * min(beyond, COMMON)))
 
 
 def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -> float | None:

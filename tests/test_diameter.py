@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -13,12 +14,14 @@ from conftest import run_script
 
 import predict
 import test as tester
+from anatomy.landmarks import Landmarks
+from anatomy.photograph import DISC_SHARE, Photograph
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from networks.checkpoints import load_checkpoint, save_checkpoint
 from networks.loading import load_networks
 from prediction import segmenter
-from prediction.scale import factor_of
+from prediction.scale import Scale, factor_of, plan_scale, trusted_disc
 from prediction.segmentation import segment
 from utils import UserError
 
@@ -143,4 +146,37 @@ def test_predict_py_takes_the_diameter_that_it_is_given(
 def test_an_impossible_diameter_is_refused(diameter: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run_script(predict.main, "eye.png", f"--diameter={diameter}")
-    assert "give 16 to 100000 pixels" in capsys.readouterr().err
+    assert "give 16 to 100000" in capsys.readouterr().err
+
+
+def seen(share: float, certainty: float = 0.9, diameter_from: str = "border") -> Photograph:
+    """A photograph with a field of view of 1,000 pixels whose disc has this share of it."""
+    pixels, fov = np.zeros((10, 10, 3), np.uint8), np.full((10, 10), 255, np.uint8)
+    nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
+    landmarks = Landmarks(**nothing | {"disc_diameter": 1000 * share, "disc_certainty": certainty})
+    return Photograph(pixels, fov, 1000.0, diameter_from, landmarks)
+
+
+@pytest.mark.parametrize(("share", "disc"), [(DISC_SHARE, 156), (0.22, 202), (0.13, 136), (0.45, 245)])
+def test_a_disc_counts_three_quarters_and_the_field_of_view_one(share: float, disc: float) -> None:
+    assert trusted_disc(seen(share)) == pytest.approx(disc, rel=0.01)
+
+
+def test_a_disc_as_of_a_wide_camera_counts_if_it_is_certain() -> None:
+    assert trusted_disc(seen(0.03)) == pytest.approx(30)
+    assert trusted_disc(seen(0.03, certainty=0.7)) is None
+    assert trusted_disc(seen(float("nan"))) is None
+
+
+def test_without_a_border_the_disc_counts_alone() -> None:
+    assert trusted_disc(seen(0.45, diameter_from="guess")) == pytest.approx(450)
+
+
+def test_the_scale_says_what_it_is_from() -> None:
+    network = UNet(width=2, depth=1).eval()
+    assert plan_scale(seen(0.22), network).scale_from == "field", "a network of one camera knows no disc"
+    network.disc, network.diameter = 112, 718
+    assert plan_scale(seen(DISC_SHARE), network) == Scale((pytest.approx(112 / 156),), "disc")
+    assert plan_scale(seen(0.22, diameter_from="given"), network).scale_from == "given"
+    assert plan_scale(seen(float("nan")), network).scale_from == "field"
+    assert plan_scale(seen(float("nan"), diameter_from="guess"), network).scale_from == "guess"
