@@ -102,7 +102,7 @@ def read_sets(folder: Path) -> dict[str, str]:
     return sets
 
 
-def read_disc(folder: Path) -> float | None:
+def read_working_disc(folder: Path) -> float | None:
     """Read the pixels per disc diameter of new_data's training eyes; None where they are as they were taken."""
     disc = read_info(folder).get("disc")
     if disc is not None and not (isinstance(disc, (int, float)) and 16 <= disc <= 1024):

@@ -19,7 +19,7 @@ UNSURE = 0.25  # chance of being wrong from which a vessel pixel counts as uncer
 
 
 @dataclass
-class Scale:
+class ViewsAtScale:
     """The views of a photograph at one scale."""
 
     fov: np.ndarray  # field of view there, uint8 (H, W), 0 or 255
@@ -33,11 +33,11 @@ class Views:
     """Collects the views of a photograph while it is segmented, tile by tile, at the network's scales."""
 
     threshold: float
-    scales: list[Scale] = field(default_factory=list)
+    scales: list[ViewsAtScale] = field(default_factory=list)
 
     def begin(self, fov: np.ndarray) -> None:
         """Begin a scale: the field of view there, uint8 (H, W), 0 or 255."""
-        self.scales.append(Scale(fov))
+        self.scales.append(ViewsAtScale(fov))
 
     def add(self, views: torch.Tensor, tile: tuple[slice, ...]) -> None:
         """Add a tile of the scale: its probabilities (views, h, w), and its place in the field of view."""

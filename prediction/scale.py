@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WORKING_DISC = 112.0  # pixels per disc to which eyes of several cameras are brought for a training
 COMMON = 0.6  # of ln(disc / that of a 45-degree camera): cameras of 25 to 80 degrees
 OWN_SHARE = 0.75  # weight of the disc beside the field of view, in logarithms
-CERTAIN = 0.8  # certainty of a disc that shows a wider camera
+CERTAIN_IF_WIDE = 0.8  # certainty of a disc that shows a wider camera
 LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre in masks of a network, see docs/experiments.md
 BORDER_OF_VESSELS = 0.5  # probability
 LEAST_LENGTH = 5.0  # discs of centre line, from which a calibre can be told
@@ -64,10 +64,10 @@ def plan_scale(photograph: Photograph, network: Network) -> Scale:
 def trusted_disc(photograph: Photograph) -> float | None:
     """The disc diameter in pixels that decides the scale; None where none is seen, or none that can be trusted.
 
-    Discs differ by a tenth from eye to eye and are measured no better; most cameras show them at 0.11 to 0.25 of
-    their field of view. So where the border shows, this is the mean of both in logarithms, weighted by their
-    variances. Beyond `COMMON` a large disc is one with atrophy around it; a small one is a speck or shows a wide
-    camera, and then it must be certain.
+    Discs differ by a tenth from eye to eye and are measured no better; most cameras show them at 0.11 to 0.25
+    of their field of view. So where the border shows, this is the mean of both in logarithms, weighted by their
+    variances. Beyond `COMMON` a large disc is one with atrophy around it; a small one is a speck, or shows a
+    wide camera, and then it must be certain.
     """
     disc = photograph.landmarks.disc_diameter
     if not disc > 0:  # NaN
@@ -77,7 +77,7 @@ def trusted_disc(photograph: Photograph) -> float | None:
     usual = DISC_SHARE * photograph.diameter
     beyond = float(np.log(disc / usual))
     if beyond < -COMMON:
-        return disc if photograph.landmarks.disc_certainty >= CERTAIN else None
+        return disc if photograph.landmarks.disc_certainty >= CERTAIN_IF_WIDE else None
     return usual * float(np.exp(OWN_SHARE * min(beyond, COMMON)))
 
 

@@ -587,7 +587,7 @@ def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
 def test_a_damaged_size_of_the_disc_is_refused(disc: str, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(f'{{"disc": {disc}}}')
     with pytest.raises(UserError, match=r"dataset\.json: its size of the disc is damaged"):
-        data.read_disc(tmp_path)
+        data.read_working_disc(tmp_path)
 
 
 def test_a_fold_that_is_not_there_is_refused(tmp_path: Path, capsys) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anatomy.photograph import DISC_SHARE
-from data import eye_of, first_copies, read_disc
+from data import eye_of, first_copies, read_working_disc
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from networks.checkpoints import load_checkpoint, set_views
@@ -110,7 +110,7 @@ def start_training(
 
 def set_scale(model: Network, data: Path, eyes: Sequence[Eye]) -> None:
     """Note in a network the scale of the eyes of new_data, `data`, that train it."""
-    model.disc = read_disc(data)
+    model.disc = read_working_disc(data)
     diameters = [fov_diameter(eye.fov) for eye in first_copies(eyes)]
     model.diameter = model.disc / DISC_SHARE if model.disc else working_diameter(diameters)
 
@@ -121,7 +121,7 @@ def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dic
     dataset.json says the scale of eyes that augment.py resized; those that are as they were taken, or in a
     folder made by hand, are looked at one by one, and their copies are resized alike.
     """
-    disc = read_disc(data)
+    disc = read_working_disc(data)
     if disc:
         factors = dict.fromkeys(map(eye_of, eyes), (network.disc or network.diameter * DISC_SHARE) / disc)
     else:
