@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.photograph import DISC_SHARE, Photograph, look_at
+from anatomy.photograph import Photograph, look_at
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import DIAMETER
 from measures.calibre import quantiles, widths
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from model import Network
 
 WORKING_DISC = 112.0  # pixels per disc to which eyes of several cameras are brought for a training
-COMMON = 0.6  # of ln(disc / that of a 45-degree camera): cameras of 25 to 80 degrees
-OWN_SHARE = 0.75  # weight of the disc beside the field of view, in logarithms
-CERTAIN_IF_WIDE = 0.8  # certainty of a disc that shows a wider camera
+COMMON = 1.8  # times the scale of a 45-degree camera, or a part of it: cameras of 25 to 80 degrees
 LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre in masks of a network, see docs/experiments.md
 BORDER_OF_VESSELS = 0.5  # probability
 LEAST_LENGTH = 5.0  # discs of centre line, from which a calibre can be told
@@ -44,41 +42,34 @@ class Scale:
 def plan_scale(photograph: Photograph, network: Network) -> Scale:
     """The scale at which a network sees a photograph.
 
-    The diameter that the user gave decides, else the disc; where no disc is seen the calibre of large vessels,
-    else the field of view, or a guess where it has no border. A network that was trained on eyes of one camera
-    as they are knows no disc (`Network.disc`): it sees the field of view at the diameter of its training.
+    The diameter that the user gave decides, else the disc, or where none can be trusted the calibre of the
+    large vessels; where there are too few, the field of view, or a guess where it has no border. A network that
+    was trained on eyes of one camera as they are knows no disc (`Network.disc`): it sees the field of view at the
+    diameter of its training.
+
+    A disc is a tenth larger or smaller from eye to eye, and on a camera that it has not seen the finder errs by
+    more; most cameras show discs at 0.11 to 0.25 of their field of view. Both estimates are about as uncertain,
+    so where the border shows, the factor is their geometric mean. A disc larger than `COMMON` allows has atrophy
+    around it and counts no more than that; a smaller one is more often a speck, so the vessels are asked.
 
     Args:
         photograph: see `anatomy.photograph.look_at`.
         network: in evaluation mode.
     """
-    given = photograph.diameter_from == "given"
-    if network.disc and not given and (disc := trusted_disc(photograph)):
-        return Scale(views_of(network.disc / disc), "disc")
-    factor = factor_of(photograph.diameter, network.diameter)
-    if network.disc and not given and (by_vessels := factor_by_vessels(photograph, network, factor)):
+    by_field = factor_of(photograph.diameter, network.diameter)
+    diameter_from, disc = photograph.diameter_from, photograph.landmarks.disc_diameter
+    if not network.disc or diameter_from == "given":
+        return Scale(views_of(by_field), {"border": "field"}.get(diameter_from, diameter_from))
+    if disc > 0 and (diameter_from != "border" or network.disc / disc < by_field * COMMON):  # not NaN
+        by_disc = network.disc / disc
+        if diameter_from == "border":
+            by_disc = float(np.sqrt(by_field * max(by_disc, by_field / COMMON)))
+        return Scale(views_of(by_disc), "disc")
+    if by_vessels := factor_by_vessels(photograph, network, by_field):
+        if diameter_from == "border" and 1 / COMMON < by_vessels / by_field < COMMON:
+            by_vessels = float(np.sqrt(by_field * by_vessels))
         return Scale(views_of(by_vessels), "vessels")
-    return Scale(views_of(factor), {"border": "field"}.get(photograph.diameter_from, photograph.diameter_from))
-
-
-def trusted_disc(photograph: Photograph) -> float | None:
-    """The disc diameter in pixels that decides the scale; None where none is seen, or none that can be trusted.
-
-    Discs differ by a tenth from eye to eye and are measured no better; most cameras show them at 0.11 to 0.25
-    of their field of view. So where the border shows, this is the mean of both in logarithms, weighted by their
-    variances. Beyond `COMMON` a large disc is one with atrophy around it; a small one is a speck, or shows a
-    wide camera, and then it must be certain.
-    """
-    disc = photograph.landmarks.disc_diameter
-    if not disc > 0:  # NaN
-        return None
-    if photograph.diameter_from != "border":
-        return disc
-    usual = DISC_SHARE * photograph.diameter
-    beyond = float(np.log(disc / usual))
-    if beyond < -COMMON:
-        return disc if photograph.landmarks.disc_certainty >= CERTAIN_IF_WIDE else None
-    return usual * float(np.exp(OWN_SHARE * min(beyond, COMMON)))
+    return Scale(views_of(by_field), "field" if diameter_from == "border" else "guess")
 
 
 def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -> float | None:

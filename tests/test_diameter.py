@@ -21,7 +21,7 @@ from model import Ensemble, UNet
 from networks.checkpoints import load_checkpoint, save_checkpoint
 from networks.loading import load_networks
 from prediction import segmenter
-from prediction.scale import Scale, factor_of, plan_scale, trusted_disc
+from prediction.scale import Scale, factor_of, plan_scale
 from prediction.segmentation import segment
 from utils import UserError
 
@@ -157,26 +157,33 @@ def seen(share: float, certainty: float = 0.9, diameter_from: str = "border") ->
     return Photograph(pixels, fov, 1000.0, diameter_from, landmarks)
 
 
-@pytest.mark.parametrize(("share", "disc"), [(DISC_SHARE, 156), (0.22, 202), (0.13, 136), (0.45, 245)])
-def test_a_disc_counts_three_quarters_and_the_field_of_view_one(share: float, disc: float) -> None:
-    assert trusted_disc(seen(share)) == pytest.approx(disc, rel=0.01)
+def with_disc() -> UNet:
+    """A network that was trained with 112 pixels per disc."""
+    network = UNet(width=2, depth=1).eval()
+    network.disc, network.diameter = 112, 112 / DISC_SHARE
+    return network
 
 
-def test_a_disc_as_of_a_wide_camera_counts_if_it_is_certain() -> None:
-    assert trusted_disc(seen(0.03)) == pytest.approx(30)
-    assert trusted_disc(seen(0.03, certainty=0.7)) is None
-    assert trusted_disc(seen(float("nan"))) is None
+@pytest.mark.parametrize(("share", "disc"), [(DISC_SHARE, 156), (0.22, 185), (0.13, 142), (0.45, 209)])
+def test_where_the_border_shows_disc_and_field_of_view_count_alike(share: float, disc: float) -> None:
+    assert plan_scale(seen(share), with_disc()) == Scale((pytest.approx(112 / disc, rel=0.01),), "disc")
+
+
+def test_a_speck_that_is_taken_for_a_disc_does_not_decide() -> None:
+    assert plan_scale(seen(0.03), with_disc()).scale_from == "field", (
+        "no vessels are found in a black photograph"
+    )
 
 
 def test_without_a_border_the_disc_counts_alone() -> None:
-    assert trusted_disc(seen(0.45, diameter_from="guess")) == pytest.approx(450)
+    found = plan_scale(seen(0.45, diameter_from="guess"), with_disc())
+    assert found == Scale((pytest.approx(112 / 450),), "disc")
 
 
 def test_the_scale_says_what_it_is_from() -> None:
     network = UNet(width=2, depth=1).eval()
     assert plan_scale(seen(0.22), network).scale_from == "field", "a network of one camera knows no disc"
-    network.disc, network.diameter = 112, 718
-    assert plan_scale(seen(DISC_SHARE), network) == Scale((pytest.approx(112 / 156),), "disc")
+    network = with_disc()
     assert plan_scale(seen(0.22, diameter_from="given"), network).scale_from == "given"
     assert plan_scale(seen(float("nan")), network).scale_from == "field"
     assert plan_scale(seen(float("nan"), diameter_from="guess"), network).scale_from == "guess"
