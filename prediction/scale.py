@@ -44,13 +44,13 @@ def plan_scale(photograph: Photograph, network: Network) -> Scale:
 
     The diameter that the user gave decides, else the disc, or where none can be trusted the calibre of the
     large vessels; where there are too few, the field of view, or a guess where it has no border. A network that
-    was trained on eyes of one camera as they are knows no disc (`Network.disc`): it sees the field of view at the
-    diameter of its training.
+    was trained on eyes of one camera as they are knows no disc (`Network.disc`): it sees the field of view at
+    the diameter of its training.
 
     A disc is a tenth larger or smaller from eye to eye, and on a camera that it has not seen the finder errs by
     more; most cameras show discs at 0.11 to 0.25 of their field of view. Both estimates are about as uncertain,
-    so where the border shows, the factor is their geometric mean. A disc larger than `COMMON` allows has atrophy
-    around it and counts no more than that; a smaller one is more often a speck, so the vessels are asked.
+    so where the border shows, the factor is their geometric mean. A disc larger than `COMMON` allows has
+    atrophy around it and counts no more than that; a smaller one is more often a speck: the vessels are asked.
 
     Args:
         photograph: see `anatomy.photograph.look_at`.

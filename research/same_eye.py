@@ -23,7 +23,7 @@ from utils import path_name, run
 def changes(photograph: np.ndarray) -> Iterator[tuple[str, np.ndarray, tuple[slice, slice], float]]:
     """Each change: its name, the changed photograph, the part of the original that it shows, and its factor."""
     height, width = photograph.shape[:2]
-    whole = np.s_[:height, :width]
+    whole = np.s_[0:height, 0:width]
     for name, factor in (("half", 1 / 2), ("third", 1 / 3)):
         size = round(width * factor), round(height * factor)
         yield name, cv2.resize(photograph, size, interpolation=cv2.INTER_AREA), whole, factor
