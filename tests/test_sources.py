@@ -585,7 +585,8 @@ def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
 
 @pytest.mark.parametrize("disc", ['"half"', "-1.0", "NaN", "[1]", "1e9"])
 def test_a_damaged_size_of_the_disc_is_refused(disc: str, tmp_path: Path) -> None:
-    (tmp_path / "dataset.json").write_text(f'{{"disc": {disc}}}')
+    keys = '"size": null, "seed": 42, "test_labels": false, "train": 4, "test": 1'
+    (tmp_path / "dataset.json").write_text(f'{{{keys}, "disc": {disc}}}')
     with pytest.raises(UserError, match=r"dataset\.json: its size of the disc is damaged"):
         data.read_working_disc(tmp_path)
 
