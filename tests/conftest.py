@@ -22,8 +22,10 @@ import train
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 
-# a shell that starts the tests in the background has them ignore Ctrl-C, which some of them press
+# a shell that starts the tests in the background has them ignore Ctrl-C, which some of them press; nohup SIGHUP
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 HEIGHT, WIDTH = 96, 92
 

@@ -178,9 +178,10 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
 ) -> None:
     files, log, moments = tmp_path / "files", tmp_path / "log.txt", random.Random(1)
     arguments = ["--data", eyes, "--files", files, *SHORT]
-    kills = landed_in_a_save = within_an_epoch = 0
+    kills = landed_in_a_save = within_an_epoch = done = 0
     epoch = load(whole / "last.pth")["seconds"] / EPOCHS
-    while kills < KILLS:
+    # a save is short: more kills until one lands in it, as long as there are epochs left
+    while kills < KILLS or (not landed_in_a_save and done < EPOCHS - 4):
         before = modified(files / "split.json")
         training = Forked(log, *arguments, *(["--resume"] if (files / "last.pth").exists() else []))
         if kills % 5:
@@ -194,6 +195,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
         check_whole(files)
         if (files / "last.pth").exists():  # a machine may be busier now, or idler, than at first
             last = load(files / "last.pth")
+            done = len(last["history"])
             epoch = last["seconds"] / (len(last["history"]) + len(last["losses"]) / 3)
             within_an_epoch += bool(last["losses"])
     epochs = len(read_history(files))
