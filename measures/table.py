@@ -81,8 +81,8 @@ def examine_eye(
         eye: the photograph, and where known the observers' masks.
         levels: probability or mask from the network or elsewhere, uint16 (H, W).
         threshold: probability that makes a vessel.
-        network: the photograph and the views of a network; None: it is not a network, and how sure
-            it is nobody knows.
+        network: of a network's prediction, the photograph and its views; None: the levels are not a
+            network's, and how sure they are nobody knows.
 
     Returns:
         Rows with `image`, `by` (`prediction`, `first_observer`, `second_observer`) and the measures; that of

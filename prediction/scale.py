@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WORKING_DISC = 112.0  # pixels per disc to which eyes of several cameras are brought for a training
 COMMON = 1.8  # times the scale of a 45-degree camera, or a part of it: cameras of 25 to 80 degrees
-LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre in masks of a network, see docs/experiments.md
+LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre, in observers' masks 0.06 to 0.08
 BORDER_OF_VESSELS = 0.5  # probability
 LEAST_LENGTH = 5.0  # discs of centre line, from which a calibre can be told
 MOST_ENLARGED = 4.0  # times: beyond, an enlarged photograph shows nothing new and fills the memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +93,6 @@ def segment_photograph(
         scale = plan_scale(taken, model)
         check_memory(taken.fov, max(scale.factors))
         probability = segment(model, photograph, taken.fov, tta, scale.factors, views)
-    # a single view has the first of two
-    scale = replace(scale, factors=scale.factors[: len(views.scales)])
     return Segmentation(taken, metrics.quantize(probability), threshold, scale, views)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +47,6 @@ def threshold_of_best(curve: Sequence[float] | np.ndarray) -> float:
 def f1_at(curve: np.ndarray, threshold: float) -> float:
     """The F1 of a curve at one of `THRESHOLDS`."""
     return float(curve[int(np.abs(THRESHOLDS - threshold).argmin())])
-
-
-def mean_curve(curves: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """The mean curve of these data sets, each counting the same."""
-    return np.mean([curves[name] for name in names], axis=0)
 
 
 def native_eyes(data: Path, names: Sequence[str]) -> Iterator[Eye]:
