@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from model import Network
 
 OPSET = 18  # of ONNX; ONNX Runtime reads it from version 1.14 on
-CLOSE = 1e-4  # probabilities may differ by so much from torch's
+TOLERANCE = 1e-4  # probabilities may differ by so much from torch's
 SIZES = ((96, 104), (97, 101), (333, 250))  # height and width to check: even, odd, mixed
 
 
@@ -149,7 +149,7 @@ def main() -> int:
     }
     content = export(network, metadata)
     difference = check(content, network)
-    if not difference <= CLOSE:
+    if not difference <= TOLERANCE:
         raise UserError(f"the ONNX file differs from torch by {difference:.2g}: not written")
     out = args.out or Path("files", weights[0].with_suffix(".onnx").name)
     with atomic(out) as temporary:

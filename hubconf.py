@@ -30,8 +30,8 @@ dependencies = ["torch", "numpy", "cv2", "PIL"]  # torch.hub checks that they ar
 
 ROOT = pathlib.Path(__file__).resolve().parent
 FILES = ROOT / "files"
-NAMES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
-OWN: dict[str, ModuleType] = {}  # the modules of this repository, while the caller's have their names
+MODULES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
+LOADED: dict[str, ModuleType] = {}  # the modules of this repository, while the caller's have their names
 LOCK = threading.RLock()
 
 
@@ -43,7 +43,7 @@ def _own_modules() -> Iterator[None]:
     """
 
     def take() -> dict[str, ModuleType]:
-        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in NAMES}
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in MODULES}
 
     with LOCK:
         theirs = take()
@@ -53,13 +53,13 @@ def _own_modules() -> Iterator[None]:
             for n, m in theirs.items()
             if pathlib.Path(getattr(m, "__file__", None) or "").is_relative_to(ROOT)
         }
-        sys.modules.update(OWN | same)
+        sys.modules.update(LOADED | same)
         sys.path.insert(0, str(ROOT))
         try:
             yield
         finally:
             sys.path.remove(str(ROOT))
-            OWN.update(take())
+            LOADED.update(take())
             sys.modules.update(theirs)
 
 

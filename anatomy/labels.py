@@ -105,18 +105,18 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_eyes(labels: Sequence[Label]) -> Iterator[LabelledEye]:
+def read_labelled_eyes(labels: Sequence[Label]) -> Iterator[LabelledEye]:
     """Read photographs and discs, several at a time, in their order.
 
     Raises:
         UserError: a file cannot be read, or a mask is of another size than its photograph.
     """
     with threads() as pool:
-        yield from pool.map(read_eye, labels)
+        yield from pool.map(read_labelled_eye, labels)
 
 
-def read_eye(label: Label) -> LabelledEye:
-    """Read one photograph and its disc; errors as in `read_eyes`."""
+def read_labelled_eye(label: Label) -> LabelledEye:
+    """Read one photograph and its disc; errors as in `read_labelled_eyes`."""
     photograph = read_image(label.image)
     fov = estimate_fov(photograph)
     height, width = fov.shape

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anatomy.labels import LabelledEye, find_labels, read_eyes
+from anatomy.labels import LabelledEye, find_labels, read_labelled_eyes
 from anatomy.landmarks import Landmarks, find_disc, find_landmarks, load_anatomy, look
 from anatomy.windows import window_around
 from model import Network
@@ -164,7 +164,7 @@ def main() -> None:
     ]
     scores: dict[tuple[str, str], list[Score]] = {}
     rows = []
-    for eye in tqdm(read_eyes(labels), total=len(labels), disable=None):
+    for eye in tqdm(read_labelled_eyes(labels), total=len(labels), disable=None):
         for view in VIEWS:
             one = score(eye, view, network)
             scores.setdefault((eye.group, view.__name__), []).append(one)

@@ -43,7 +43,7 @@ def name_folders(folders: Sequence[Path], results: Path) -> dict[str, tuple[Path
         if whole.count(place) > 1:
             raise UserError(f"--masks {folder}: given twice")
     for depth in range(1, max(len(place.parts) for place in whole) + 1):
-        names = ["_".join(place.parts[-depth:]) for place in whole]
+        names = [name_of_results(place, depth) for place in whole]
         if len({name.casefold() for name in names}) == len(names):
             break
     named = {
@@ -54,6 +54,12 @@ def name_folders(folders: Sequence[Path], results: Path) -> dict[str, tuple[Path
         if folder.resolve() in {own.resolve(), own.resolve() / "masks"}:
             raise UserError(f"--results {results}: would overwrite files in {folder}; choose another folder")
     return named
+
+
+def name_of_results(place: Path, depth: int) -> str:
+    """The name of a folder with those above it, so many in all, that no table or record of the results has."""
+    name = "_".join(place.relative_to(place.anchor).parts[-depth:]) or "root"  # the anchor would lead elsewhere
+    return f"{name}_2" if name.lower().endswith((".csv", ".json")) else name
 
 
 def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:

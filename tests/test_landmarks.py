@@ -16,7 +16,7 @@ import torch
 from conftest import run_script
 from torch import Tensor
 
-from anatomy.labels import UNKNOWN, LabelledEye, find_labels, read_eyes
+from anatomy.labels import UNKNOWN, LabelledEye, find_labels, read_labelled_eyes
 from anatomy.landmarks import OUTPUTS, WEIGHTS, Landmarks, find_landmarks, load_anatomy
 from anatomy.windows import SIDE, Window, circle_around
 from datasets.images import write_png
@@ -26,7 +26,7 @@ from networks.checkpoints import load_checkpoint, save_checkpoint
 from networks.loading import load_networks
 from training import anatomy
 from training.anatomy import landmark_loss
-from training.views import Views
+from training.views import RandomWindows
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -220,7 +220,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def eyes_of(folder: Path) -> list[LabelledEye]:
-    return list(read_eyes(find_labels(folder, folder / "DRIVE", folder / "HRF")))
+    return list(read_labelled_eyes(find_labels(folder, folder / "DRIVE", folder / "HRF")))
 
 
 def test_all_kinds_of_labels_say_the_same(labelled: Path) -> None:
@@ -248,7 +248,7 @@ def test_labels_without_their_photograph_or_table_are_named(labelled: Path, tmp_
 
 
 def test_views_show_disc_and_fovea_where_the_labels_say(labelled: Path) -> None:
-    views, shown = Views(eyes_of(labelled), seed=3), np.zeros(2)
+    views, shown = RandomWindows(eyes_of(labelled), seed=3), np.zeros(2)
     for i in range(60):
         pixels, targets, known = views[i]
         assert pixels.shape == (3, SIDE, SIDE) and np.isfinite(pixels).all()
@@ -257,7 +257,7 @@ def test_views_show_disc_and_fovea_where_the_labels_say(labelled: Path) -> None:
         shown += targets.any(axis=(1, 2))
     assert 30 <= shown[0] < 60  # mostly, but not always
     assert 3 <= shown[1] < 40
-    again = Views(eyes_of(labelled), seed=3)[5]
+    again = RandomWindows(eyes_of(labelled), seed=3)[5]
     assert all((a == b).all() for a, b in zip(views[5], again, strict=True))
 
 

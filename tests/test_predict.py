@@ -27,10 +27,13 @@ from measures.uncertainty import Views
 from model import ResUNet, UNet
 from networks import checkpoints, loading
 from networks.checkpoints import load_checkpoint
+from pages.results import COMPARISON, result_file
 from prediction import segmentation
 from prediction.scale import factor_of
 from scoring import metrics
+from scoring.other_masks import name_folders
 from system import devices
+from system.records import RECORD
 from utils import UserError
 
 ROOT = Path(predict.__file__).parent
@@ -186,10 +189,25 @@ def test_results_never_overwrite_photographs(
     assert (read_image(tmp_path / part / "eye.png") == small).all()
 
 
-def test_no_name_writes_outside_the_folder_of_the_results(tmp_path: Path) -> None:
-    photographs = [Path("../../x.png"), Path("/etc/y.png"), Path("..png"), Path("a/..x.png"), Path("z")]
-    for name in name_results({path: path.stem for path in photographs}, tmp_path):
-        assert (tmp_path / f"{name}.png").resolve().parent == tmp_path.resolve()
+def test_no_name_leads_outside_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["x.png", "...png", "..  .png", "a/..x.png", "a/b..c/y.png", "masks/z.png", "a.png/z.png"]
+    for name in names:
+        write_png(tmp_path / "eyes" / name, np.zeros((2, 2), np.uint8))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    hidden = [Path("../eyes/...png"), Path("../eyes/..  .png"), Path("../eyes/a/..x.png")]  # named themselves
+    listing = find_photographs([Path("../eyes"), Path("../here/../eyes/x.png"), *hidden], None, True)
+    out = tmp_path / "results"
+    places = {(out / result_file("masks", name)).resolve() for name in name_results(listing.photographs, out)}
+    assert len(places) == len(names)
+    assert all(place.is_relative_to(out / "masks") for place in places)
+
+
+def test_no_folder_of_masks_has_its_results_elsewhere(tmp_path: Path) -> None:
+    given = [Path(tmp_path.anchor), tmp_path / "a" / COMPARISON, tmp_path / "b" / RECORD, tmp_path / "c"]
+    named = name_folders(given, tmp_path / "results")
+    assert {own.parent for _, own in named.values()} == {tmp_path / "results"}
+    assert not {own.name for _, own in named.values()} & {COMPARISON, RECORD}
 
 
 def lively_network(kind: type[UNet | ResUNet], depth: int) -> UNet | ResUNet:

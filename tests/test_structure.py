@@ -76,6 +76,28 @@ def test_a_module_has_at_most_300_lines(module: str) -> None:
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 300
 
 
+def top_level_names(path: Path) -> set[str]:
+    """The functions, classes and variables that a module defines at its top level."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return names
+
+
+def test_no_top_level_name_stands_twice_in_the_product() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        if not module.startswith("research."):
+            for name in top_level_names(path) - {"main", "parse_args"}:  # of every script
+                homes.setdefault(name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+    assert homes["read_eyes"] == ["data"] and homes["Views"] == ["measures.uncertainty"]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_tables_are_written_by_write_csv_and_read_whether_marked_or_not(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.labels import LabelledEye, find_labels, read_eyes
+from anatomy.labels import LabelledEye, find_labels, read_labelled_eyes
 from anatomy.landmarks import OUTPUTS, WEIGHTS
 from networks.checkpoints import save_checkpoint
 from system.devices import autocast, describe, pick_device
 from training.optimizers import make_optimizer, one_cycle
-from training.views import Views
+from training.views import RandomWindows
 from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def fit_anatomy(eyes: Sequence[LabelledEye], args: argparse.Namespace, device: t
     network = UNet(3, len(OUTPUTS), width=8, depth=4).to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
     optimizer = make_optimizer(network, "muon", args.lr)
-    views, losses = Views(eyes, args.seed), []
+    views, losses = RandomWindows(eyes, args.seed), []
     for step in (bar := trange(args.steps, unit="step", disable=None)):
         batch = [views[step * args.batch_size + i] for i in range(args.batch_size)]
         inputs, targets, known = (
@@ -133,7 +133,7 @@ def main() -> None:
     """Read, train, write."""
     args = parse_args()
     device = pick_device(args.device)
-    eyes = list(read_eyes(find_labels(args.anatomy, args.drive, args.hrf)))
+    eyes = list(read_labelled_eyes(find_labels(args.anatomy, args.drive, args.hrf)))
     groups = [eye.group for eye in eyes]
     print(", ".join(f"{groups.count(group)} eyes of {group}" for group in dict.fromkeys(groups)))
     print(f"training on {describe(device)}")

@@ -19,7 +19,7 @@ FOVEA = 0.6  # diameter of what counts as fovea, in disc diameters
 View = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class Views:
+class RandomWindows:
     """Random windows; view i depends only on the seed and on i.
 
     View i: input float32 (3, SIDE, SIDE); targets float32 (2, SIDE, SIDE) of 0 and 1, disc and fovea; and where
