@@ -23,6 +23,7 @@ from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye
 from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image
+from datasets.people import without_side
 from utils import UserError, did_you_mean
 
 # what tables call their rows that are no eyes
@@ -201,10 +202,9 @@ def person_of(name: str) -> str:
     """The person of a copy: Image_01L_3 and Image_01R_0 -> Image_01; else the eye itself.
 
     The left and the right eye of one person end in L or R after a number (CHASE_DB1), or in _L, _R, _OD, _OS,
-    _left or _right.
+    _left, _right and so on (`datasets.people.SIDES`).
     """
-    sides = r"((?<=\d)[LR]|[ _-](L|R|OD|OS|left|right))$"
-    return re.sub(sides, "", eye_of(name), flags=re.IGNORECASE)
+    return without_side(eye_of(name))
 
 
 def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHON
 
 from batch.folders import find_photographs, name_results
 from batch.manifest import write_manifest
+from batch.patients import Patients, read_patients
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
 from measures.micrometres import describe_um, read_um_per_pixel
@@ -69,6 +70,13 @@ def parse_args() -> argparse.Namespace:
         help="micrometres that a pixel shows, for widths in micrometres; a CSV has a file name and a number in "
         "each row",
     )
+    parser.add_argument(
+        "--table",
+        type=path_name,
+        metavar="CSV",
+        help="a file name and any columns in each row, such as patient, eye and visit, which measures.csv then "
+        "has too",
+    )
     add_prediction_flags(parser)
     return parser.parse_args()
 
@@ -111,6 +119,9 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     names = name_results(photographs, args.out, results.holds_another)
     if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
         print(known)
+    patients = read_patients(args.table, names)
+    if (matched := patients.match(names)) and processes.is_main():
+        print(matched)
     same = "flags, weights or photographs; start all nodes with the same command and the same files"
     processes.check_same([results.made_by, list(names), um_per_pixel], same)
     number, is_main = processes.world_size(), processes.is_main()
@@ -136,9 +147,9 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
             problems = {k: v for of_rank in processes.gathered(problems) for k, v in of_rank.items()}
         except BaseException:  # after Ctrl-C, those that are finished get their page too
             with suppress(UserError, OSError):  # of a disk that is full, what was first said counts
-                write_tables(results, names, made_with, problems)
+                write_tables(results, names, patients, made_with, problems)
             raise
-        summary = write_tables(results, names, made_with, problems)
+        summary = write_tables(results, names, patients, made_with, problems)
     for name, path in names.items():
         if name != photographs[path]:
             print(f"{path}: called {name} in the results, because its own name was taken")
@@ -149,6 +160,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
 def write_tables(
     results: ResultsFolder,
     names: Mapping[str, Path],
+    patients: Patients,
     made_with: tuple[list[Path], float, str, dict[str, Any]],
     problems: Mapping[str, str],
 ) -> str:
@@ -157,6 +169,7 @@ def write_tables(
     Args:
         results: the folder.
         names: the photographs of this run.
+        patients: whose they are.
         made_with: weights, threshold, device and flags, see `write_manifest`.
         problems: of photographs that cannot be read.
     """
@@ -170,9 +183,10 @@ def write_tables(
         guessed = [f"{r['photograph']}: {r['diameter']:.0f} pixels" for r in rows if not r["border"]]
         said[:0] = ["\n  ".join([f"{guess}:", *guessed])] if guessed else []
         if len(rows):
-            write_measures(out / MEASURES_TABLE, rows)
-            write_manifest(out / MANIFEST, *made_with, rows)
-            write_page(out, rows, made_with[1], len(problems), len(guessed))
+            notes = patients.join(rows)
+            write_measures(out / MEASURES_TABLE, rows, patients.headings)
+            write_manifest(out / MANIFEST, *made_with, rows.measured())  # it is passed on: without the table
+            write_page(out, rows, made_with[1], len(problems), len(guessed), notes)
             results.record_tables()
             said.append(f"{out}: uncertainty/ (8 bit), {MEASURES_TABLE}, {MANIFEST}")
             if others := len(rows) - rows.finished:
@@ -180,7 +194,7 @@ def write_tables(
                     f"{out}: {others} photographs of earlier runs are listed too; made_by says what made each"
                 )
             said.append(f"to look through them, open {out / PAGE} in a browser")
-            said += filter(None, [list_doubtful(rows, len(rows))])
+            said += filter(None, [list_doubtful(rows, len(rows)), *notes])
     return "\n".join(said)
 
 
@@ -193,9 +207,11 @@ def follow(done: Iterable[str], number: int) -> None:
         pass
 
 
-def write_page(out: Path, rows: Rows, threshold: float, unusable: int, guessed: int) -> None:
-    """Write index.html over the results of these photographs."""
-    notes = ["No scores: these photographs have no labels."]
+def write_page(
+    out: Path, rows: Rows, threshold: float, unusable: int, guessed: int, said: Sequence[str]
+) -> None:
+    """Write index.html over the results of these photographs, with what is `said` of them."""
+    notes = ["No scores: these photographs have no labels.", *said]
     notes += [f"{unusable} more could not be segmented."] if unusable else []
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []
     if doubtful := sum(bool(row["doubtful"]) for row in rows):

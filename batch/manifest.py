@@ -70,8 +70,9 @@ def write_manifest(
         threshold: probability that makes a vessel.
         device: in words.
         flags: what the user asked for.
-        photographs: of each its `image` (name of the results), `photograph` (file), `width`, `height`,
-            `fov_diameter` (pixels), `scales` and what else is known; NaN becomes null.
+        photographs: of each its `image` (name of the results), `photograph` (file),
+            `photograph_width`, `photograph_height`, `fov_diameter` (pixels), `scales` and what else is known;
+            NaN becomes null.
 
     Raises:
         UserError: the file cannot be written.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from batch.results import ResultsFolder
+from datasets.decoding import camera_of
+from datasets.duplicates import fingerprint, pack_print
 from datasets.images import read_image, write_png
 from measures.micrometres import um_of
 from measures.uncertainty import uncertainty
@@ -77,8 +79,10 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     return {
         "image": name,
         "photograph": str(path),
-        "width": width,
-        "height": height,
+        "photograph_width": width,
+        "photograph_height": height,
+        "camera": camera_of(path),
+        "fingerprint": pack_print(fingerprint(photograph, found.fov)),
         "diameter": found.taken.diameter,
         "border": found.taken.border,
         "scales": found.scale.factors,

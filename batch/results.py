@@ -6,7 +6,7 @@ import contextlib
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from utils import UserError
 SCRIPT, FLAG = "predict.py", "--out"
 RECORDS = "records"  # folder of NAME.json, one for each photograph, written last
 TABLES = (PAGE, MEASURES_TABLE, MANIFEST)
+MOST_COMPARED = 10_000  # photographs that are compared with each other: half a minute on one core
 
 
 def describe_maker(made_by: Mapping[str, Any]) -> str:
@@ -47,8 +48,14 @@ class Rows:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = self.finished = 0  # of all, and of those that this run was asked for and has
+        self.prints: dict[str, str] = {}  # packed fingerprints of the first MOST_COMPARED, by name
+        self.tell: Callable[[dict[str, Any]], dict[str, Any]] = dict  # adds what else is known to a row
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.tell, self.measured())
+
+    def measured(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows without what `tell` adds."""
         with self.path.open(encoding="utf-8") as file:
             yield from map(json.loads, file)
 
@@ -170,6 +177,9 @@ class ResultsFolder:
                     if not record.is_whole or not all((self.out / f).is_file() for f in record.files):
                         continue
                     row = {**record.more["row"], "made_by": describe_maker(record.more["made_by"])}
+                    fingerprint = row.pop("fingerprint")
+                    if rows.number < MOST_COMPARED:
+                        rows.prints[name] = fingerprint
                     file.write(f"{json.dumps(row)}\n")
                     rows.number += 1
                     rows.finished += name in names and self.is_finished(name, names[name], record)

@@ -8,7 +8,7 @@ import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -182,13 +182,30 @@ TURNS = {
 
 def turning(path: Path) -> str:
     """What the EXIF orientation of an image does to its pixels, in words; empty if nothing."""
+    return TURNS.get(exif_of(path).get(0x0112, 1), "")
+
+
+def camera_of(path: Path) -> str:
+    """Maker and model of the camera in the EXIF of an image, such as Canon CR-2; empty if it does not say."""
+    exif = exif_of(path)
+    maker, model = (" ".join(printable(str(exif.get(tag, ""))).split()) for tag in (0x010F, 0x0110))
+    return model if model.casefold().startswith(maker.casefold()) else f"{maker} {model}".strip()
+
+
+def printable(text: str) -> str:
+    """A text without control characters: cameras fill up with zeros."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def exif_of(path: Path) -> dict[int, Any]:
+    """The EXIF of an image by the numbers of its tags; empty if there is none that can be read."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=FORMATS) as file:
-            return TURNS.get(file.getexif().get(0x0112, 1), "")
+            return dict(file.getexif())
     except Exception:  # gzipped, or EXIF that is damaged: the image itself was read
-        return ""
+        return {}
 
 
 def decode_wide(path: Path, page: int) -> np.ndarray | None:

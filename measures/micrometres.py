@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from unicodedata import normalize
 
+from datasets.tables import called, file_column, is_number, plain_name, read_rows, say_matched, with_short_names
 from utils import UserError, path_name
 
 WANTED = "give micrometres a pixel, or a CSV with a file name and such a number in each row"
-# headings of the numbers, those that are no micrometres a pixel, and those of file names, best first
+# headings of the numbers, and those that are no micrometres a pixel
 NUMBERS = r"\bum|_um|[µμ]m|micro|mikro|scale|resolution|spacing|pixel.?size"
 WRONG = r"\bmm|_mm|(px|pixels?).?(per|/)"
-NAMES = (r"^photograph", r"file", r"^image", r"name|bild|datei|photo|picture|path")
 
 
 def read_um_per_pixel(given: str | None) -> dict[str, float]:
@@ -36,34 +33,7 @@ def read_um_per_pixel(given: str | None) -> dict[str, float]:
         return {"": positive_number(given)}
     except ValueError:
         path = path_name(given)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--um-per-pixel {given}: {error.strerror}; {WANTED}") from None
-    try:
-        return by_name(rows_of(content), given)
-    except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"--um-per-pixel {given}: not a CSV file of text; {WANTED}") from None
-
-
-def rows_of(content: bytes) -> list[list[str]]:
-    """The rows of a CSV as a spreadsheet writes it, without empty ones and empty last columns."""
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    try:
-        text = content.decode("utf-16") if wide else str(content, encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        if b"\0" in content:
-            raise
-        text = content.decode("cp1252")
-    lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
-    if lines and lines[0].startswith("sep="):  # as Excel reads it
-        lines = lines[1:]
-    separator = next((mark for mark in "\t;" if all(mark in line for line in lines)), ",")
-    table = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator)
-    rows = [[cell.strip() for cell in row] for row in table]
-    while rows and len({len(row) for row in rows}) == 1 and not any(row[-1] for row in rows):
-        rows = [row[:-1] for row in rows]
-    return rows
+    return by_name(read_rows(path, "--um-per-pixel", WANTED), given)
 
 
 def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
@@ -71,7 +41,6 @@ def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
     heading = rows[0] if rows and not any(is_number(cell) for cell in rows[0]) else None
     file, number = columns(heading, rows, given)
     found: dict[str, float] = {}
-    short: dict[str, set[float]] = {}
     for line, row in enumerate(rows[heading is not None :], 1 + (heading is not None)):
         try:
             if len(row) != len(rows[0]):
@@ -84,10 +53,9 @@ def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
             raise UserError(
                 f"--um-per-pixel {given}: {row[file]} has two numbers, {found[name]:g} and {value:g}"
             )
-        short.setdefault(re.sub(r"\.\w{1,5}$", "", name), set()).add(value)
     if not found:
         raise UserError(f"--um-per-pixel {given}: no file names with numbers; {WANTED}")
-    return {name: values.pop() for name, values in short.items() if len(values) == 1} | found
+    return with_short_names(found)
 
 
 def columns(heading: Sequence[str] | None, rows: Sequence[list[str]], given: str) -> tuple[int, int]:
@@ -101,7 +69,7 @@ def columns(heading: Sequence[str] | None, rows: Sequence[list[str]], given: str
         return 0, 1
     low = [name.casefold() for name in heading]
     numbers = [k for k, name in enumerate(low) if re.search(NUMBERS, name) and not re.search(WRONG, name)]
-    files = next((k for names in NAMES for k, name in enumerate(low) if re.search(names, name)), 0)
+    files = file_column(heading)
     if not numbers and width == 2 and not re.search(WRONG, low[1 - files]):
         numbers = [1 - files]
     if len(numbers) != 1 or numbers[0] == files:
@@ -118,28 +86,10 @@ def positive_number(text: str) -> float:
     return number
 
 
-def is_number(text: str) -> bool:
-    """Whether this is a number, with a decimal point or comma."""
-    return bool(re.fullmatch(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?", text))
-
-
-def plain_name(name: str) -> str:
-    """A file name or path as all systems write it: composed characters, no capitals, slashes."""
-    return normalize("NFC", name.strip()).casefold().replace("\\", "/").removeprefix("./")
-
-
 def um_of(path: Path, known: Mapping[str, float], result: str = "") -> float | None:
-    """Micrometres a pixel of a photograph, by the name of its file or results; None if unknown.
-
-    The file's name counts with or without suffix and with any of its folders, as does that of the results.
-    """
-    parts = path.parts
-    names = [f"{result}{path.suffix}", result, *("/".join(parts[k:]) for k in range(len(parts)))]
-    for name in [plain_name(each) for each in names]:
-        for own in (name, name.removesuffix(path.suffix.casefold())):
-            if own and own in known:
-                return known[own]
-    return known.get("")
+    """Micrometres a pixel of a photograph, by the name of its file or results (`called`); None if unknown."""
+    own = next((known[name] for name in called(path, result) if name in known), None)
+    return known.get("") if own is None else own
 
 
 def describe_um(names: Mapping[str, Path], known: Mapping[str, float], given: str) -> str:
@@ -151,8 +101,4 @@ def describe_um(names: Mapping[str, Path], known: Mapping[str, float], given: st
     if not known or "" in known:
         return ""
     without = [str(path) for name, path in names.items() if um_of(path, known, name) is None]
-    if len(without) == len(names):
-        raise UserError(f"--um-per-pixel {given}: none of the photographs is in it, such as {without[0]}")
-    said = f"--um-per-pixel {given}: {len(names) - len(without)} of {len(names)} photographs have a number"
-    shown = without[:5] + ([f"and {len(without) - 5} more"] if len(without) > 5 else [])
-    return f"{said}; none: {', '.join(shown)}" if without else said
+    return say_matched(names, without, f"--um-per-pixel {given}", "a number")

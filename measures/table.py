@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ ANATOMY = (
     *("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y"),
     *("side", "scale_from", "um_per_pixel", "um_per_pixel_from"),
 )
+# what a table of the user may say too
+WHOSE = ("patient", "eye", "visit", "camera")
+TABLE_COLUMNS: tuple[str, ...] = (
+    "image",
+    "photograph",
+    *WHOSE,
+    "photograph_width",
+    "photograph_height",
+    "copy_of",
+)
+TABLE_COLUMNS += ("by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES)
+TABLE_COLUMNS += (*(f"{name}_sd" for name in SPREADS), "made_by")
 
 
 def examine(
@@ -103,16 +115,19 @@ def examine_eye(
     return rows
 
 
-def write_measures(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_measures(path: Path, rows: Iterable[Mapping[str, Any]], more: Sequence[str] = ()) -> None:
     """Write measures.csv with the columns that any row has. Reads the rows twice.
+
+    Args:
+        path: of the file.
+        rows: with any of `TABLE_COLUMNS`, and of
+        more: the columns of a table of the user.
 
     Raises:
         UserError: the file cannot be written.
     """
     present = {name for row in rows for name in row}
-    spreads = [f"{name}_sd" for name in SPREADS]
-    every = ("image", "photograph", "by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES, *spreads)
-    every += ("made_by",)
+    every = dict.fromkeys((*TABLE_COLUMNS[: 2 + len(WHOSE)], *more, *TABLE_COLUMNS))
     columns = [name for name in every if name in present]
     empty = dict.fromkeys(columns, float("nan")) | {"side": "", "scale_from": "", "um_per_pixel_from": ""}
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))

@@ -7,6 +7,7 @@ import csv
 import errno
 import functools
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -21,6 +22,7 @@ from utils import UserError
 
 UNFINISHED = ".unfinished-"  # prefix of a file that is being written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes text for a formula
+SIGNED = r"[+-]\d+(\.\d+)?([eE][+-]?\d+)?"  # a number, which is no formula: -2.5 dioptres
 
 
 @contextlib.contextmanager
@@ -107,7 +109,8 @@ def cell(value: object) -> object:
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.8f}"
     # https://owasp.org/www-community/attacks/CSV_Injection
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    runs = isinstance(value, str) and value.startswith(FORMULA) and not re.fullmatch(SIGNED, value)
+    return f"'{value}" if runs else value
 
 
 @contextlib.contextmanager

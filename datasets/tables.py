@@ -1,0 +1,119 @@
+"""Tables of photographs as spreadsheets write them, and which row is that of a photograph."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+from unicodedata import normalize
+
+from utils import UserError
+
+NAMES = (r"^photograph", r"file", r"^image", r"name|bild|datei|photo|picture|path")  # headings, best first
+NUMBER = re.compile(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?")  # with a decimal point or comma
+Row = TypeVar("Row")
+
+
+def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
+    """The rows of a CSV as a spreadsheet writes it, without empty ones and empty last columns.
+
+    Args:
+        path: of the file; separated by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252.
+        flag: that names it, and `wanted`, what it should be: for the message.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{flag} {path}: {error.strerror}; {wanted}") from None
+    try:
+        return rows_of(content)
+    except (UnicodeDecodeError, csv.Error):
+        raise UserError(f"{flag} {path}: not a CSV file of text; {wanted}") from None
+
+
+def rows_of(content: bytes) -> list[list[str]]:
+    """See `read_rows`; raises UnicodeDecodeError or csv.Error."""
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16") if wide else str(content, encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        text = content.decode("cp1252")
+    lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
+    if lines and lines[0].startswith("sep="):  # as Excel reads it
+        lines = lines[1:]
+    rows = cells(lines, ",")
+    for mark in "\t;":
+        other = cells(lines, mark)
+        if all(len(row) > 1 for row in other):  # not by lines: a cell in quotes may have several
+            rows = other
+            break
+    while rows and len({len(row) for row in rows}) == 1 and not any(row[-1] for row in rows):
+        rows = [row[:-1] for row in rows]
+    return rows
+
+
+def cells(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """The cells of each row, at this separator."""
+    table = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator)
+    return [[cell.strip() for cell in row] for row in table]
+
+
+def file_column(heading: Sequence[str]) -> int:
+    """Which column has the file names; the first if no heading says so."""
+    low = [name.casefold() for name in heading]
+    return next((k for names in NAMES for k, name in enumerate(low) if re.search(names, name)), 0)
+
+
+def is_number(text: str) -> bool:
+    """Whether this is a number, with a decimal point or comma."""
+    return bool(NUMBER.fullmatch(text))
+
+
+def plain_name(name: str) -> str:
+    """A file name or path as all systems write it: composed characters, no capitals, slashes."""
+    return normalize("NFC", name.strip()).casefold().replace("\\", "/").removeprefix("./")
+
+
+def with_short_names(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Add each `plain_name` without its suffix, where that leaves no doubt."""
+    short: dict[str, list[Row]] = {}
+    for name, row in rows.items():
+        short.setdefault(re.sub(r"\.\w{1,5}$", "", name), []).append(row)
+    return {name: own[0] for name, own in short.items() if all(row == own[0] for row in own)} | dict(rows)
+
+
+def called(path: Path, result: str = "") -> Iterator[str]:
+    """Yield each `plain_name` that a table may have for a photograph, the fullest first.
+
+    The file's name counts with or without suffix and with any of its folders, as does that of the results.
+    """
+    parts = path.parts
+    for name in [f"{result}{path.suffix}", result, *("/".join(parts[k:]) for k in range(len(parts)))]:
+        own = plain_name(name)
+        yield from filter(None, (own, own.removesuffix(path.suffix.casefold())))
+
+
+def say_matched(names: Mapping[str, Path], without: Collection[str], given: str, what: str) -> str:
+    """One line: how many of the photographs have `what` in the table, and which have none.
+
+    Raises:
+        UserError: none has it.
+    """
+    if len(without) == len(names):
+        raise UserError(f"{given}: none of the photographs is in it, such as {next(iter(without))}")
+    said = f"{given}: {len(names) - len(without)} of {len(names)} photographs have {what}"
+    return f"{said}; none: {first_five(without)}" if without else said
+
+
+def first_five(names: Collection[str]) -> str:
+    """The first five names, and how many more there are."""
+    shown = list(names)[:5]
+    return ", ".join([*shown, *([f"and {len(names) - 5} more"] if len(names) > 5 else [])])
