@@ -30,7 +30,7 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
         return np.zeros(0), np.zeros(0)
     points = tree.line
     here = tree.radius[tuple(tree.pixels.T)]
-    use = _beside_branches(tree, points, here)
+    use = beside_branches(tree, points, here)
     first = np.cumsum(tree.sizes) - tree.sizes
     last = first + tree.sizes - 1
     index = np.arange(len(points))
@@ -57,7 +57,7 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
     return width[good], weight[use][good]
 
 
-def _beside_branches(tree: Tree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
+def beside_branches(tree: Tree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Points farther from the branch points at the ends of their segment than the vessel there is wide."""
     rows, columns = tree.pixels.T
     last = np.cumsum(tree.sizes) - 1

@@ -1,0 +1,198 @@
+"""Arteries and veins: one kind for each segment of the centre lines, from the probabilities of pixels.
+
+A network calls pixels of one vessel artery here and vein there. Along a segment its word counts together, and
+segments that meet bear each other out: vessels that cross go straight on, and what branches is of one kind.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
+from measures.calibre import beside_branches
+from measures.skeleton import Tree
+
+CLIP = 0.02  # probabilities are taken for at least this far from 0 and 1
+TOLD = 0.4  # log-odds from which a kind is told
+ENOUGH = 3.0  # points of a segment from which its own pixels say half of what they can
+STRAIGHT = 45.0  # degrees that a vessel turns at most where it goes straight on
+ROUNDS = 10  # of passing evidence on
+# chance that two segments that meet are of one kind
+SAME_ALONG, SAME_BESIDE, SAME_ACROSS = 0.95, 0.7, 0.3
+
+
+@dataclass
+class Arms:
+    """The ends of segments that meet in branch points; points that short bridges join are one."""
+
+    segment: np.ndarray  # int (arms,)
+    node: np.ndarray  # int (arms,), the point in which it ends
+    tip: np.ndarray  # float (arms, 2), row and column on the segment, where it has left the other vessels
+    heading: np.ndarray  # float (arms, 2), of unit length, from the point outward
+    bridge: np.ndarray  # int (segments,), the point that a bridge is part of; -1 for other segments
+
+
+@dataclass
+class KindMap:
+    """The kind of each segment and of each pixel."""
+
+    segments: np.ndarray  # uint8 (segments,): ARTERY, VEIN, UNCERTAIN; a bridge of a crossing BOTH
+    odds: np.ndarray  # float (segments,), log-odds of vein against artery
+    pixels: np.ndarray  # uint8 (H, W): NONE, ARTERY, VEIN, BOTH at a crossing, UNCERTAIN
+    decided: float  # share of the vessel pixels that have a kind; NaN without vessels
+
+
+def arms_of(tree: Tree) -> Arms:
+    """Where segments meet, and in which direction they leave."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count, point = cv2.connectedComponents(tree.branch_pixels.astype(np.uint8), connectivity=8)
+    last = np.cumsum(tree.sizes) - 1
+    first = last - tree.sizes + 1
+    ends = np.stack([first, last])
+    at = point[tuple(tree.pixels[ends].transpose(2, 0, 1))] if len(first) else np.zeros((2, 0), int)
+    wide = np.zeros(count, np.float32)  # radius of the vessel at each point
+    np.maximum.at(wide, point[tree.branch_pixels], tree.radius[tree.branch_pixels])
+    joins = (at > 0).all(axis=0)
+    is_bridge = joins & (at[0] != at[1]) & (tree.lengths() <= 2.5 * wide[at].max(axis=0))
+    pairs = at[:, is_bridge]
+    links = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), (count, count))
+    nodes, node = connected_components(links, directed=False)
+    radius = np.zeros(nodes, np.float32)
+    np.maximum.at(radius, node, wide)
+    side, segment = np.nonzero((at > 0) & ~is_bridge)
+    owner = node[at[side, segment]]
+    away, size = np.ceil(radius[owner] + 1).astype(int), tree.sizes[segment] - 1
+    near, far = np.minimum(away, size // 2), np.minimum(2 * away + 8, size)
+    start, step = ends[side, segment], np.where(side, -1, 1)
+    tip = tree.line[start + step * near]
+    heading = tree.line[start + step * far] - tip
+    heading /= np.maximum(np.hypot(*heading.T), 1e-9)[:, None]
+    bridge = np.where(is_bridge, node[at[0]], -1)
+    return Arms(segment, owner, tip, heading, bridge)
+
+
+def label_vessels(tree: Tree, mask: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> KindMap:
+    """Give each segment of the centre lines one kind, and each vessel pixel that of the nearest segment.
+
+    Args:
+        tree: centre lines of `mask`.
+        mask: vessels, (H, W), non-zero is vessel.
+        artery: probability of artery, float32 (H, W) in [0, 1].
+        vein: probability of vein, the same; the two need not sum to 1.
+    """
+    arms = arms_of(tree)
+    first, second, same, through = links_of(arms)
+    odds = pass_on(evidence(tree, artery, vein), arms.segment[first], arms.segment[second], same)
+    kinds = np.select([odds >= TOLD, odds <= -TOLD], [VEIN, ARTERY], UNCERTAIN).astype(np.uint8)
+    for bridge in np.flatnonzero(arms.bridge >= 0):
+        around = set(kinds[arms.segment[arms.node == arms.bridge[bridge]]].tolist())
+        kinds[bridge] = around.pop() if len(around) == 1 else BOTH if {ARTERY, VEIN} <= around else UNCERTAIN
+    pixels = paint(tree, mask, kinds, arms, first[through], second[through])
+    vessel = pixels != NONE
+    decided = float((pixels[vessel] != UNCERTAIN).mean()) if vessel.any() else float("nan")
+    return KindMap(kinds, odds, pixels, decided)
+
+
+def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
+    """Log-odds of vein against artery of each segment by its own pixels, float (segments,).
+
+    The mean over its points; short segments, and those that have hardly left the point where vessels meet, say
+    less than others.
+    """
+    at = tuple(tree.pixels.T)
+    a, v = (np.clip(cv2.blur(np.float32(p), (3, 3))[at], CLIP, 1 - CLIP) for p in (artery, vein))
+    odds = np.log(v / (1 - v)) - np.log(a / (1 - a))
+    # in a crossing both kinds are right
+    weight = np.where(beside_branches(tree, tree.line, tree.radius[at]), 1.0, 0.05)
+    total = tree.sums(weight)
+    return tree.sums(odds * weight) / np.maximum(total, 1e-9) * total / (total + ENOUGH)
+
+
+def links_of(arms: Arms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which arms bear each other out: pairs of arms, the chance that they are of one kind, and which go straight on.
+
+    Returns:
+        The arms of each pair, int (pairs,) twice; the chance, float (pairs,); bool (pairs,).
+    """
+    found: list[tuple[int, int, float, bool]] = []
+    order = np.argsort(arms.node, kind="stable")
+    straight = -np.cos(np.radians(180 - STRAIGHT))
+    for group in np.split(order, np.flatnonzero(np.diff(arms.node[order])) + 1):
+        onward = -arms.heading[group] @ arms.heading[group].T
+        pairs = sorted(itertools.combinations(range(len(group)), 2), key=lambda pair: -onward[pair])
+        free, along = set(range(len(group))), []
+        for pair in pairs:  # the straightest first
+            if free.issuperset(pair) and onward[pair] >= straight:
+                free -= set(pair)
+                along.append(pair)
+        is_crossing = len(group) == 4 and len(along) == 2
+        for pair in pairs:
+            chance = SAME_ALONG if pair in along else SAME_ACROSS if is_crossing else SAME_BESIDE
+            if len(group) <= 4 or pair in along:
+                found.append((*group[list(pair)].tolist(), chance, pair in along))
+    first, second, same, through = np.array(found).reshape(-1, 4).T
+    return first.astype(int), second.astype(int), same, through > 0
+
+
+def pass_on(own: np.ndarray, first: np.ndarray, second: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Log-odds of each segment by its own pixels and by what the others say: float (segments,).
+
+    Belief propagation (Pearl 1988) between segments `first` and `second`, int (pairs,), that are of one kind with
+    the chance `same`, float (pairs,).
+    """
+    sender, receiver = np.r_[first, second], np.r_[second, first]
+    pairs = len(first)
+    trust = np.r_[same, same] * 2 - 1
+    said = np.zeros(2 * pairs)
+    odds = own
+    for _ in range(ROUNDS):
+        heard = np.r_[said[pairs:], said[:pairs]]  # what a sender has from its receiver is not said again
+        said = (said + 2 * np.arctanh(trust * np.tanh((odds[sender] - heard) / 2))) / 2
+        odds = own + np.bincount(receiver, said, len(own))
+    return odds
+
+
+def paint(
+    tree: Tree, mask: np.ndarray, kinds: np.ndarray, arms: Arms, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """The kind of each pixel, uint8 (H, W): that of the nearest segment, and in a crossing of both.
+
+    Args:
+        tree: centre lines.
+        mask: vessels, (H, W), non-zero is vessel.
+        kinds: of the segments, uint8 (segments,).
+        arms: where they meet.
+        first: arms that go straight on, int (pairs,).
+        second: as which arm each does.
+    """
+    if not len(kinds):
+        return np.where(np.asarray(mask) > 0, UNCERTAIN, NONE).astype(np.uint8)
+    centre = np.full(mask.shape, 255, np.uint8)
+    rows, columns = tree.pixels.T
+    centre[rows, columns] = 0
+    nearest = cv2.distanceTransformWithLabels(
+        centre, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )[1]
+    kind_of = np.zeros(int(nearest.max()) + 1, np.uint8)
+    kind_of[nearest[rows, columns]] = np.repeat(kinds, tree.sizes)
+    pixels = kind_of[nearest]
+    tubes = {kind: np.zeros(mask.shape, np.uint8) for kind in (ARTERY, VEIN)}
+    a, v = (
+        np.bincount(arms.node[kinds[arms.segment] == kind], minlength=arms.node.max(initial=0) + 1) > 0
+        for kind in (ARTERY, VEIN)
+    )
+    mixed = a & v
+    for i, j in zip(first, second, strict=True):
+        pair = set(kinds[arms.segment[[i, j]]].tolist()) - {UNCERTAIN}
+        if len(pair) == 1 and mixed[arms.node[i]]:
+            ends = np.rint(arms.tip[[i, j]]).astype(int)
+            width = round(float(2 * tree.radius[tuple(ends.T)].mean() - 1))
+            cv2.line(tubes[pair.pop()], ends[0, ::-1].tolist(), ends[1, ::-1].tolist(), 1, max(1, width))
+    crossing = ARTERY * tubes[ARTERY] + VEIN * tubes[VEIN]
+    return np.where(np.asarray(mask) > 0, np.where(crossing > 0, crossing, pixels), NONE).astype(np.uint8)
