@@ -12,6 +12,13 @@ NARROW = 6.0  # pixels from the centre line to which a narrow vessel is looked a
 
 
 def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """The widths of `widths_along` that there are, and the length that each stands for: float (n,) each."""
+    width, weight = widths_along(levels, tree, threshold)
+    good = np.isfinite(width)
+    return width[good], weight[good]
+
+
+def widths_along(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Measure the width across every point of the centre lines, where levels fall below the threshold.
 
     Levels between pixels are interpolated: probabilities say where inside a pixel the border lies, a mask of 0
@@ -24,24 +31,19 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
         threshold: in (0, 1], the border of a vessel.
 
     Returns:
-        Widths in pixels, and the length of centre line in pixels that each stands for: float (n,) each.
+        Widths in pixels, NaN where there is none, and the length of centre line in pixels that each stands for:
+        float (points,) each.
     """
-    if not len(tree.sizes):
-        return np.zeros(0), np.zeros(0)
     points = tree.line
+    width = np.full(len(points), np.nan)
+    if not len(tree.sizes):
+        return width, width
     here = tree.radius[tuple(tree.pixels.T)]
-    use = beside_branches(tree, points, here)
-    first = np.cumsum(tree.sizes) - tree.sizes
-    last = first + tree.sizes - 1
     index = np.arange(len(points))
-    owner = np.repeat(np.arange(len(tree.sizes)), tree.sizes)
-    before, after = np.maximum(index - 1, first[owner]), np.minimum(index + 1, last[owner])
-    tangent = points[after] - points[before]
+    first, last = (np.repeat(end, tree.sizes) for end in tree.ends)
+    tangent = points[np.minimum(index + 1, last)] - points[np.maximum(index - 1, first)]
     length = np.hypot(*tangent.T)
-    weight = length / 2
-    use &= length > 0
-    if not use.any():
-        return np.zeros(0), np.zeros(0)
+    use = np.flatnonzero(beside_branches(tree, points, here) & (length > 0))
     normal = tangent[use][:, ::-1] * [1, -1] / length[use, None]
     # a border more than twice as far as the nearest one is another vessel's
     limit = 2 * here[use] + 1
@@ -52,19 +54,17 @@ def widths(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.ndarray
         reach = np.arange(0, limit[some].max() + STEP, STEP)
         for side, sign in zip(sides, (1, -1), strict=True):
             side[some] = _border(levels, points[use][some], sign * normal[some], reach, threshold)
-    width = sides[0] + sides[1]
-    good = (np.maximum(*sides) <= limit) & (width > 0)
-    return width[good], weight[use][good]
+    across = sides.sum(axis=0)
+    width[use] = np.where((sides.max(axis=0) <= limit) & (across > 0), across, np.nan)
+    return width, length / 2
 
 
 def beside_branches(tree: Tree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Points farther from the branch points at the ends of their segment than the vessel there is wide."""
     rows, columns = tree.pixels.T
-    last = np.cumsum(tree.sizes) - 1
-    first = last - tree.sizes + 1
     along = np.cumsum(np.r_[0.0, tree.steps(points)[:-1]])
     far = np.ones(len(points), bool)
-    for end in (first, last):
+    for end in tree.ends:
         is_branch = tree.branch_pixels[rows[end], columns[end]]
         distance = np.abs(along - np.repeat(along[end], tree.sizes))
         far &= np.repeat(~is_branch, tree.sizes) | (distance > 2 * np.repeat(radius[end], tree.sizes))

@@ -15,10 +15,13 @@ import numpy as np
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
 from measures.calibre import beside_branches
 from measures.skeleton import Tree
+from measures.vessels import prepare
+from scoring.metrics import level_of
 
 CLIP = 0.02  # probabilities are taken for at least this far from 0 and 1
 TOLD = 0.4  # log-odds from which a kind is told
 ENOUGH = 3.0  # points of a segment from which its own pixels say half of what they can
+BRIDGE = 2.5  # radii of the vessel: a segment not longer than this joins two branch points to one
 STRAIGHT = 45.0  # degrees that a vessel turns at most where it goes straight on
 ROUNDS = 10  # of passing evidence on
 # chance that two segments that meet are of one kind
@@ -31,7 +34,8 @@ class Arms:
 
     segment: np.ndarray  # int (arms,)
     node: np.ndarray  # int (arms,), the point in which it ends
-    tip: np.ndarray  # float (arms, 2), row and column on the segment, where it has left the other vessels
+    near: np.ndarray  # int (arms,), the point of the tree from which it has left the other vessels
+    far: np.ndarray  # int (arms,), the point to which its direction counts
     heading: np.ndarray  # float (arms, 2), of unit length, from the point outward
     bridge: np.ndarray  # int (segments,), the point that a bridge is part of; -1 for other segments
 
@@ -46,46 +50,60 @@ class KindMap:
     decided: float  # share of the vessel pixels that have a kind; NaN without vessels
 
 
-def arms_of(tree: Tree) -> Arms:
-    """Where segments meet, and in which direction they leave."""
+def arms_of(tree: Tree, away: float = 1.0) -> Arms:
+    """Where segments meet, and in which direction they leave.
+
+    Args:
+        tree: centre lines.
+        away: where an arm begins to have a direction, in radii of the vessel in its branch point.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    count, point = cv2.connectedComponents(tree.branch_pixels.astype(np.uint8), connectivity=8)
-    last = np.cumsum(tree.sizes) - 1
-    first = last - tree.sizes + 1
-    ends = np.stack([first, last])
-    at = point[tuple(tree.pixels[ends].transpose(2, 0, 1))] if len(first) else np.zeros((2, 0), int)
-    wide = np.zeros(count, np.float32)  # radius of the vessel at each point
-    np.maximum.at(wide, point[tree.branch_pixels], tree.radius[tree.branch_pixels])
-    joins = (at > 0).all(axis=0)
-    is_bridge = joins & (at[0] != at[1]) & (tree.lengths() <= 2.5 * wide[at].max(axis=0))
-    pairs = at[:, is_bridge]
-    links = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), (count, count))
+    at, count = tree.joints, int(tree.joints.max(initial=0)) + 1
+    wide = np.zeros(count, np.float32)  # radius of the vessel at each branch point
+    np.maximum.at(wide, at, tree.radius[tuple(tree.pixels[tree.ends].transpose(2, 0, 1))])
+    is_bridge = (at > 0).all(axis=0) & (at[0] != at[1]) & (tree.lengths() <= BRIDGE * wide[at].max(axis=0))
+    links = coo_array((np.ones(is_bridge.sum()), tuple(at[:, is_bridge])), (count, count))
     nodes, node = connected_components(links, directed=False)
     radius = np.zeros(nodes, np.float32)
     np.maximum.at(radius, node, wide)
     side, segment = np.nonzero((at > 0) & ~is_bridge)
     owner = node[at[side, segment]]
-    away, size = np.ceil(radius[owner] + 1).astype(int), tree.sizes[segment] - 1
-    near, far = np.minimum(away, size // 2), np.minimum(2 * away + 8, size)
-    start, step = ends[side, segment], np.where(side, -1, 1)
-    tip = tree.line[start + step * near]
-    heading = tree.line[start + step * far] - tip
+    near = np.ceil(away * radius[owner] + 1).astype(int)
+    far = np.minimum(near + np.ceil(radius[owner]).astype(int) + 8, tree.sizes[segment] - 1)
+    near = np.minimum(near, far // 2)
+    start, step = tree.ends[side, segment], np.where(side, -1, 1)
+    heading = tree.line[start + step * far] - tree.line[start + step * near]
     heading /= np.maximum(np.hypot(*heading.T), 1e-9)[:, None]
-    bridge = np.where(is_bridge, node[at[0]], -1)
-    return Arms(segment, owner, tip, heading, bridge)
+    return Arms(
+        segment, owner, start + step * near, start + step * far, heading, np.where(is_bridge, node[at[0]], -1)
+    )
 
 
-def label_vessels(tree: Tree, mask: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> KindMap:
+def label_vessels(
+    levels: np.ndarray,
+    fov: np.ndarray,
+    threshold: float,
+    artery: np.ndarray,
+    vein: np.ndarray,
+    diameter: float | None = None,
+) -> KindMap:
     """Give each segment of the centre lines one kind, and each vessel pixel that of the nearest segment.
 
     Args:
-        tree: centre lines of `mask`.
-        mask: vessels, (H, W), non-zero is vessel.
+        levels: probability of vessel, uint16 (H, W), as of `metrics.quantize`.
+        fov: field of view, uint8 (H, W), 0 or 255.
+        threshold: probability in [0, 1] that makes a vessel.
         artery: probability of artery, float32 (H, W) in [0, 1].
         vein: probability of vein, the same; the two need not sum to 1.
+        diameter: of the whole field of view in pixels, if known; a large one is shrunk as in `measure`.
     """
+    vessels = prepare(levels, fov, threshold, diameter)
+    if vessels.shrink < 1:
+        size = vessels.fov.shape[::-1]
+        artery, vein = (cv2.resize(kind, size, interpolation=cv2.INTER_AREA) for kind in (artery, vein))
+    tree = vessels.tree
     arms = arms_of(tree)
     first, second, same, through = links_of(arms)
     odds = pass_on(evidence(tree, artery, vein), arms.segment[first], arms.segment[second], same)
@@ -93,10 +111,12 @@ def label_vessels(tree: Tree, mask: np.ndarray, artery: np.ndarray, vein: np.nda
     for bridge in np.flatnonzero(arms.bridge >= 0):
         around = set(kinds[arms.segment[arms.node == arms.bridge[bridge]]].tolist())
         kinds[bridge] = around.pop() if len(around) == 1 else BOTH if {ARTERY, VEIN} <= around else UNCERTAIN
-    pixels = paint(tree, mask, kinds, arms, first[through], second[through])
-    vessel = pixels != NONE
-    decided = float((pixels[vessel] != UNCERTAIN).mean()) if vessel.any() else float("nan")
-    return KindMap(kinds, odds, pixels, decided)
+    plane = paint(tree, kinds, arms, first[through], second[through])
+    if vessels.shrink < 1:
+        plane = cv2.resize(plane, fov.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    mask = (levels >= level_of(threshold)) & (fov > 0)
+    decided = float((plane[mask] != UNCERTAIN).mean()) if mask.any() else float("nan")
+    return KindMap(kinds, odds, np.where(mask, plane, np.uint8(NONE)), decided)
 
 
 def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
@@ -115,7 +135,7 @@ def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
 
 
 def links_of(arms: Arms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which arms bear each other out: pairs of arms, the chance that they are of one kind, and which go straight on.
+    """Which arms bear each other out: pairs, the chance that they are of one kind, and which go straight on.
 
     Returns:
         The arms of each pair, int (pairs,) twice; the chance, float (pairs,); bool (pairs,).
@@ -143,8 +163,8 @@ def links_of(arms: Arms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
 def pass_on(own: np.ndarray, first: np.ndarray, second: np.ndarray, same: np.ndarray) -> np.ndarray:
     """Log-odds of each segment by its own pixels and by what the others say: float (segments,).
 
-    Belief propagation (Pearl 1988) between segments `first` and `second`, int (pairs,), that are of one kind with
-    the chance `same`, float (pairs,).
+    Belief propagation (Pearl 1988) between segments `first` and `second`, int (pairs,), that are of one kind
+    with the chance `same`, float (pairs,).
     """
     sender, receiver = np.r_[first, second], np.r_[second, first]
     pairs = len(first)
@@ -158,22 +178,19 @@ def pass_on(own: np.ndarray, first: np.ndarray, second: np.ndarray, same: np.nda
     return odds
 
 
-def paint(
-    tree: Tree, mask: np.ndarray, kinds: np.ndarray, arms: Arms, first: np.ndarray, second: np.ndarray
-) -> np.ndarray:
-    """The kind of each pixel, uint8 (H, W): that of the nearest segment, and in a crossing of both.
+def paint(tree: Tree, kinds: np.ndarray, arms: Arms, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The kind of each pixel, vessel or not, uint8 (H, W): that of the nearest segment, in a crossing of both.
 
     Args:
         tree: centre lines.
-        mask: vessels, (H, W), non-zero is vessel.
         kinds: of the segments, uint8 (segments,).
         arms: where they meet.
         first: arms that go straight on, int (pairs,).
         second: as which arm each does.
     """
     if not len(kinds):
-        return np.where(np.asarray(mask) > 0, UNCERTAIN, NONE).astype(np.uint8)
-    centre = np.full(mask.shape, 255, np.uint8)
+        return np.full(tree.radius.shape, UNCERTAIN, np.uint8)
+    centre = np.full(tree.radius.shape, 255, np.uint8)
     rows, columns = tree.pixels.T
     centre[rows, columns] = 0
     nearest = cv2.distanceTransformWithLabels(
@@ -182,17 +199,14 @@ def paint(
     kind_of = np.zeros(int(nearest.max()) + 1, np.uint8)
     kind_of[nearest[rows, columns]] = np.repeat(kinds, tree.sizes)
     pixels = kind_of[nearest]
-    tubes = {kind: np.zeros(mask.shape, np.uint8) for kind in (ARTERY, VEIN)}
-    a, v = (
-        np.bincount(arms.node[kinds[arms.segment] == kind], minlength=arms.node.max(initial=0) + 1) > 0
-        for kind in (ARTERY, VEIN)
-    )
-    mixed = a & v
+    tubes = {kind: np.zeros_like(centre) for kind in (ARTERY, VEIN)}
+    sides = [arms.node[kinds[arms.segment] == kind] for kind in (ARTERY, VEIN)]
+    mixed = np.intersect1d(*sides)
     for i, j in zip(first, second, strict=True):
         pair = set(kinds[arms.segment[[i, j]]].tolist()) - {UNCERTAIN}
-        if len(pair) == 1 and mixed[arms.node[i]]:
-            ends = np.rint(arms.tip[[i, j]]).astype(int)
+        if len(pair) == 1 and arms.node[i] in mixed:
+            ends = np.rint(tree.line[arms.near[[i, j]]]).astype(int)
             width = round(float(2 * tree.radius[tuple(ends.T)].mean() - 1))
             cv2.line(tubes[pair.pop()], ends[0, ::-1].tolist(), ends[1, ::-1].tolist(), 1, max(1, width))
-    crossing = ARTERY * tubes[ARTERY] + VEIN * tubes[VEIN]
-    return np.where(np.asarray(mask) > 0, np.where(crossing > 0, crossing, pixels), NONE).astype(np.uint8)
+    crossing = np.uint8(ARTERY) * tubes[ARTERY] + np.uint8(VEIN) * tubes[VEIN]
+    return np.where(crossing > 0, crossing, pixels)

@@ -39,6 +39,21 @@ class Tree:
         """The points smoothed by `SMOOTH`, float (points, 2); not to be written to."""
         return self.smooth(SMOOTH)
 
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """The first and the last point of each segment, int (2, segments)."""
+        last = np.cumsum(self.sizes) - 1
+        return np.stack([last - self.sizes + 1, last])
+
+    @cached_property
+    def joints(self) -> np.ndarray:
+        """The branch point at each of `ends`, numbered from 1, and 0 where there is none: int (2, segments).
+
+        Branch pixels that touch are one branch point.
+        """
+        number = cv2.connectedComponents(self.branch_pixels.astype(np.uint8), connectivity=8)[1]
+        return number[tuple(self.pixels[self.ends].transpose(2, 0, 1))]
+
     def smooth(self, sigma: float) -> np.ndarray:
         """The points smoothed along their segments by a Gaussian of `sigma` points, float (points, 2).
 

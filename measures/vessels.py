@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 
 from datasets.field_of_view import fov_diameter
-from measures.calibre import quantiles, widths
+from measures.calibre import quantiles, widths_along
 from measures.fractal import box_sizes, fractal_dimensions
 from measures.skeleton import Tree, trace
 
@@ -74,6 +75,50 @@ SPREADS += ("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2")
 NAN = float("nan")
 
 
+@dataclass
+class Vessels:
+    """The vessels of a photograph, at the size at which they are measured."""
+
+    probability: np.ndarray  # float32 (h, w), 0 outside the field of view
+    fov: np.ndarray  # field of view, uint8 (h, w), 0 or 255
+    threshold: float  # probability that makes a vessel, above 0
+    diameter: float  # of the whole field of view, pixels of the photograph
+    shrink: float  # pixels here for one of the photograph, at most 1
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """uint8 (h, w), 0 or 1."""
+        return (self.probability >= self.threshold).astype(np.uint8)
+
+    @cached_property
+    def tree(self) -> Tree:
+        """Centre lines of the mask."""
+        return trace(self.mask)
+
+    @cached_property
+    def widths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Width at each point of the centre lines, and the length it stands for: see `widths_along`."""
+        return widths_along(self.probability, self.tree, self.threshold)
+
+
+def prepare(
+    levels: np.ndarray,
+    fov: np.ndarray,
+    threshold: float,
+    diameter: float | None = None,
+    largest: float = LARGEST,
+) -> Vessels:
+    """Shrink a photograph's vessels to the size at which they are measured; arguments as of `measure`."""
+    diameter = diameter or fov_diameter(fov)
+    shrink = min(1.0, largest / diameter)
+    probability = levels.astype(np.float32) / np.float32(65535)
+    if shrink < 1:
+        size = tuple(max(1, round(side * shrink)) for side in fov.shape[::-1])
+        probability = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
+        fov = cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
+    return Vessels(probability * (fov > 0), fov, max(threshold, 1e-6), diameter, shrink)
+
+
 def measure(
     levels: np.ndarray,
     fov: np.ndarray,
@@ -96,27 +141,22 @@ def measure(
         The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has
         nothing to measure, such as the width where there is no vessel; never infinite.
     """
-    diameter = diameter or fov_diameter(fov)
-    shrink = min(1.0, largest / diameter)
-    probability = levels.astype(np.float32) / np.float32(65535)
-    if shrink < 1:
-        size = tuple(max(1, round(side * shrink)) for side in fov.shape[::-1])
-        probability = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
-        fov = cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
-    probability *= fov > 0
-    threshold = max(threshold, 1e-6)
-    mask = (probability >= threshold).astype(np.uint8)
-    tree = trace(mask)
-    lengths = tree.lengths()
+    return describe(prepare(levels, fov, threshold, diameter, largest), um_per_pixel)
+
+
+def describe(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, float]:
+    """Measure vessels; see `measure`."""
+    tree, mask, diameter, shrink = vessels.tree, vessels.mask, vessels.diameter, vessels.shrink
     row: dict[str, float] = {
-        "vessel_share": float(mask.sum() / max(np.count_nonzero(fov), 1)),
-        "length": float(lengths.sum()) / (diameter * shrink),
+        "vessel_share": float(mask.sum() / max(np.count_nonzero(vessels.fov), 1)),
+        "length": float(tree.lengths().sum()) / (diameter * shrink),
         "segments": len(tree.sizes),
         "branch_points": tree.branch_points,
         "end_points": tree.end_points,
         "largest_tree": largest_tree(mask),
     }
-    width, weight = widths(probability, tree, threshold)
+    good = np.isfinite(vessels.widths[0])
+    width, weight = (values[good] for values in vessels.widths)
     mean = float(np.average(width, weights=weight)) if len(width) else NAN
     for name, value in zip(
         ("mean", "median", "p5", "p95"),
@@ -152,8 +192,7 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
     """
     if not len(tree.sizes):
         return NAN, NAN
-    last = np.cumsum(tree.sizes) - 1
-    first = last - tree.sizes + 1
+    first, last = tree.ends
     points = tree.line
     arc = tree.sums(tree.steps(points))
     chord = np.hypot(*(points[last] - points[first]).T)
