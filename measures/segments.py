@@ -36,6 +36,7 @@ class Arms:
     node: np.ndarray  # int (arms,), the point in which it ends
     near: np.ndarray  # int (arms,), the point of the tree from which it has left the other vessels
     far: np.ndarray  # int (arms,), the point to which its direction counts
+    is_long: np.ndarray  # bool (arms,), whether the segment goes on so far
     heading: np.ndarray  # float (arms, 2), of unit length, from the point outward
     bridge: np.ndarray  # int (segments,), the point that a bridge is part of; -1 for other segments
 
@@ -71,14 +72,15 @@ def arms_of(tree: Tree, away: float = 1.0) -> Arms:
     side, segment = np.nonzero((at > 0) & ~is_bridge)
     owner = node[at[side, segment]]
     near = np.ceil(away * radius[owner] + 1).astype(int)
-    far = np.minimum(near + np.ceil(radius[owner]).astype(int) + 8, tree.sizes[segment] - 1)
+    far = near + np.ceil(radius[owner]).astype(int) + 8
+    is_long = far < tree.sizes[segment]
+    far = np.minimum(far, tree.sizes[segment] - 1)
     near = np.minimum(near, far // 2)
     start, step = tree.ends[side, segment], np.where(side, -1, 1)
     heading = tree.line[start + step * far] - tree.line[start + step * near]
     heading /= np.maximum(np.hypot(*heading.T), 1e-9)[:, None]
-    return Arms(
-        segment, owner, start + step * near, start + step * far, heading, np.where(is_bridge, node[at[0]], -1)
-    )
+    bridge = np.where(is_bridge, node[at[0]], -1)
+    return Arms(segment, owner, start + step * near, start + step * far, is_long, heading, bridge)
 
 
 def label_vessels(

@@ -14,10 +14,10 @@ from datasets.eyes import Eye
 from measures.doubts import doubts, features
 from measures.uncertainty import Views, confidence
 from measures.vessels import CONFIDENCE, MEASURES, SPREADS, measure
+from measures.zones import DISC_UM
 from scoring import metrics
 from system.files import write_csv
 
-DISC_UM = 1800.0  # micrometres: mean diameter of the optic disc
 ANATOMY = (
     *("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y"),
     *("side", "scale_from", "um_per_pixel", "um_per_pixel_from"),
