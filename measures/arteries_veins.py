@@ -20,7 +20,14 @@ from measures.zones import DISC_UM, ZONES, Crossing, Disc, crossings, disc_in
 LEAST_SEEN = 0.8  # share of zone B in the field of view below which its vessels are not all there
 KINDS = {"artery": ARTERY, "vein": VEIN}
 # of `MEASURES`, for each kind
-OF_EACH = ("length", "branch_points", "end_points", "width_mean", "width_mean_fov", "width_mean_um")
+OF_EACH: tuple[str, ...] = (
+    "length",
+    "branch_points",
+    "end_points",
+    "width_mean",
+    "width_mean_fov",
+    "width_mean_um",
+)
 OF_EACH += ("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2")
 BY_KIND = {
     "share": replace(MEASURES["vessel_share"], hint="share of the field of view"),

@@ -15,10 +15,9 @@ AWAY = 3.0  # radii of the vessel: nearer to the branch point the mask is still 
 def branchings(vessels: Vessels) -> np.ndarray:
     """Angle and coefficient of each branching with three vessels, float (branchings, 2).
 
-    The branches are the two vessels that enclose the smallest angle, which is given in degrees; the third is the
-    trunk. The coefficient is the sum of the squared widths of the branches over the squared width of the trunk
-    (Zamir et al. 1979, https://doi.org/10.1113/jphysiol.1979.sp012692; Patton et al. 2006,
-    https://doi.org/10.1167/iovs.05-0692). Directions and widths are taken from where the vessels have parted.
+    The branches are the two vessels that enclose the smallest angle, which is given in degrees; the third is
+    the trunk. The coefficient is the sum of the squared widths of the branches over the squared width of the trunk
+    (Zamir et al. 1979, https://doi.org/10.1085/jgp.74.4.537). Directions and widths are taken from where the vessels have parted.
     Branchings with a segment too short for that, or without width, are left out.
     """
     tree = vessels.tree

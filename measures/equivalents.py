@@ -13,8 +13,8 @@ BRANCHING = {"artery": 0.88, "vein": 0.95}  # width of a trunk, by the root of t
 def equivalent(widths: Sequence[float], constant: float) -> float:
     """The calibre of the trunk that vessels of these widths would come from.
 
-    The widest is paired with the narrowest, the next with the next, an odd one is left for the next round, until
-    one is left (Knudtson et al. 2003, https://doi.org/10.1076/ceyr.27.3.143.16049).
+    The widest is paired with the narrowest, the next with the next, and an odd one waits for the next round,
+    until one is left (Knudtson et al. 2003, https://doi.org/10.1076/ceyr.27.3.143.16049).
 
     Args:
         widths: of the vessels, at least one, in any unit; the result has the same.

@@ -1,7 +1,7 @@
 """The standard zones around the optic disc, and the vessels that cross zone B.
 
-Zones are told by the distance from the disc's margin in disc diameters: A to 0.5, B from 0.5 to 1, C from 0.5 to
-2 (Hubbard et al. 1999, https://doi.org/10.1016/S0161-6420(99)90525-0; zone C is that of later programs).
+Zones are told by the distance from the disc's margin in disc diameters: A to 0.5, B from 0.5 to 1, C from 0.5
+to 2 (Hubbard et al. 1999, https://doi.org/10.1016/S0161-6420(99)90525-0; zone C is that of later programs).
 """
 
 from __future__ import annotations
