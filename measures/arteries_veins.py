@@ -14,11 +14,11 @@ from anatomy.landmarks import Landmarks
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
 from measures.branchings import branchings
 from measures.equivalents import BRANCHING, LARGEST_SIX, equivalent
-from measures.vessels import MEASURES, NAN, Measure, Vessels, describe, prepare
-from measures.zones import DISC_UM, ZONES, Crossing, Disc, crossings, disc_in
+from measures.vessels import MEASURES, NAN, Measure, Vessels, describe_vessels, prepare
+from measures.zones import DISC_UM, ZONES, Crossing, OpticDisc, crossings, disc_in
 
 LEAST_SEEN = 0.8  # share of zone B in the field of view below which its vessels are not all there
-KINDS = {"artery": ARTERY, "vein": VEIN}
+VALUES = {"artery": ARTERY, "vein": VEIN}
 # of `MEASURES`, for each kind
 OF_EACH: tuple[str, ...] = (
     "length",
@@ -61,7 +61,7 @@ EQUIVALENTS = {
 }
 KIND_MEASURES = EQUIVALENTS | {
     f"{kind}_{name}": replace(each, title=f"{kind.capitalize()}: {each.title}")
-    for kind in KINDS
+    for kind in VALUES
     for name, each in BY_KIND.items()
 }
 REASONS = ("crae_reason", "crve_reason")  # columns of words: why there is no value
@@ -105,7 +105,7 @@ def measure_kinds(
         row |= {f"zone_{name}_seen": disc.seen(every.fov, name) for name in ZONES}
     small = cv2.resize(kinds, every.fov.shape[::-1], interpolation=cv2.INTER_NEAREST)
     six: dict[str, list[Crossing]] = {}
-    for kind, value in KINDS.items():
+    for kind, value in VALUES.items():
         # what is below the threshold stays: it says where inside a pixel the border lies
         others = ~np.isin(kinds, (NONE, value, BOTH))
         vessels = prepare(np.where(others, np.uint16(0), levels), fov, threshold, diameter)
@@ -118,11 +118,11 @@ def measure_kinds(
     return ArteriesVeins(row, six)
 
 
-def describe_kind(vessels: Vessels, disc: Disc | None, um_per_pixel: float | None) -> dict[str, float]:
+def describe_kind(vessels: Vessels, disc: OpticDisc | None, um_per_pixel: float | None) -> dict[str, float]:
     """The measures `BY_KIND` of vessels of one kind."""
-    every = describe(vessels, um_per_pixel)
+    every = describe_vessels(vessels, um_per_pixel)
     row = {"share": every["vessel_share"]} | {name: every[name] for name in OF_EACH if name in every}
-    angle, coefficient = (each if len(each) else [NAN] for each in branchings(vessels).T)
+    angle, coefficient = (each if len(each) else [NAN] for each in branchings(vessels, disc).T)
     row |= {"branching_angle": float(np.median(angle)), "branching_coefficient": float(np.median(coefficient))}
     row["branchings"] = float(np.isfinite(angle).sum())
     if disc:

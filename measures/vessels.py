@@ -141,10 +141,10 @@ def measure(
         The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has
         nothing to measure, such as the width where there is no vessel; never infinite.
     """
-    return describe(prepare(levels, fov, threshold, diameter, largest), um_per_pixel)
+    return describe_vessels(prepare(levels, fov, threshold, diameter, largest), um_per_pixel)
 
 
-def describe(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, float]:
+def describe_vessels(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, float]:
     """Measure vessels; see `measure`."""
     tree, mask, diameter, shrink = vessels.tree, vessels.mask, vessels.diameter, vessels.shrink
     row: dict[str, float] = {

@@ -17,13 +17,13 @@ from measures.vessels import Vessels
 DISC_UM = 1800.0  # micrometres: mean diameter of the optic disc
 ZONES = {"b": (1.0, 1.5), "c": (1.0, 2.5)}  # disc diameters from the middle of the disc
 DEEP = 0.25  # disc diameters: what lies in zone B over less of its depth does not cross it
-MEASURED = 0.05  # disc diameters of centre line that must be measured for a width
+LEAST_MEASURED = 0.05  # disc diameters of centre line that must be measured for a width
 GAP = 3.0  # widths between two ends of one vessel
 FACING = 40.0  # degrees by which these may miss each other
 
 
 @dataclass(frozen=True)
-class Disc:
+class OpticDisc:
     """Place and diameter of the disc in pixels."""
 
     x: float
@@ -31,7 +31,7 @@ class Disc:
     diameter: float
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Disc diameters from its middle to points of row and column (n, 2): float (n,)."""
+        """OpticDisc diameters from its middle to points of row and column (n, 2): float (n,)."""
         return np.hypot(points[:, 1] - self.x, points[:, 0] - self.y) / self.diameter
 
     def zone(self, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -56,12 +56,12 @@ class Crossing:
     line: np.ndarray  # its centre line in the zone, where it was measured: x and y in the photograph, (n, 2)
 
 
-def disc_in(landmarks: Landmarks, shrink: float = 1.0) -> Disc | None:
+def disc_in(landmarks: Landmarks, shrink: float = 1.0) -> OpticDisc | None:
     """The disc in pixels of a picture shrunk by this factor; None where none was found."""
     if not landmarks.disc_diameter > 0:
         return None
     x, y = ((place + 0.5) * shrink - 0.5 for place in (landmarks.disc_x, landmarks.disc_y))
-    return Disc(x, y, landmarks.disc_diameter * shrink)
+    return OpticDisc(x, y, landmarks.disc_diameter * shrink)
 
 
 def zone_circles(landmarks: Landmarks) -> list[tuple[float, float, float]]:
@@ -71,7 +71,7 @@ def zone_circles(landmarks: Landmarks) -> list[tuple[float, float, float]]:
     return [(disc.x, disc.y, radius * disc.diameter) for radius in radii] if disc else []
 
 
-def crossings(vessels: Vessels, disc: Disc, others: np.ndarray) -> list[Crossing]:
+def crossings(vessels: Vessels, disc: OpticDisc, others: np.ndarray) -> list[Crossing]:
     """The vessels of one kind that cross zone B, the widest first, each once.
 
     A vessel counts where it meets a circle around the disc: the middle of the zone, or the circle nearest to it
@@ -104,7 +104,7 @@ def crossings(vessels: Vessels, disc: Disc, others: np.ndarray) -> list[Crossing
     pieces = [np.flatnonzero(piece == number) for number in range(piece.max() + 1)]
     parts = _joined(vessels, pieces)
     good = [points[np.isfinite(width[points])] for points in pieces]
-    enough = np.array([weight[points].sum() >= MEASURED * disc.diameter for points in good])
+    enough = np.array([weight[points].sum() >= LEAST_MEASURED * disc.diameter for points in good])
     near, far = np.array([(place[points].min(), place[points].max()) for points in pieces]).T
     middle = (low + high) / 2
     circles = sorted(np.linspace(low, high, 51)[3:-3], key=lambda radius: abs(radius - middle))
