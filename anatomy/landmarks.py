@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from anatomy.windows import SIDE, Window, circle_around, network_input, window_around
+from anatomy.windows import SIDE, Window, network_input, window_around
 from networks.checkpoints import load_checkpoint
 from system.devices import autocast
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 OUTPUTS = ("disc", "fovea")  # channels of the network
 WEIGHTS = Path(__file__).resolve().parent.parent / "files" / "anatomy.pth"
 CLOSE = 3.0  # disc diameters that the second look shows
-CERTAIN = 0.5  # what is less certain counts as not there
+CERTAIN = 0.45  # what is less certain counts as not there
+SURE = 0.7  # a look that agrees so well with the one before needs no other
+RIM, WHOLE = 1.2, 0.93  # a disc is whole where so much of a circle so many times as large is in the field
 CANDIDATES = 2  # areas of the first look that get a second
+FOVEA_INSIDE = 0.4  # disc diameters from the border of the field of view
 FOVEA_FROM_DISC = (1.5, 3.7)  # disc diameters between their centres; 1.9 to 2.9 in 413 eyes of IDRiD
 
 
@@ -38,7 +41,7 @@ class Landmarks:
 
     disc_x: float
     disc_y: float
-    disc_diameter: float  # of a circle of the disc's area
+    disc_diameter: float  # of a circle of the disc's area; NaN too where the border cuts the disc
     disc_certainty: float  # 0 to 1, also of what was too uncertain to be given
     fovea_x: float
     fovea_y: float
@@ -78,7 +81,8 @@ class Disc:
     x: float  # of the photograph, as the next two
     y: float
     diameter: float
-    certainty: float  # mean probability within the mask
+    whole: bool  # the field of view shows all of it and a rim around it
+    certainty: float
 
 
 @functools.cache
@@ -113,13 +117,18 @@ def find_landmarks(photograph: np.ndarray, fov: np.ndarray, network: Network | N
     seen = whole.cut_fov(fov)
     disc, certainty = find_disc(photograph, fov, network, whole, maps[0], seen)
     fovea_x, fovea_y, fovea_certainty = find_fovea(whole, maps[1], seen, disc)
-    place = (disc.x, disc.y, disc.diameter) if disc else (math.nan,) * 3
+    # what the network makes of a disc that is cut is a place, but no measure
+    diameter = disc.diameter if disc and disc.whole else math.nan
+    place = (disc.x, disc.y, diameter) if disc else (math.nan,) * 3
     middle = (whole.x, whole.y, whole.side / 1.05)
     return Landmarks(*place, certainty, fovea_x, fovea_y, fovea_certainty, *middle)
 
 
 def look(photograph: np.ndarray, fov: np.ndarray, windows: list[Window], network: Network) -> np.ndarray:
-    """Probabilities of disc and fovea in windows, float32 (N, 2, SIDE, SIDE), 0 outside the field of view."""
+    """Probabilities of disc and fovea in windows, float32 (N, 2, SIDE, SIDE).
+
+    A disc goes on beyond the field of view, a fovea does not.
+    """
     import torch
 
     fields = [window.cut_fov(fov) for window in windows]
@@ -130,7 +139,9 @@ def look(photograph: np.ndarray, fov: np.ndarray, windows: list[Window], network
     device: torch.device = next(network.parameters()).device
     with torch.inference_mode(), autocast(device):
         logits = network(torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last))
-    return logits.float().sigmoid().cpu().numpy() * (np.stack(fields)[:, None] > 0)
+    probabilities = logits.float().sigmoid().cpu().numpy()
+    probabilities[:, 1] *= np.stack(fields) > 0
+    return probabilities
 
 
 def find_disc(
@@ -146,51 +157,78 @@ def find_disc(
     Returns:
         The disc as the second look shows it, and how certain the best candidate is, 0 to 1.
     """
-    found = [read_disc(whole, mask, probability, seen) for mask in areas(probability)[:CANDIDATES]]
+    found = [read_disc(whole, mask, probability, seen) for mask in areas(probability, seen)[:CANDIDATES]]
     for _ in range(2):  # a third look where the first had the wrong size
         windows = [Window(disc.x, disc.y, CLOSE * disc.diameter) for disc in found]
         if not windows:
             break
-        maps = look(photograph, fov, windows, network)[:, 0]
         again = []
-        for window, close in zip(windows, maps, strict=True):
-            masks = areas(close)
-            if masks:
-                again.append(read_disc(window, masks[0], close, window.cut_fov(fov)))
-        before, found = found, sorted(again, key=lambda disc: -disc.certainty)[:1]
-        if not found or any(abs(math.log(found[0].diameter / old.diameter)) < 0.25 for old in before):
+        for window, before, close in zip(
+            windows, found, look(photograph, fov, windows, network)[:, 0], strict=True
+        ):
+            field = window.cut_fov(fov)
+            for mask in areas(close, field)[:1]:
+                disc = read_disc(window, mask, close, field)
+                # what is a disc from near alone, such as an exudate, is none
+                sure = before.certainty * disc.certainty * agreement(before, disc)
+                again.append(replace(disc, certainty=sure))
+        found = sorted(again, key=lambda disc: -disc.certainty)[:1]
+        if found and found[0].certainty > SURE:
             break
     certainty = max((disc.certainty for disc in found), default=float(probability.max()) / 2)
     return (found[0] if found and certainty >= CERTAIN else None), certainty
 
 
-def areas(probability: np.ndarray) -> list[np.ndarray]:
-    """Connected areas of high probability, the one with most of it first: masks, uint8, 0 or 255."""
+def agreement(one: Disc, other: Disc) -> float:
+    """How well two circles agree in place and size, 1 for the same to 0 for those that do not touch."""
+    apart = math.hypot(one.x - other.x, one.y - other.y) / (one.diameter + other.diameter)
+    ratio = min(one.diameter, other.diameter) / max(one.diameter, other.diameter)
+    return max(0.0, 1 - 2 * apart**2) * math.sqrt(ratio)
+
+
+def areas(probability: np.ndarray, seen: np.ndarray) -> list[np.ndarray]:
+    """Connected areas of high probability, the one with most of it first: masks, uint8, 0 or 255.
+
+    They reach into the field of view `seen`, uint8 (SIDE, SIDE), 0 or 255.
+    """
     bright = (probability > max(0.2, 0.5 * float(probability.max()))).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(bright)
-    weights = np.bincount(labels.ravel(), probability.ravel(), count)
-    order = [i for i in np.argsort(-weights) if i and stats[i, cv2.CC_STAT_AREA] >= 4]
+    count, labels = cv2.connectedComponents(bright)
+    weights = np.bincount(labels.ravel(), (probability * (seen > 0)).ravel(), count)
+    order = [i for i in np.argsort(-weights) if i and weights[i] >= 2]
     return [np.where(labels == i, 255, 0).astype(np.uint8) for i in order]
 
 
 def read_disc(window: Window, mask: np.ndarray, probability: np.ndarray, seen: np.ndarray) -> Disc:
     """The disc that a mask, uint8 (SIDE, SIDE), of a window shows; `seen` is its field of view."""
-    x, y, diameter = circle_around(mask, seen)
-    certainty = float(probability[mask > 0].mean())
-    return Disc(window, mask, *window.place(x, y), diameter * window.side / SIDE, certainty)
+    moments = cv2.moments(mask, binaryImage=True)
+    area, inside = moments["m00"], (mask > 0) & (seen > 0)
+    column, row = moments["m10"] / area, moments["m01"] / area
+    x, y = window.place(column, row)
+    diameter = 2 * math.sqrt(area / math.pi) * window.side / SIDE
+    certainty = float(probability[inside].mean()) if inside.any() else 0.0
+    rim = cv2.circle(
+        np.zeros_like(mask), (round(column), round(row)), round(RIM * math.sqrt(area / math.pi)), 255, -1
+    )
+    whole = bool(np.count_nonzero(rim & seen) >= WHOLE * np.count_nonzero(rim))
+    return Disc(window, mask, x, y, diameter, whole, certainty)
 
 
 def find_fovea(
     whole: Window, probability: np.ndarray, seen: np.ndarray, disc: Disc | None
 ) -> tuple[float, float, float]:
     """Place of the fovea in the photograph, NaN where there is none, and how certain it is, 0 to 1."""
+    step = whole.side / SIDE
+    # at the border its dark rim looks like the darker middle of a macula
+    inside = cv2.distanceTransform(np.pad(seen, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    usual = disc.diameter / step if disc else SIDE / 7
+    probability = probability * (inside > FOVEA_INSIDE * usual)
     if disc:  # it cannot lie anywhere
         rows, columns = np.indices(probability.shape, np.float32)
-        step, (left, top) = whole.side / SIDE, whole.place(0, 0)
+        left, top = whole.place(0, 0)
         distance = np.hypot(left + step * columns - disc.x, top + step * rows - disc.y) / disc.diameter
         nearest, farthest = FOVEA_FROM_DISC
         probability = probability * ((distance > nearest) & (distance < farthest))
-    masks = areas(probability)
+    masks = areas(probability, seen)
     if not masks:
         return math.nan, math.nan, float(probability.max())
     weights = probability * (masks[0] > 0)

@@ -1,4 +1,4 @@
-"""Square windows of a photograph, as the network sees them, and circles around what it finds there."""
+"""Square windows of a photograph, as the network sees them."""
 
 from __future__ import annotations
 
@@ -69,36 +69,3 @@ def network_input(pixels: np.ndarray, fov: np.ndarray) -> np.ndarray:
         fov: uint8 (SIDE, SIDE), 0 or 255, not empty.
     """
     return normalize(pixels, fov, *statistics(pixels, fov))
-
-
-def circle_around(mask: np.ndarray, fov: np.ndarray) -> tuple[float, float, float]:
-    """Centre and diameter of the circle that a mask shows, also where the border of the field of view cuts it.
-
-    A mask within the field has its centroid and the diameter of a circle of its area. Of a mask that is cut,
-    the rest of the outline is fitted by a circle (Kasa 1976, https://doi.org/10.1109/TIM.1976.6312298).
-
-    Args:
-        mask: uint8 (H, W), 0 or 255, one connected area, not empty.
-        fov: field of view, uint8 (H, W), 0 or 255.
-
-    Returns:
-        x, y and diameter in pixels.
-    """
-    moments = cv2.moments(mask, binaryImage=True)
-    area = moments["m00"]
-    x, y, diameter = moments["m10"] / area, moments["m01"] / area, 2 * float(np.sqrt(area / np.pi))
-    outline = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0][0][:, 0].astype(np.float64)
-    # beyond the window lies no border: the window ends there, and the mask is cut all the same
-    inner = cv2.erode(fov, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    free = outline[inner[outline[:, 1].astype(int), outline[:, 0].astype(int)] > 0]
-    if len(free) > 0.9 * len(outline) or len(free) < 8:
-        return x, y, diameter
-    # |p|^2 = 2 p c + (r^2 - |c|^2), linear in c and the bracket
-    unknowns = np.column_stack([2 * free, np.ones(len(free))])
-    solution, _, rank, _ = np.linalg.lstsq(unknowns, (free**2).sum(axis=1), rcond=None)
-    squared = solution[2] + solution[0] ** 2 + solution[1] ** 2
-    # the outline runs through the outermost pixels, half a pixel within the border
-    fitted = 2 * float(np.sqrt(max(squared, 0))) + 1
-    if rank < 3 or not diameter <= fitted <= 2 * diameter:  # an arc too short or too straight
-        return x, y, diameter
-    return float(solution[0]), float(solution[1]), fitted

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anatomy.labels import LabelledEye, find_labels, read_labelled_eyes
+from anatomy.labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
 from anatomy.landmarks import Landmarks, find_disc, find_landmarks, load_anatomy, look
 from anatomy.windows import window_around
 from model import Network
@@ -37,6 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--drive", type=Path, help="score DRIVE, in this folder")
     parser.add_argument("--hrf", type=Path, help="score HRF, in this folder")
     parser.add_argument("--idrid", action="store_true", help="score IDRiD")
+    parser.add_argument(
+        "--fold", type=int, choices=range(FOLDS), help="only what --fold of the training held out"
+    )
     parser.add_argument("--csv", type=Path, help="write a row for each photograph to this file")
     return parser.parse_args()
 
@@ -142,7 +145,9 @@ def report(name: str, scores: list[Score]) -> str:
     if right:
         close = errors <= 0.5
         ratio = np.array([one.diameter_ratio for one in scores])[close]
-        low, middle, high = np.percentile(ratio, [10, 50, 90])
+        low, middle, high = (
+            np.nanpercentile(ratio, [10, 50, 90]) if not np.isnan(ratio).all() else [math.nan] * 3
+        )
         text += f"  error {np.median(errors[close]):.3f}  diameter {middle:.2f} ({low:.2f} to {high:.2f})"
     dice = np.array([one.dice for one in scores])
     if not np.isnan(dice).all():
@@ -164,7 +169,10 @@ def main() -> None:
     ]
     scores: dict[tuple[str, str], list[Score]] = {}
     rows = []
-    for eye in tqdm(read_labelled_eyes(labels), total=len(labels), disable=None):
+    eyes = list(read_labelled_eyes(labels))
+    if args.fold is not None:
+        eyes = [eye for eye, out in zip(eyes, held_out(eyes, args.fold), strict=True) if out]
+    for eye in tqdm(eyes, disable=None):
         for view in VIEWS:
             one = score(eye, view, network)
             scores.setdefault((eye.group, view.__name__), []).append(one)

@@ -16,9 +16,9 @@ import torch
 from conftest import run_script
 from torch import Tensor
 
-from anatomy.labels import UNKNOWN, LabelledEye, find_labels, read_labelled_eyes
+from anatomy.labels import FOLDS, UNKNOWN, LabelledEye, find_labels, held_out, read_labelled_eyes
 from anatomy.landmarks import OUTPUTS, WEIGHTS, Landmarks, find_landmarks, load_anatomy
-from anatomy.windows import SIDE, Window, circle_around
+from anatomy.windows import SIDE, Window
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from model import Network, UNet
@@ -76,16 +76,6 @@ def test_a_window_beyond_the_photograph_is_black() -> None:
     assert half[:, : SIDE // 2 - 10].min() == 200 and not half[:, SIDE // 2 + 10 :].any()
 
 
-@pytest.mark.parametrize("border", [200, 118, 100, 88])
-def test_a_circle_is_measured_whole_though_the_border_cuts_it(border: int) -> None:
-    fov = np.zeros((SIDE, SIDE), np.uint8)
-    fov[:, :border] = 255
-    mask = cv2.circle(np.zeros_like(fov), (96, 80), 30, 255, -1)
-    mask[fov == 0] = 0
-    x, y, diameter = circle_around(mask, fov)
-    assert (x, y, diameter) == pytest.approx((96, 80, 60), abs=1)
-
-
 @pytest.mark.parametrize("size", [150, 700, 2400])
 @pytest.mark.parametrize("share", [0.04, 0.15, 0.4])
 def test_landmarks_are_found_at_any_size_and_zoom(size: int, share: float) -> None:
@@ -105,6 +95,13 @@ def test_what_is_not_there_is_nan() -> None:
     assert all(math.isnan(value) for value in (found.disc_x, found.disc_y, found.disc_diameter, found.fovea_x))
     assert found.disc_certainty < 0.5 and found.fovea_certainty < 0.5
     assert (found.side, found.centred_on) == ("", "")
+
+
+def test_a_disc_that_the_border_cuts_has_a_place_but_no_diameter() -> None:
+    whole = find_landmarks(*drawn(400, (0.86, 0.5, 0.15)), Reader())
+    cut = find_landmarks(*drawn(400, (0.94, 0.5, 0.15)), Reader())
+    assert whole.disc_diameter == pytest.approx(60, abs=2)
+    assert 330 < cut.disc_x < 400 and math.isnan(cut.disc_diameter)
 
 
 def test_a_dark_spot_too_near_or_too_far_from_the_disc_is_no_fovea() -> None:
@@ -245,6 +242,25 @@ def test_labels_without_their_photograph_or_table_are_named(labelled: Path, tmp_
         find_labels(labelled, tmp_path, None)
     with pytest.raises(UserError, match="no labels in it"):
         find_labels(tmp_path, None, None)
+
+
+def test_photographs_of_one_eye_are_held_out_together() -> None:
+    rng = np.random.default_rng(5)
+    drawings = [draw_eye(rng, 200, 200) for _ in range(7)]
+
+    def eye(group: str, number: int, name: str) -> LabelledEye:
+        photograph, _, fov = drawings[number]
+        return LabelledEye(name, group, photograph, fov, np.zeros_like(fov), 50, 90, 20, None, 1.0)
+
+    # 01 of the drawn ones shows the eye of 3 again, and 2 is a copy of 1
+    eyes = [eye("DRIVE", 0, "21"), eye("IDRiD drawn", 3, "01"), eye("IDRiD drawn", 4, "02")]
+    eyes += [eye("IDRiD", number, str(k)) for k, number in enumerate([5, 1, 1, 3, 6, 2])]
+    folds = [held_out(eyes, fold) for fold in range(FOLDS)]
+    assert not any(fold[0] for fold in folds)
+    assert [sum(fold[i] for fold in folds) for i in range(1, len(eyes))] == [1] * (len(eyes) - 1)
+    for fold in folds:
+        assert fold[1] == fold[6] and fold[4] == fold[5]
+        assert 0 < sum(fold) < len(eyes) - 1
 
 
 def test_views_show_disc_and_fovea_where_the_labels_say(labelled: Path) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 from anatomy.labels import UNKNOWN, LabelledEye
 from anatomy.landmarks import CLOSE
 from anatomy.windows import SIDE, network_input
-from datasets.images import equalize
-from training.crops import change_camera, change_colour, draw_rim, smooth_field, spoil_file
+from training.crops import change_colour
+from training.painting import change_view, paint_pale
 
 SHARES = (0.028, 0.42)  # disc diameter to field of view: from 200 degrees to a close-up
-FOVEA = 0.6  # diameter of what counts as fovea, in disc diameters
+CHANGED = 0.55  # share of the windows with other light, diseases, or poorer files
+FOVEA = 1.0  # diameter of what counts as fovea, in disc diameters
 
 View = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -38,7 +39,7 @@ class RandomWindows:
         rng = np.random.default_rng([self.seed, i])
         of_group = self.groups[int(rng.integers(len(self.groups)))]
         eye = self.eyes[int(rng.choice(of_group))]
-        close = rng.random() < (0.4 if eye.fovea is None else 0.15)
+        close = rng.random() < (0.5 if eye.fovea is None else 0.3)
         matrix = place_close(rng, eye) if close else place_field(rng, eye)
         flags = cv2.WARP_INVERSE_MAP
         source = enlarge_disc(rng, eye) if rng.random() < 0.15 else (eye.photograph, eye.disc)
@@ -50,23 +51,29 @@ class RandomWindows:
         nearest = cv2.INTER_NEAREST | flags
         disc = cv2.warpAffine(source[1], matrix, (SIDE, SIDE), flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, (SIDE, SIDE), flags=nearest)
-        known = np.ones((2, SIDE, SIDE), np.float32)
+        # where the photograph ends nobody knows how a disc goes on; where a drawn border cuts it, we do
+        reach = 2 * int(0.3 * eye.disc_diameter / step) + 1
+        beyond = (fov == 0) & (cv2.dilate(disc, np.ones((reach, reach), np.uint8)) > 0)
+        of_eye = fov > 0
         if (fov == 0).mean() > 0.2 and rng.random() < 0.8:
-            view, known[1] = surround(rng, view, fov, self.eyes), fov > 0
+            view = surround(rng, view, fov, self.eyes)
             fov = np.full_like(fov, 255)
         shape = frame(rng, close)
         if (fov & shape).mean() > 0.1 * 255:
             fov = cv2.bitwise_and(fov, shape)
-        # a sliver of a disc at the border: nobody could tell
         visible, whole = np.count_nonzero((disc == 255) & (fov > 0)), eye.disc_diameter**2 / 1.27 / step**2
-        if visible < 0.25 * whole:
+        if not ((disc > 0) & (fov > 0)).any():
+            disc = np.zeros_like(disc)
+        elif visible < 0.2 * np.count_nonzero(disc == 255) or visible < 0.05 * whole:  # nobody could tell
             disc = np.where(disc == 255, UNKNOWN, disc).astype(np.uint8)
-        known[0] *= disc != UNKNOWN
-        known *= fov > 0
-        known[1] *= eye.fovea is not None
-        targets = np.stack([disc == 255, draw_fovea(eye, matrix)]).astype(np.float32) * known
-        view = change_view(rng, view, disc, fov)
-        return network_input(view, fov), targets, known
+        known = np.stack([(disc != UNKNOWN) & ~beyond, of_eye & (fov > 0) & (eye.fovea is not None)])
+        targets = np.stack([disc == 255, draw_fovea(eye, matrix)]) & known
+        aim = close and visible == 0 and rng.random() < 0.6
+        if aim or rng.random() < CHANGED:
+            view = change_view(rng, view, disc, fov, aim)
+        elif rng.random() < 0.5:
+            view = change_colour(rng, view)
+        return network_input(view, fov), targets.astype(np.float32), known.astype(np.float32)
 
 
 def any_fovea(eyes: Sequence[LabelledEye], members: Sequence[int]) -> bool:
@@ -93,9 +100,10 @@ def affine(rng: np.random.Generator, centre: tuple[float, float], side: float) -
 
 def place_close(rng: np.random.Generator, eye: LabelledEye) -> np.ndarray:
     """A window as of a second look: around the disc or, seldom, around what a first look took for one."""
-    side = CLOSE * eye.disc_diameter * np.exp(rng.normal(0, 0.25))
+    # so wide a range that the size of the window tells little about that of the disc
+    side = CLOSE * eye.disc_diameter * np.exp(rng.normal(0, 0.4))
     centre = np.array([eye.disc_x, eye.disc_y])
-    if rng.random() < 0.15:
+    if rng.random() < 0.3:
         centre = point_in(rng, eye)
     return affine(rng, tuple(centre + rng.normal(0, 0.22, 2) * eye.disc_diameter), side)
 
@@ -103,7 +111,7 @@ def place_close(rng: np.random.Generator, eye: LabelledEye) -> np.ndarray:
 def place_field(rng: np.random.Generator, eye: LabelledEye) -> np.ndarray:
     """A window as of a first look at another camera: the disc in the middle, at the border, or not at all."""
     height, width = eye.fov.shape
-    if rng.random() < 0.35:  # as it is
+    if rng.random() < (0.35 if eye.fovea is None else 0.6):  # as it is
         return affine(rng, (width / 2, height / 2), max(height, width) * rng.uniform(1, 1.15))
     side = eye.disc_diameter / np.exp(rng.uniform(*np.log(SHARES)))
     if side > 1.2 * max(height, width):  # anywhere in an ultra-wide field
@@ -112,7 +120,10 @@ def place_field(rng: np.random.Generator, eye: LabelledEye) -> np.ndarray:
     centre = np.array([eye.disc_x, eye.disc_y])
     if kind < 0.4:
         centre = centre + rng.normal(0, 0.3, 2) * eye.disc_diameter
-    elif kind < 0.7:  # the disc somewhere, up to beyond the border
+    elif kind < 0.6:  # at the border of the circles of `frame`
+        angle, distance = rng.uniform(0, 2 * np.pi), 0.47 * side + rng.uniform(-0.6, 0.35) * eye.disc_diameter
+        centre = centre + distance * np.array([np.cos(angle), np.sin(angle)])
+    elif kind < 0.75:  # the disc somewhere, up to beyond the border
         centre = centre + rng.uniform(-0.52, 0.52, 2) * side
     else:
         centre = point_in(rng, eye)
@@ -128,9 +139,15 @@ def point_in(rng: np.random.Generator, eye: LabelledEye) -> np.ndarray:
 
 def frame(rng: np.random.Generator, close: bool) -> np.ndarray:
     """A field of view, uint8, 0 or 255: a circle, one cut above and below, or the whole frame."""
-    if rng.random() < (0.75 if close else 0.25):
+    kind = rng.random()
+    if kind < (0.5 if close else 0.25):
         return np.full((SIDE, SIDE), 255, np.uint8)
     fov = np.zeros((SIDE, SIDE), np.uint8)
+    if close and kind < 0.8:  # the border of a much larger field
+        angle, radius = rng.uniform(0, 2 * np.pi), SIDE * rng.uniform(0.8, 2.5)
+        away = radius - SIDE * rng.uniform(-0.1, 0.4)
+        x, y = SIDE / 2 + away * np.cos(angle), SIDE / 2 + away * np.sin(angle)
+        return cv2.circle(fov, (round(x), round(y)), round(radius), 255, -1)
     middle = (SIDE - 1) / 2
     radius = SIDE * rng.uniform(0.44, 0.5)
     cv2.circle(fov, (round(middle), round(middle)), round(radius), 255, -1)
@@ -202,79 +219,3 @@ def enlarge_disc(rng: np.random.Generator, eye: LabelledEye) -> tuple[np.ndarray
         cv2.remap(eye.photograph, x, y, cv2.INTER_LINEAR),
         cv2.remap(eye.disc, x, y, cv2.INTER_NEAREST),
     )
-
-
-def paint_pale(
-    rng: np.random.Generator, eye: LabelledEye, photograph: np.ndarray, disc: np.ndarray
-) -> np.ndarray:
-    """Pale tissue beside the disc, as peripapillary atrophy: a crescent that is not the disc."""
-    reach = 1.6 * eye.disc_diameter
-    left, top = (max(0, round(place - reach)) for place in (eye.disc_x, eye.disc_y))
-    part = np.s_[top : round(eye.disc_y + reach), left : round(eye.disc_x + reach)]
-    angle = rng.uniform(0, 2 * np.pi)
-    offset = eye.disc_diameter * rng.uniform(0.1, 0.5)
-    x, y = eye.disc_x - left + offset * np.cos(angle), eye.disc_y - top + offset * np.sin(angle)
-    radius = round(eye.disc_diameter * rng.uniform(0.4, 0.75))
-    pale = cv2.circle(np.zeros(disc[part].shape, np.uint8), (round(x), round(y)), radius, 255, -1)
-    pale[disc[part] > 0] = 0
-    alpha = cv2.GaussianBlur(pale, (0, 0), rng.uniform(1, 4)).astype(np.float32)[..., None] / 255
-    colour = photograph[part][disc[part] == 255].mean(axis=0) * rng.uniform(0.75, 1, 3)
-    alpha *= rng.uniform(0.15, 0.6)
-    painted = photograph.copy()
-    painted[part] = (photograph[part] * (1 - alpha) + colour * alpha).clip(0, 255).astype(np.uint8)
-    return painted
-
-
-def change_view(rng: np.random.Generator, view: np.ndarray, disc: np.ndarray, fov: np.ndarray) -> np.ndarray:
-    """Other light, colours, diseases and poorer files; nothing that moves the disc, uint8 (SIDE, SIDE)."""
-    image = view.astype(np.float32)
-    if rng.random() < 0.25:  # a disc as dark as its surroundings, or paler than usual
-        soft = cv2.GaussianBlur((disc == 255).astype(np.float32), (0, 0), 2)[..., None]
-        ring = (cv2.dilate(disc, np.ones((15, 15), np.uint8)) > 0) & (disc == 0) & (fov > 0)
-        if ring.any():
-            around = image[ring].mean(axis=0)
-            image += soft * (around - image) * rng.uniform(-0.2, 0.75)
-    if rng.random() < 0.5:
-        image = paint_spots(rng, image, disc)
-    if rng.random() < 0.5:
-        image *= np.exp(smooth_field(rng, SIDE) * rng.uniform(0, 0.4))[..., None]
-    image = image.clip(0, 255).astype(np.uint8)
-    if rng.random() < 0.06:  # free of red
-        image = np.repeat(image[..., 1:2], 3, axis=2)
-    if rng.random() < 0.08:  # a camera with two lasers has no blue
-        image = np.maximum(image * np.array([1, 1, 0], np.uint8), 3)
-    if rng.random() < 0.2:
-        image = equalize(image, fov)
-    if rng.random() < 0.5:
-        image = change_camera(rng, image)
-    if rng.random() < 0.7:
-        image = change_colour(rng, image)
-    if rng.random() < 0.2:
-        image = draw_rim(rng, image, fov)
-    if rng.random() < 0.3:
-        image = spoil_file(rng, image)
-    return image
-
-
-def paint_spots(rng: np.random.Generator, image: np.ndarray, disc: np.ndarray) -> np.ndarray:
-    """Bright and dark spots off the disc: exudates, reflections, scars, bleedings.
-
-    Args:
-        rng: random generator.
-        image: float32 (SIDE, SIDE, 3), 0 to 255.
-        disc: uint8 (SIDE, SIDE), 0 where no disc is.
-    """
-    free = cv2.GaussianBlur((disc == 0).astype(np.float32), (0, 0), 1)[..., None]
-    for _ in range(rng.integers(1, 7)):
-        size = SIDE * np.exp(rng.uniform(np.log(0.01), np.log(0.13), 2))
-        spot = np.zeros((SIDE, SIDE), np.float32)
-        centre = tuple(int(v) for v in rng.integers(0, SIDE, 2))
-        axes = (max(1, round(size[0])), max(1, round(float(size[0] * rng.uniform(0.4, 1)))))
-        cv2.ellipse(spot, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
-        spot = cv2.GaussianBlur(spot, (0, 0), rng.uniform(0.5, 1 + 0.3 * axes[1]))[..., None] * free
-        if rng.random() < 0.6:
-            colour = np.array([rng.uniform(200, 255), rng.uniform(150, 250), rng.uniform(60, 230)], np.float32)
-        else:
-            colour = np.array([rng.uniform(40, 130), rng.uniform(5, 40), rng.uniform(0, 40)], np.float32)
-        image = image + spot * (colour - image) * rng.uniform(0.2, 0.95)
-    return image
