@@ -245,7 +245,7 @@ def main() -> int:
     args = parse_args()
     with tempfile.TemporaryDirectory(prefix="vessels-", ignore_cleanup_errors=True) as folder:
         prepare_gradio(Path(folder, "page"))
-        segmenter = Segmenter(args.weights, args.threshold, args.tta, args.device)
+        segmenter = Segmenter(args.weights, args.threshold, args.views, args.device)
         page = build_page(segmenter, Path(folder))
         try:
             _, address, _ = page.launch(

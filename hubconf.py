@@ -108,8 +108,8 @@ class segmenter:  # noqa: N801, an entry point is called by its name
     255; `photograph`; and `threshold`, which can be set for another mask. It is what predict.py finds.
 
     Args:
-        settings: of `prediction.segmenter.Segmenter`, such as tta=False: one view instead of eight, a little
-            worse, an eighth of the network's time; or weights, threshold, device.
+        settings: of `prediction.segmenter.Segmenter`, such as views=1: 1, 2, 4 or 8 flips and turns are
+            averaged, fewer a little worse and as much faster; or weights, threshold, device.
     """
 
     def __init__(self, **settings: Any) -> None:

@@ -114,7 +114,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = processes.own_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
-    flags = {"threshold": threshold, "tta": args.tta, "diameter": args.diameter}
+    flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter}
     results = ResultsFolder(args.out, weights, um_per_pixel, **flags)
     names = name_results(photographs, args.out, results.holds_another)
     if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
@@ -129,7 +129,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     print(
         f"weights: {', '.join(map(str, weights))}; device: {describe(device)}{each}; threshold {threshold:.4f}"
     )
-    predictor = Predictor(model, threshold, args.tta, args.diameter, results)
+    predictor = Predictor(model, threshold, args.views, args.diameter, results)
     problems: dict[str, str] = {}
     with ExitStack() as stack:
         there = stack.enter_context(results.claimed(names, args.resume)) if is_main else set()

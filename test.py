@@ -20,7 +20,7 @@ from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images, write_png
 from measures.table import examine_eye, list_doubtful, write_all_measures
-from measures.uncertainty import Views, uncertainty
+from measures.uncertainty import uncertainty
 from networks.checkpoints import find_weights
 from networks.loading import add_prediction_flags, add_weights, load_networks
 from pages.report import compare, picture, write_layers, write_report
@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
         "uncertainty/, a picture for each image, index.html to look through them, measures.csv, and "
         "metrics.csv where new_data has test labels. With --masks it scores what another program made "
         "instead, and compares several.",
-        epilog="example: python test.py --weights files/checkpoint.pth --no-tta",
+        epilog="example: python test.py --weights files/checkpoint.pth --views 1",
         formatter_class=HelpFormatter,
     )
     parser.add_argument("--data", type=path_name, default=Path("new_data"), help="written by augment.py")
@@ -78,7 +78,7 @@ def parse_args() -> argparse.Namespace:
         help="folder to write (default: results; with --masks results/masks_scored)",
     )
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
-    add_prediction_flags(parser)
+    add_prediction_flags(parser, views=8)
     args = parser.parse_args()
     if args.masks and args.weights:
         parser.error("--masks scores what is there already; leave out --weights")
@@ -177,21 +177,21 @@ def segment_all(
     """Segment every eye and write its results; returns levels, uint16 (H, W), and measures of each."""
     from tqdm import tqdm
 
-    def finish(eye: Eye, levels: np.ndarray, network: tuple[Photograph, Views]) -> list[dict[str, Any]]:
+    def finish(eye: Eye, levels: np.ndarray, taken: Photograph) -> list[dict[str, Any]]:
         write_eye_results(args.results, eye, levels, threshold, True)
         write_png(args.results / result_file("uncertainty", eye.result_name), uncertainty(levels))
-        return examine_eye(eye, levels, threshold, network)
+        return examine_eye(eye, levels, threshold, taken)
 
     levels, network = [], Stopwatch(model)
     with threads() as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            views, taken = Views(threshold), look_at(eye.image)
-            factors = plan_scale(taken, model).factors  # as predict.py sees it
-            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.tta, factors, views)))
+            taken = look_at(eye.image)
+            factor = plan_scale(taken, model).factor  # as predict.py sees it
+            levels.append(metrics.quantize(segment(model, eye.image, eye.fov, args.views, factor)))
             taken = replace(taken, fov=eye.fov, diameter=fov_diameter(eye.fov))
             # encoding a picture takes about as long as predicting it, so it runs beside
-            jobs.append(pool.submit(finish, eye, levels[-1], (taken, views)))
+            jobs.append(pool.submit(finish, eye, levels[-1], taken))
         measured = write_all_measures(args.results, [job.result() for job in jobs])
     print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
     return levels, measured

@@ -39,7 +39,7 @@ class Predictor:
 
     model: Network  # in evaluation mode, on the device to use
     threshold: float  # in [0, 1]
-    tta: bool  # average eight views
+    views: int  # that are averaged: 1, 2, 4 or 8
     diameter: float | None  # of the fields of view, in pixels; None: each photograph's own
     results: ResultsFolder
     # how many may use the network at once
@@ -67,7 +67,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         photograph = read_image(path)
     except UserError as error:
         raise Unreadable(str(error)) from None
-    how = (predictor.threshold, predictor.tta, predictor.diameter, predictor.turn)
+    how = (predictor.threshold, predictor.views, predictor.diameter, predictor.turn)
     try:
         found = segment_photograph(predictor.model, photograph, *how)
     except UserError as error:  # too large for the memory
@@ -85,7 +85,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "fingerprint": pack_print(fingerprint(photograph, found.fov)),
         "diameter": found.taken.diameter,
         "border": found.taken.border,
-        "scales": found.scale.factors,
+        "scale": found.scale.factor,
         **found.examine(um),
     }
 

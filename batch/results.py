@@ -39,7 +39,7 @@ def describe_maker(made_by: Mapping[str, Any]) -> str:
     """What made the results of a photograph, for the tables, in a few words."""
     version = " ".join(filter(None, [made_by["program"]["version"], (made_by["program"]["commit"] or "")[:7]]))
     weights = " and ".join(f"{name} {digest[:8]}" for name, digest in made_by["weights"])
-    return f"{version}, {weights}, threshold {made_by['threshold']:.4f}{'' if made_by['tta'] else ', one view'}"
+    return f"{version}, {weights}, threshold {made_by['threshold']:.4f}{', views ' + str(made_by['views'])}"
 
 
 class Rows:
@@ -73,7 +73,7 @@ class ResultsFolder:
         out: the folder.
         weights: the checkpoints.
         um_per_pixel: of `read_um_per_pixel`.
-        flags: that decide the results: `threshold`, `tta` and others.
+        flags: that decide the results: `threshold`, `views` and others.
     """
 
     def __init__(

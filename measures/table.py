@@ -12,8 +12,8 @@ from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from datasets.eyes import Eye
 from measures.doubts import doubts, features
-from measures.uncertainty import Views, confidence
-from measures.vessels import CONFIDENCE, MEASURES, SPREADS, measure
+from measures.uncertainty import confidence
+from measures.vessels import CONFIDENCE, MEASURES, measure
 from measures.zones import DISC_UM
 from scoring import metrics
 from system.files import write_csv
@@ -32,15 +32,14 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "photograph_height",
     "copy_of",
 )
-TABLE_COLUMNS += ("by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES)
-TABLE_COLUMNS += (*(f"{name}_sd" for name in SPREADS), "made_by")
+TABLE_COLUMNS += ("by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES, "made_by")
 
 
 def examine(
     photograph: Photograph,
     levels: np.ndarray,
     mask: np.ndarray,
-    views: Views,
+    threshold: float,
     um_per_pixel: float | None = None,
 ) -> dict[str, Any]:
     """Measure one segmented photograph and say how sure it is.
@@ -49,17 +48,16 @@ def examine(
         photograph: with its field of view and landmarks.
         levels: probability, uint16 (H, W).
         mask: vessels, uint8 (H, W), 0 or 255.
-        views: of the prediction, and its threshold.
+        threshold: probability in [0, 1] that makes a vessel.
         um_per_pixel: micrometres that a pixel shows, if known.
 
     Returns:
         `doubtful`, the reasons to look at it first, empty if there are none; the figures of
-        `uncertainty.confidence` and `measures.measure`, `Views.spreads`, and `anatomy_columns`.
+        `uncertainty.confidence` and `measures.measure`, and `anatomy_columns`.
     """
     fov, diameter = photograph.fov, photograph.diameter
-    row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov, views)}
-    row |= measure(levels, fov, views.threshold, um_per_pixel, diameter)
-    row |= views.spreads(diameter, fov.shape[0])
+    row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov)}
+    row |= measure(levels, fov, threshold, um_per_pixel, diameter)
     found = features(photograph.pixels, fov, mask) | {"bordered": float(photograph.border)}
     row["doubtful"] = "; ".join(doubts(found, row))
     return row | anatomy_columns(photograph.landmarks, um_per_pixel)
@@ -85,7 +83,7 @@ def anatomy_columns(landmarks: Landmarks, um_per_pixel: float | None) -> dict[st
 
 
 def examine_eye(
-    eye: Eye, levels: np.ndarray, threshold: float, network: tuple[Photograph, Views] | None = None
+    eye: Eye, levels: np.ndarray, threshold: float, photograph: Photograph | None = None
 ) -> list[dict[str, Any]]:
     """Measure the prediction of one eye of new_data, and beside it what each observer drew.
 
@@ -93,8 +91,8 @@ def examine_eye(
         eye: the photograph, and where known the observers' masks.
         levels: probability or mask from the network or elsewhere, uint16 (H, W).
         threshold: probability that makes a vessel.
-        network: of a network's prediction, the photograph and its views; None: the levels are not a
-            network's, and how sure they are nobody knows.
+        photograph: of a network's prediction; None: the levels are not a network's, and how sure they are
+            nobody knows.
 
     Returns:
         Rows with `image`, `by` (`prediction`, `first_observer`, `second_observer`) and the measures; that of
@@ -102,11 +100,11 @@ def examine_eye(
     """
     inside = eye.fov > 0
     levels = levels * inside
-    if network is None:
+    if photograph is None:
         found = measure(levels, eye.fov, threshold)
     else:
         mask = np.where(levels >= metrics.level_of(threshold), np.uint8(255), np.uint8(0)) * inside
-        found = examine(network[0], levels, mask, network[1])
+        found = examine(photograph, levels, mask, threshold)
     rows = [{"image": eye.result_name, "by": "prediction", **found}]
     for name, drawn in (("first_observer", eye.mask), ("second_observer", eye.second)):
         if drawn is not None:

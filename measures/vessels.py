@@ -37,7 +37,6 @@ class Measure:
 CONFIDENCE = {
     "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
     "uncertain_vessels": Measure("Uncertain", 3, "share of the vessel pixels wrong with a chance of a quarter"),
-    "vessel_share_sd": Measure("Views, SD", 4, "standard deviation of the vessel share over the views"),
 }
 MEASURES = {
     "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel"),
@@ -68,10 +67,6 @@ MEASURES = {
     "box_largest": Measure("Largest box", 1, "side of the largest boxes, pixels"),
     "fov_diameter": Measure("Field of view", 1, "diameter of the field of view, pixels"),
 }
-# those with a standard deviation over the views, beside the vessel share
-SPREADS: tuple[str, ...] = ("length", "segments", "branch_points", "end_points", "largest_tree")
-SPREADS += ("width_mean_fov", "width_median_fov", "width_p5_fov", "width_p95_fov")
-SPREADS += ("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2")
 NAN = float("nan")
 
 
@@ -106,11 +101,10 @@ def prepare(
     fov: np.ndarray,
     threshold: float,
     diameter: float | None = None,
-    largest: float = LARGEST,
 ) -> Vessels:
     """Shrink a photograph's vessels to the size at which they are measured; arguments as of `measure`."""
     diameter = diameter or fov_diameter(fov)
-    shrink = min(1.0, largest / diameter)
+    shrink = min(1.0, LARGEST / diameter)
     probability = levels.astype(np.float32) / np.float32(65535)
     if shrink < 1:
         size = tuple(max(1, round(side * shrink)) for side in fov.shape[::-1])
@@ -125,7 +119,6 @@ def measure(
     threshold: float,
     um_per_pixel: float | None = None,
     diameter: float | None = None,
-    largest: float = LARGEST,
 ) -> dict[str, float]:
     """Measure the vessels of one photograph inside its field of view.
 
@@ -135,13 +128,12 @@ def measure(
         threshold: probability in [0, 1] that makes a vessel.
         um_per_pixel: micrometres of the retina that a pixel of the photograph shows, if known.
         diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.
-        largest: diameter in pixels that a larger field of view is shrunk to first.
 
     Returns:
         The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has
         nothing to measure, such as the width where there is no vessel; never infinite.
     """
-    return describe_vessels(prepare(levels, fov, threshold, diameter, largest), um_per_pixel)
+    return describe_vessels(prepare(levels, fov, threshold, diameter), um_per_pixel)
 
 
 def describe_vessels(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from model import Network
 
+USUAL_VIEWS = 4  # averaged; the other four gain less than 0.001 of F1 (docs/results.md)
 # in `files`: the first that is there segments photographs
 USUAL_WEIGHTS = ("fundus_unet.pth", "drive_unet.pth", "checkpoint.pth")
 
@@ -33,14 +34,16 @@ def add_weights(parser: argparse.ArgumentParser, default: str, nargs: str | None
     )
 
 
-def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags common to all scripts that predict."""
+def add_prediction_flags(parser: argparse.ArgumentParser, views: int = USUAL_VIEWS) -> None:
+    """Add the flags common to all scripts that predict; `views` is the default of their number."""
     add_threshold(parser, "probability that makes a vessel (default: the checkpoint's)")
     parser.add_argument(
-        "--tta",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="average eight flips and turns; --no-tta: a little worse, an eighth of the network's time",
+        "--views",
+        type=int,
+        choices=(1, 2, 4, 8),
+        default=views,
+        help="flips and turns of a photograph that are averaged: fewer are a little worse and as much faster "
+        "(default: %(default)s)",
     )
     add_device(parser)
 

@@ -35,7 +35,7 @@ MOST_ENLARGED = 4.0  # times: beyond, an enlarged photograph shows nothing new a
 class Scale:
     """How a network sees a photograph."""
 
-    factors: tuple[float, ...]  # by which it is resized: in all of the views, or in each half of them
+    factor: float  # by which it is resized
     scale_from: str  # what decided: disc, vessels, field, given, guess
 
 
@@ -59,17 +59,17 @@ def plan_scale(photograph: Photograph, network: Network) -> Scale:
     by_field = factor_of(photograph.diameter, network.diameter)
     diameter_from, disc = photograph.diameter_from, photograph.landmarks.disc_diameter
     if not network.disc or diameter_from == "given":
-        return Scale(views_of(by_field), {"border": "field"}.get(diameter_from, diameter_from))
+        return Scale(min(by_field, MOST_ENLARGED), {"border": "field"}.get(diameter_from, diameter_from))
     if disc > 0 and (diameter_from != "border" or network.disc / disc < by_field * COMMON):  # not NaN
         by_disc = network.disc / disc
         if diameter_from == "border":
             by_disc = float(np.sqrt(by_field * max(by_disc, by_field / COMMON)))
-        return Scale(views_of(by_disc), "disc")
+        return Scale(min(by_disc, MOST_ENLARGED), "disc")
     if by_vessels := factor_by_vessels(photograph, network, by_field):
         if diameter_from == "border" and 1 / COMMON < by_vessels / by_field < COMMON:
             by_vessels = float(np.sqrt(by_field * by_vessels))
-        return Scale(views_of(by_vessels), "vessels")
-    return Scale(views_of(by_field), "field" if diameter_from == "border" else "guess")
+        return Scale(min(by_vessels, MOST_ENLARGED), "vessels")
+    return Scale(min(by_field, MOST_ENLARGED), "field" if diameter_from == "border" else "guess")
 
 
 def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -> float | None:
@@ -99,14 +99,9 @@ def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -
     return factor
 
 
-def factors_for(pixels: np.ndarray, network: Network) -> tuple[float, ...]:
-    """The factors at which a network sees a photograph, uint8 (H, W, 3) RGB, see `plan_scale`."""
-    return plan_scale(look_at(pixels), network).factors
-
-
-def views_of(factor: float) -> tuple[float, ...]:
-    """The factors of the views."""
-    return (min(factor, MOST_ENLARGED),)
+def factor_for(pixels: np.ndarray, network: Network) -> float:
+    """The factor at which a network sees a photograph, uint8 (H, W, 3) RGB, see `plan_scale`."""
+    return plan_scale(look_at(pixels), network).factor
 
 
 def factor_of(diameter: float, working: float = DIAMETER) -> float:

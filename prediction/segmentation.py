@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import cv2
@@ -16,25 +16,32 @@ from system.devices import autocast
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from measures.uncertainty import Views
     from model import Network
 
 
 TILE = 1024  # side in pixels of the largest piece that passes through the network at once
-FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
+Flips = tuple[tuple[int, ...], ...]  # each is the dimensions to flip
+EVERY_FLIP: Flips = ((), (-1,), (-2,), (-2, -1))  # unchanged, left-right, upside down, both
+# by the number of views, the flips of an image and those of its transpose: one view is the image as it is, two
+# and four are turned by quarters of a circle, eight have their mirror images too
+VIEWS: dict[int, tuple[Flips, Flips]] = {
+    1: (((),), ()),
+    2: (((),), ((-1,),)),
+    4: (((), (-2, -1)), ((-1,), (-2,))),
+    8: (EVERY_FLIP, EVERY_FLIP),
+}
 
 
 def predict_views(
     model: nn.Module,
     images: Tensor,
-    tta: bool = False,
+    views: int = 1,
     others: Tensor | None = None,
-    flips: Sequence[tuple[int, ...]] = FLIPS,
 ) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
-    With `tta` (test-time augmentation) there are eight views: four `flips` of the image and of its transpose
-    (that of `others`, if given); else one. The caller sets evaluation mode, inference mode and autocast.
+    With several `views` (test-time augmentation), see `VIEWS`, half of them are transposed: those of `others`,
+    if given. The caller sets evaluation mode, inference mode and autocast.
     """
     import torch
 
@@ -42,24 +49,24 @@ def predict_views(
         flipped = images.flip(dims).contiguous(memory_format=torch.channels_last)
         return model(flipped).float().sigmoid().flip(dims)[:, 0]
 
-    if not tta:
-        return view(images, ())[None]
+    upright, transposed = VIEWS[views]
     turned = (images if others is None else others).mT
-    return torch.stack([view(images, dims) for dims in flips] + [view(turned, dims).mT for dims in flips])
+    return torch.stack(
+        [view(images, dims) for dims in upright] + [view(turned, dims).mT for dims in transposed]
+    )
 
 
-def predict(model: nn.Module, images: Tensor, tta: bool = False) -> Tensor:
+def predict(model: nn.Module, images: Tensor, views: int = 1) -> Tensor:
     """The mean of `predict_views`: images (N, 3, H, W) -> probabilities in [0, 1], float32 (N, H, W)."""
-    return predict_views(model, images, tta).mean(dim=0)
+    return predict_views(model, images, views).mean(dim=0)
 
 
 def segment(
     model: Network,
     photograph: np.ndarray,
     fov: np.ndarray,
-    tta: bool = False,
-    scale: float | Sequence[float] = 1.0,
-    views: Views | None = None,
+    views: int = 1,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Predict one photograph; a large one in tiles without visible seams.
 
@@ -67,47 +74,31 @@ def segment(
         model: in evaluation mode, on the device to use.
         photograph: uint8 (H, W, 3) RGB.
         fov: field of view, uint8 (H, W), 0 or 255.
-        tta: average eight views, see `predict_views`.
-        scale: factor by which the photograph is resized for the network, or several that share the eight views
-            (one view has the first); see `prediction.scale`.
-        views: collects the views, if given.
+        views: 1, 2, 4 or 8 flips and turns that are averaged, see `VIEWS`.
+        scale: factor by which the photograph is resized for the network; see `prediction.scale`.
 
     Returns:
         Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
     """
-    scales = scale if isinstance(scale, Sequence) else (scale,)
-    parts = []
-    for k, factor in enumerate(scales if tta else scales[:1]):
-        eye = Eye("", photograph, fov)
-        copy = eye if factor == 1 else rescale(eye, factor)
-        probability = segment_copy(model, copy.image, copy.fov, tta, FLIPS[k :: len(scales)], views)
-        if factor != 1:
-            probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        parts.append(probability)
-    whole = parts[0] if len(parts) == 1 else np.mean(parts, axis=0)
-    return np.multiply(whole, fov > 0, out=whole)
+    if scale == 1:
+        return segment_copy(model, photograph, fov, views)
+    copy = rescale(Eye("", photograph, fov), scale)
+    probability = segment_copy(model, copy.image, copy.fov, views)
+    probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.multiply(probability, fov > 0, out=probability)
 
 
-def segment_copy(
-    model: Network,
-    photograph: np.ndarray,
-    fov: np.ndarray,
-    tta: bool,
-    flips: Sequence[tuple[int, ...]],
-    views: Views | None,
-) -> np.ndarray:
-    """The mean of the views in these flips of a photograph at the network's scale; see `segment`."""
+def segment_copy(model: Network, photograph: np.ndarray, fov: np.ndarray, views: int) -> np.ndarray:
+    """The mean of the views of a photograph at the network's scale; see `segment`."""
     import torch
 
     device = next(model.parameters()).device
     copies = [photograph]
     if model.clahe and fov.any():  # half of the views with even contrast, or one with half of it
         even = equalize(photograph, fov)
-        copies = [photograph, even] if tta else [cv2.addWeighted(photograph, 0.5, even, 0.5, 0)]
+        copies = [photograph, even] if views > 1 else [cv2.addWeighted(photograph, 0.5, even, 0.5, 0)]
     measured = [statistics(each, fov) for each in copies]
     probability = np.zeros(fov.shape, np.float32)
-    if views is not None:
-        views.begin(fov)
     for tile, around, inner in tiles(fov.shape, model.grid, model.margin):
         if not fov[tile].any():
             continue
@@ -116,10 +107,8 @@ def segment_copy(
             image = torch.from_numpy(normalize(each[around], fov[around], mean, std))[None]
             batches.append(image.to(device, memory_format=torch.channels_last))
         with torch.inference_mode(), autocast(device):
-            seen = predict_views(model, batches[0], tta, batches[-1], flips)[:, 0, inner[0], inner[1]]
+            seen = predict_views(model, batches[0], views, batches[-1])[:, 0, inner[0], inner[1]]
             probability[tile] = seen.mean(dim=0).cpu().numpy()
-        if views is not None:
-            views.add(seen, tile)
     return probability * (fov > 0)
 
 

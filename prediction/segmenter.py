@@ -13,11 +13,10 @@ import numpy as np
 from anatomy.photograph import Photograph, look_at
 from datasets.images import read_image
 from measures.table import examine
-from measures.uncertainty import Views
 from networks.checkpoints import find_weights
-from networks.loading import USUAL_WEIGHTS, load_networks
+from networks.loading import USUAL_VIEWS, USUAL_WEIGHTS, load_networks
 from prediction.scale import Scale, plan_scale
-from prediction.segmentation import binarize, segment
+from prediction.segmentation import VIEWS, binarize, segment
 from scoring import metrics
 from system.devices import free_memory, pick_device
 from utils import UserError, path_name
@@ -38,7 +37,6 @@ class Segmentation:
     levels: np.ndarray  # uint16 (H, W): the probability, as `scoring.metrics.quantize` stores it
     threshold: float  # probability from which a pixel is a vessel
     scale: Scale  # at which the network saw it
-    views: Views  # the vessel pixels of each view, at the threshold of the prediction
 
     @property
     def photograph(self) -> np.ndarray:
@@ -61,12 +59,8 @@ class Segmentation:
         return binarize(self.levels, self.fov, self.threshold)
 
     def examine(self, um_per_pixel: float | None = None) -> dict[str, Any]:
-        """Measures and doubts at the threshold, see `examination.examine`.
-
-        The spread of the views is NaN where the threshold is no longer that of the prediction.
-        """
-        views = self.views if self.threshold == self.views.threshold else Views(self.threshold)
-        found = examine(self.taken, self.levels, self.mask, views, um_per_pixel)
+        """Measures and doubts at the threshold, see `measures.table.examine`."""
+        found = examine(self.taken, self.levels, self.mask, self.threshold, um_per_pixel)
         return found | {"scale_from": self.scale.scale_from}
 
 
@@ -74,7 +68,7 @@ def segment_photograph(
     model: Network,
     photograph: np.ndarray,
     threshold: float,
-    tta: bool = True,
+    views: int = USUAL_VIEWS,
     diameter: float | None = None,
     turn: contextlib.AbstractContextManager[Any] | None = None,
 ) -> Segmentation:
@@ -84,16 +78,16 @@ def segment_photograph(
         model: in evaluation mode, on the device to use.
         photograph: uint8 (H, W, 3) RGB.
         threshold: probability in [0, 1] that makes a vessel.
-        tta: average eight flips and turns.
+        views: 1, 2, 4 or 8 flips and turns that are averaged.
         diameter: of the whole field of view in pixels; None: found in the photograph.
         turn: is held while the network works.
     """
-    taken, views = look_at(photograph, diameter), Views(threshold)
+    taken = look_at(photograph, diameter)
     with turn or contextlib.nullcontext():
         scale = plan_scale(taken, model)
-        check_memory(taken.fov, max(scale.factors))
-        probability = segment(model, photograph, taken.fov, tta, scale.factors, views)
-    return Segmentation(taken, metrics.quantize(probability), threshold, scale, views)
+        check_memory(taken.fov, scale.factor)
+        probability = segment(model, photograph, taken.fov, views, scale.factor)
+    return Segmentation(taken, metrics.quantize(probability), threshold, scale)
 
 
 def check_memory(fov: np.ndarray, scale: float) -> None:
@@ -113,18 +107,19 @@ class Segmenter:
     Args:
         weights: a checkpoint, or several whose probabilities are averaged; by default those of predict.py.
         threshold: probability in [0, 1] that makes a vessel; by default the checkpoint's.
-        tta: average eight flips and turns.
+        views: 1, 2, 4 or 8 flips and turns that are averaged.
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Raises:
-        UserError: a checkpoint is missing or unusable, the threshold none, or the device not available.
+        UserError: a checkpoint is missing or unusable, the threshold or number of views none, or the device not
+            available.
     """
 
     def __init__(
         self,
         weights: str | Path | Sequence[str | Path] | None = None,
         threshold: float | None = None,
-        tta: bool = True,
+        views: int = USUAL_VIEWS,
         device: str = "auto",
     ) -> None:
         if weights is None:
@@ -133,7 +128,9 @@ class Segmenter:
         self.weights = [path_name(str(path)) for path in every]
         if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
             raise UserError(f"threshold {threshold!r}: give a probability, a number from 0 to 1")
-        self.tta = tta
+        if views not in VIEWS:
+            raise UserError(f"views {views!r}: give 1, 2, 4 or 8")
+        self.views = views
         self.device = pick_device(device)
         self.model, self.threshold = load_networks(self.weights, threshold, self.device)
 
@@ -153,4 +150,4 @@ class Segmenter:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 found = f"{image.dtype} {image.shape}"
                 raise UserError(f"a photograph is a path or an array, uint8 (H, W, 3) RGB; this is {found}")
-        return segment_photograph(self.model, image, self.threshold, self.tta)
+        return segment_photograph(self.model, image, self.threshold, self.views)

@@ -102,7 +102,7 @@ def train_one(args: argparse.Namespace, name: str, data_set: str) -> Path:
     segment, native_eyes = held_out.segment, held_out.native_eyes
 
     def one_view(*given: Any, **named: Any) -> np.ndarray:
-        return segment(*given, **{**named, "tta": False})
+        return segment(*given, **{**named, "views": 1})
 
     with (
         change(),

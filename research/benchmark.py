@@ -150,7 +150,7 @@ def plain_network(width: int, depth: int) -> UNet:
 
 
 def our_prediction(
-    width: int, depth: int, shape: tuple[int, int], tta: bool, device: torch.device
+    width: int, depth: int, shape: tuple[int, int], views: int, device: torch.device
 ) -> Callable[[], None]:
     """Prediction of one image as the scripts do it."""
     torch.manual_seed(0)
@@ -159,7 +159,7 @@ def our_prediction(
 
     def work() -> None:
         with torch.inference_mode(), autocast(device):
-            predict(model, image, tta).cpu()
+            predict(model, image, views).cpu()
 
     return work
 
@@ -261,10 +261,10 @@ def training_table(
 def prediction_table(
     width: int, depth: int, shape: tuple[int, int], device: torch.device, repeats: int, top: float
 ) -> None:
-    """Prediction of one image, ours without and with --tta, and the plain one."""
+    """Prediction of one image, ours in one view and in eight, and the plain one."""
     ways = {
-        "ours": (our_prediction, (width, depth, shape, False)),
-        "ours, --tta": (our_prediction, (width, depth, shape, True)),
+        "ours": (our_prediction, (width, depth, shape, 1)),
+        "ours, eight views": (our_prediction, (width, depth, shape, 8)),
         "plain": (plain_prediction, (width, depth, shape)),
     }
     title = f"prediction, width {width}, depth {depth}, one image of {shape[0]}x{shape[1]}"

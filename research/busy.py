@@ -35,7 +35,7 @@ WAYS: dict[str, dict[str, str]] = {
 }
 KINDS: dict[str, tuple[Callable[..., Callable[[], None]], tuple]] = {
     "training step, 4 x 128x128": (our_step, (16, 3, 128, 4, "muon")),
-    "prediction, 584x565": (our_prediction, (16, 3, (584, 565), False)),
+    "prediction, 584x565": (our_prediction, (16, 3, (584, 565), 1)),
 }
 
 

@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--threshold", type=float, default=USUAL_THRESHOLD, help="probability that makes a vessel"
     )
-    parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="flips and turns, averaged")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser.parse_args()
 
@@ -87,7 +87,7 @@ def main() -> None:
             for number, eye in enumerate(first_copies(eyes[name] for name in held_out)):
                 for name, camera in CAMERAS.items():
                     seen = retake(eye, *camera, np.random.default_rng(number)) if camera else eye
-                    levels = metrics.quantize(segment(model, seen.image, seen.fov, args.tta))
+                    levels = metrics.quantize(segment(model, seen.image, seen.fov, args.views))
                     counts = metrics.count_levels(levels, seen.mask, seen.fov)
                     rows[name].append(metrics.scores(counts, args.threshold))
         for name, scores in rows.items():

@@ -3,7 +3,7 @@
 python augment.py DRIVE STARE HRF --leave-one-out
 python train.py --leave-one-out STARE
 python -m research.diameters files/without_STARE/checkpoint.pth STARE --diameters 548 720 960
-python -m research.diameters files/without_STARE/checkpoint.pth STARE --contrast --no-tta
+python -m research.diameters files/without_STARE/checkpoint.pth STARE --contrast --views 1
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from datasets.field_of_view import fov_diameter
 from datasets.images import equalize
 from model import Network, fold_batch_norm
 from networks.checkpoints import load_checkpoint
-from prediction.scale import factor_of, factors_for
+from prediction.scale import factor_for, factor_of
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--middle", type=float, default=1, help="with --native: a share of its diameter")
     parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
     parser.add_argument("--threshold", type=float, default=0.38, help="probability that makes a vessel")
-    parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="flips and turns, averaged")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser.parse_args()
 
@@ -73,12 +73,14 @@ def retake(eye: Eye, native: int, middle: float) -> Eye:
     return Eye(eye.name, image, fov, np.where(shrunk(eye.truth) > 127, 255, 0).astype(np.uint8))
 
 
-def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict[str, tuple[np.ndarray, float]]:
+def at_each(
+    network: Network, eye: Eye, diameters: list[int], views: int
+) -> dict[str, tuple[np.ndarray, float]]:
     """The probability at each diameter and the average of each two, float32 (H, W), with its CPU seconds."""
     found = {}
     for diameter in diameters:
         start = time.process_time()
-        probability = segment(network, eye.image, eye.fov, tta, factor_of(fov_diameter(eye.fov), diameter))
+        probability = segment(network, eye.image, eye.fov, views, factor_of(fov_diameter(eye.fov), diameter))
         found[str(diameter)] = probability, time.process_time() - start
     for one, two in itertools.combinations(map(str, diameters), 2):
         (first, took), (second, more) = found[one], found[two]
@@ -86,16 +88,16 @@ def at_each(network: Network, eye: Eye, diameters: list[int], tta: bool) -> dict
     return found
 
 
-def in_each_contrast(network: Network, eye: Eye, tta: bool) -> dict[str, tuple[np.ndarray, float]]:
+def in_each_contrast(network: Network, eye: Eye, views: int) -> dict[str, tuple[np.ndarray, float]]:
     """The same of the photograph as it is, with even contrast, and with half of it."""
-    scale = factors_for(eye.image, network)
+    scale = factor_for(eye.image, network)
     even = equalize(eye.image, eye.fov)
     half = cv2.addWeighted(eye.image, 0.5, even, 0.5, 0)
     network.clahe = False  # it gets each as it is
     found = {}
     for name, image in {"as it is": eye.image, "even": even, "half of it": half}.items():
         start = time.process_time()
-        probability = segment(network, image, eye.fov, tta, scale)
+        probability = segment(network, image, eye.fov, views, scale)
         found[name] = probability, time.process_time() - start
     (first, took), (second, more) = found["as it is"], found["even"]
     return found | {"as it is, even": ((first + second) / 2, took + more)}
@@ -115,9 +117,9 @@ def main() -> None:
         if args.native:
             eye = retake(eye, args.native, args.middle)
         if args.contrast:
-            seen = in_each_contrast(network, eye, args.tta)
+            seen = in_each_contrast(network, eye, args.views)
         else:
-            seen = at_each(network, eye, args.diameters, args.tta)
+            seen = at_each(network, eye, args.diameters, args.views)
         for name, (probability, seconds) in seen.items():
             levels = metrics.quantize(probability)
             counts = metrics.count_levels(levels, eye.truth, eye.fov)

@@ -105,7 +105,7 @@ def main() -> None:
         model = UNet(width=2, depth=1)
         weights = {"model": model.config, "weights": model.state_dict(), "threshold": 0.5}
         save_checkpoint(folder / "tiny.pth", weights)
-        flags = [str(folder / "eyes"), "--recursive", "--no-tta", "--device", "cpu"]
+        flags = [str(folder / "eyes"), "--recursive", "--views=1", "--device", "cpu"]
         flags += ["--weights", str(folder / "tiny.pth")]
 
         killed, whole = folder / "killed", folder / "whole"

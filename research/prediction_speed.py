@@ -1,7 +1,7 @@
 """Time predict.py on large photographs against its network alone, in turn; and its peak memory.
 
     python -m research.prediction_speed             # eight views
-    python -m research.prediction_speed --no-tta    # one view
+    python -m research.prediction_speed --views 1   # one view
     python -m research.prediction_speed --cpu       # CPU seconds, where other programs run as well
     python -m research.prediction_speed --shares    # CPU seconds of each part of the work, on one thread
     python -m research.prediction_speed --shares PHOTOGRAPH ...  # of one's own
@@ -126,7 +126,7 @@ def peak_memory(path: Path, out: Path, view: str, float32: bool) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="flips and turns, averaged")
     parser.add_argument("--weights", type=Path, help="a checkpoint (default: that of predict.py)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="photographs of each size")
@@ -141,13 +141,13 @@ def main() -> None:
     model, threshold = load_networks([args.weights or find_weights(USUAL_WEIGHTS)], None, device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        results = ResultsFolder(folder / "out", [], {}, threshold=threshold, tta=args.tta)
+        results = ResultsFolder(folder / "out", [], {}, threshold=threshold, views=args.views)
         if args.shares is not None:
             torch.set_num_threads(1)
             cv2.setNumThreads(1)
             sizes = [SIZES[0], *SIZES[-2:]]
-            print(f"{describe(device)}, {'eight views' if args.tta else 'one view'}, CPU seconds a photograph")
-            predictor = Predictor(model, threshold, args.tta, None, results)
+            print(f"{describe(device)}, views: {args.views}, CPU seconds a photograph")
+            predictor = Predictor(model, threshold, args.views, None, results)
             return shares(args.shares or draw(folder / "photographs", sizes), predictor)
         paths = draw(folder / "photographs", SIZES) * args.each
         names = {str(number): path for number, path in enumerate(paths)}
@@ -155,14 +155,14 @@ def main() -> None:
         for path in paths:
             photograph = read_image(path)
             taken = look_at(photograph)
-            factor = plan_scale(taken, model).factors[0]
+            factor = plan_scale(taken, model).factor
             copies.append(rescale(Eye(path.stem, photograph, taken.fov), factor))
-        predictor = Predictor(model, threshold, args.tta, None, results)
+        predictor = Predictor(model, threshold, args.views, None, results)
         alone, whole = [], []
         for _ in range(args.repeats):
             start = clock()
             for copy in copies:
-                segment(model, copy.image, copy.fov, args.tta)
+                segment(model, copy.image, copy.fov, args.views)
             alone.append((clock() - start) / len(paths))
             start = clock()
             for _ in predict_photographs(names, predictor, {}):
@@ -170,14 +170,14 @@ def main() -> None:
             whole.append((clock() - start) / len(paths))
         ratio = statistics.median(b / a for a, b in zip(alone, whole, strict=True))
         pixels = np.mean([h * w for h, w in SIZES]) / 1e6
-        print(f"{describe(device)}, {'eight views' if args.tta else 'one view'}, {len(paths)} photographs")
+        print(f"{describe(device)}, views: {args.views}, {len(paths)} photographs")
         print(f"of {pixels:.1f} megapixels on average, {args.repeats} times in turn, medians:")
         seconds = statistics.median(alone), statistics.median(whole)
         print("network alone {:.2f} s, whole {:.2f} s a photograph; ratio {:.2f}".format(*seconds, ratio))
         if args.cpu:
             print("(CPU seconds of all threads)")
         (large,) = draw(folder / "large", [LARGE])
-        memory = peak_memory(large, folder / "large_out", "--tta" if args.tta else "--no-tta", args.float32)
+        memory = peak_memory(large, folder / "large_out", f"--views={args.views}", args.float32)
         print(
             f"peak memory with one photograph of {LARGE[0] * LARGE[1] / 1e6:.0f} megapixels: {memory:.0f} MiB"
         )

@@ -43,7 +43,7 @@ def main() -> None:
     for path in args.photographs:
         photograph = read_image(path)
         before = segmenter(photograph)
-        print(f"{Path(path).name}: scale from {before.scale.scale_from}, factor {before.scale.factors[0]:.3f}")
+        print(f"{Path(path).name}: scale from {before.scale.scale_from}, factor {before.scale.factor:.3f}")
         for name, changed, part, factor in changes(photograph):
             after = segmenter(changed)
             height, width = (side.stop - side.start for side in part)
@@ -54,7 +54,7 @@ def main() -> None:
             seen = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR) >= after.threshold
             wanted = before.mask[part] > 0
             f1 = 2 * (seen & wanted).sum() / max(1, seen.sum() + wanted.sum())
-            own = after.scale.factors[0] * factor / before.scale.factors[0]
+            own = after.scale.factor * factor / before.scale.factor
             print(
                 f"  {name:14} F1 {f1:.3f}  scale from {after.scale.scale_from}, {own:.2f} of that before",
                 flush=True,

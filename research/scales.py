@@ -43,8 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--anatomy", type=path_name, help="folder of the drawn discs")
     parser.add_argument("--diameters", type=int, nargs="*", default=[480, 548, 640, 720, 860], help="pixels")
     parser.add_argument("--disc", type=float, default=WORKING_DISC, help="pixels, of a network that has none")
-    parser.add_argument("--second", type=float, default=0.76, help="factor of the second scale of two")
-    parser.add_argument("--tta", action="store_true", help="eight views, and half of them at another scale")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=1, help="flips and turns, averaged")
     parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
     parser.add_argument("--threshold", type=float, default=0.38, help="probability that makes a vessel")
     return parser.parse_args()
@@ -65,21 +64,19 @@ def drawn_disc(eye: Eye, data_set: str, anatomy: Path | None) -> float:
 
 def ways(
     args: argparse.Namespace, network: Network, eye: Eye, photograph: Photograph, camera: float, drawn: float
-) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Each way to choose the scale of a photograph, with its factors."""
+) -> Iterator[tuple[str, float]]:
+    """Each way to choose the scale of a photograph, with its factor."""
     working = network.disc or args.disc
     field = fov_diameter(eye.fov)
     for diameter in args.diameters:
-        yield f"field {diameter}", (factor_of(field, diameter),)
+        yield f"field {diameter}", factor_of(field, diameter)
     by_field = factor_of(field, working / DISC_SHARE)
-    yield "as predict.py", plan_scale(photograph, network).factors
+    yield "as predict.py", plan_scale(photograph, network).factor
     for name, disc in {"disc found": photograph.landmarks.disc_diameter, "disc of the camera": camera}.items():
         factor = working / disc if disc > 0 else by_field
-        yield name, (factor,)
-        if args.tta:
-            yield f"{name}, two scales", (factor, factor * args.second)
+        yield name, factor
     if drawn > 0:
-        yield "disc drawn", (working / drawn,)
+        yield "disc drawn", working / drawn
 
 
 def main() -> None:
@@ -105,12 +102,12 @@ def main() -> None:
         for eye, photograph in zip(tqdm(eyes, desc=data_set), taken, strict=True):
             camera = float(np.median(discs.get(eye.image.shape, [np.nan])))
             drawn = drawn_disc(eye, data_set, args.anatomy)
-            done: dict[tuple[float, ...], np.ndarray] = {}
-            for way, factors in ways(args, network, eye, photograph, camera, drawn):
-                if factors not in done:
-                    probability = segment(network, eye.image, eye.fov, args.tta, factors)
-                    done[factors] = metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
-                found.setdefault(way, []).append((factors[0], done[factors]))
+            done: dict[float, np.ndarray] = {}
+            for way, own in ways(args, network, eye, photograph, camera, drawn):
+                if own not in done:
+                    probability = segment(network, eye.image, eye.fov, args.views, own)
+                    done[own] = metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
+                found.setdefault(way, []).append((own, done[own]))
         for way, rows in found.items():
             scores = metrics.mean([metrics.scores(counts, args.threshold) for _, counts in rows])
             curve = np.mean([f1_curve(counts) for _, counts in rows], axis=0)

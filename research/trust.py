@@ -26,7 +26,7 @@ from measures.doubts import doubts, features
 from measures.uncertainty import Views, confidence
 from measures.vessels import MEASURES, measure
 from networks.loading import load_networks
-from prediction.scale import factors_for
+from prediction.scale import factor_for
 from prediction.segmentation import binarize, segment
 from research import spoilt
 from scoring import metrics
@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--every", type=int, default=1, help="of the eyes, look at each EVERYth only")
     parser.add_argument("--spoil", type=int, default=2, help="eyes of each data set to spoil fully, and half")
-    parser.add_argument("--tta", action=argparse.BooleanOptionalAction, default=True, help="eight views")
+    parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=8, help="flips and turns, averaged")
     parser.add_argument("--threshold", type=float, help="probability that makes a vessel")
     parser.add_argument("--device", default="auto")
     return parser.parse_args()
@@ -138,14 +138,18 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         eye["threshold"] = threshold = args.threshold or threshold
         eye["held_out"] = bool(eye["set"]) and eye["name"] not in model.trained_on
         made = path.parent / "probability" / f"{eye['name']}.png"  # by train.py, in eight views
-        if args.tta and eye["group"] == eye["set"] and args.files and made.is_file():
+        if args.views == 8 and eye["group"] == eye["set"] and args.files and made.is_file():
             eye["levels"] = cv2.imread(str(made), cv2.IMREAD_UNCHANGED)
         else:
-            folder = args.cache / (sha256(path)[:8] + ("" if args.tta else ", one view")) / eye["set"]
+            folder = (
+                args.cache
+                / (sha256(path)[:8] + ("" if args.views == 8 else f", views {args.views}"))
+                / eye["set"]
+            )
             kept = folder / f"{eye['name']}, {eye['group']}.png"
             if not kept.is_file():
-                scale = factors_for(eye["photograph"], model)
-                probability = segment(model, eye["photograph"], fov, args.tta, scale)
+                scale = factor_for(eye["photograph"], model)
+                probability = segment(model, eye["photograph"], fov, args.views, scale)
                 write_png(kept, metrics.quantize(probability))
             eye["levels"] = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)
         eye["found"] = binarize(eye["levels"], fov, threshold)

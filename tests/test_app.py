@@ -97,7 +97,7 @@ def page(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     (folder / "tmp").mkdir()
     log, port = folder / "log.txt", free_port()
     log.touch()
-    flags = ["--weights", str(weights), "--no-tta", "--device=cpu", "--no-browser"]
+    flags = ["--weights", str(weights), "--views=1", "--device=cpu", "--no-browser"]
     process = subprocess.Popen(
         [sys.executable, "-c", START, str(log), *flags, "--port", str(port)],
         cwd=folder,
@@ -128,7 +128,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predicted(photographs: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What predict.py makes of the first eye at a threshold of 0.8."""
     out = tmp_path_factory.mktemp("predicted")
-    how = ("--weights", weights, "--no-tta", "--device=cpu", "--threshold=0.8")
+    how = ("--weights", weights, "--views=1", "--device=cpu", "--threshold=0.8")
     run_script(predict.main, photographs / "eye0.png", *how, "--out", out)
     return out
 
@@ -247,7 +247,7 @@ def test_ctrl_c_ends_the_page_and_removes_its_files(page: Page) -> None:
 def test_photographs_beyond_the_limits_are_refused_with_the_reason(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    segmenter = Segmenter(weights, tta=False, device="cpu")
+    segmenter = Segmenter(weights, views=1, device="cpu")
     monkeypatch.setattr(app, "MOST_PHOTOGRAPHS", 4)
     monkeypatch.setattr(app, "MOST_PIXELS", 2 * 40 * 44)
     monkeypatch.setattr(app, "LARGEST_FILE", 50_000)

@@ -55,7 +55,7 @@ def test_other_eyes_have_no_such_file_and_an_earlier_one_goes(tmp_path: Path, ot
 
 
 def test_test_py_writes_none_for_three_eyes(new_data: Path, files: Path, tmp_path: Path, capsys) -> None:
-    weights = ("--weights", files / "checkpoint.pth", "--no-tta", "--device", "cpu")
+    weights = ("--weights", files / "checkpoint.pth", "--views=1", "--device", "cpu")
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path, *weights) == 0
     assert "drive_challenge" not in capsys.readouterr().out
     assert not (tmp_path / "drive_challenge.zip").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,12 +28,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("diameter", "scales"),
-    [(274, (3,)), (88, (1,)), (66, (0.75,))],
+    ("diameter", "factor"),
+    [(274, 3), (88, 1), (66, 0.75)],
 )
 def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     diameter: int,
-    scales: tuple[float, ...],
+    factor: float,
     new_data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -44,16 +43,14 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     save_checkpoint(tmp_path / "own.pth", given)
     seen = []
 
-    def watched(
-        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, scales: Sequence[float], *more: object
-    ) -> np.ndarray:
-        seen.append(scales)
-        return segment(model, image, fov, tta, scales, *more)
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, scale: float) -> np.ndarray:
+        seen.append(scale)
+        return segment(model, image, fov, views, scale)
 
     monkeypatch.setattr(tester, "segment", watched)
-    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--no-tta"]
+    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views=1"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
-    assert [factors[0] for factors in seen] == pytest.approx([scales[0]] * 3, rel=0.06)
+    assert seen == pytest.approx([factor] * 3, rel=0.06)
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
@@ -108,18 +105,16 @@ def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     iio.imwrite(tmp_path / "close-up.png", photograph[33:83, 31:81])
     scales: list[float] = []
 
-    def watched(
-        model: UNet, image: np.ndarray, fov: np.ndarray, tta: bool, own: Sequence[float], *more: object
-    ) -> np.ndarray:
-        scales.extend(own)
-        return segment(model, image, fov, tta, own, *more)
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, scale: float) -> np.ndarray:
+        scales.append(scale)
+        return segment(model, image, fov, views, scale)
 
     monkeypatch.setattr(segmenter, "segment", watched)
     monkeypatch.chdir(tmp_path)
     return scales
 
 
-FLAGS = ["--weights", "own.pth", "--no-tta", "--device", "cpu"]
+FLAGS = ["--weights", "own.pth", "--views=1", "--device", "cpu"]
 
 
 def test_predict_py_finds_the_diameter_and_says_where_it_guesses(

@@ -107,7 +107,7 @@ def test_test_says_which_eyes_lie_in_the_training_part(
     for part in ("image", "mask", "fov"):
         shutil.copy(own / "train" / part / "22_training_0.png", own / "test" / part / "02_test_0.png")
     arguments = ["--data", own, "--weights", files / "checkpoint.pth", "--results", tmp_path / "results"]
-    assert run_script(test.main, *arguments, "--device=cpu", "--no-tta") == 0
+    assert run_script(test.main, *arguments, "--device=cpu", "--views=1") == 0
     said = capsys.readouterr().out
     assert "02_test_0 is the photograph 22_training of" in said and "01_test_0 is the photograph" not in said
     assert "02_test_0 is the photograph" in (tmp_path / "results" / "index.html").read_text(encoding="utf-8")

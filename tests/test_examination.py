@@ -10,18 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from conftest import run_script
 
 import predict
-from datasets.field_of_view import estimate_fov, fov_diameter
+from datasets.field_of_view import estimate_fov
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from measures.doubts import doubts, features
 from measures.micrometres import read_um_per_pixel
 from measures.table import list_doubtful
-from measures.uncertainty import SMALL, Views, confidence, uncertainty
-from measures.vessels import SPREADS, measure
+from measures.uncertainty import confidence, uncertainty
+from measures.vessels import measure
 from research import spoilt
 from scoring import metrics
 from system.files import write_csv
@@ -127,68 +126,15 @@ def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_probabilities() -> 
     levels = metrics.quantize(rng.beta(0.3, 2, (120, 120)))
     fov = np.full(levels.shape, 255, np.uint8)
     mask = np.where(levels >= metrics.level_of(0.4), 255, 0).astype(np.uint8)
-    found = confidence(levels, mask, fov, Views(0.4))
+    found = confidence(levels, mask, fov)
     draws = [rng.random(levels.shape) < levels / 65535 for _ in range(20)]
     f1 = [2 * (truth & (mask > 0)).sum() / (truth.sum() + (mask > 0).sum()) for truth in draws]
     assert found["expected_f1"] == pytest.approx(np.mean(f1), abs=0.01)
-    assert np.isnan(found["vessel_share_sd"])
-
-
-def test_the_spread_of_the_views_is_that_of_their_vessel_shares() -> None:
-    rng = np.random.default_rng(1)
-    views, fov = torch.from_numpy(rng.random((8, 20, 30), np.float32)), np.zeros((20, 30), np.uint8)
-    fov[:, 5:] = 255
-    counted = Views(0.6)
-    counted.begin(fov)
-    for rows in (slice(0, 7), slice(7, 20)):  # tile by tile
-        counted.add(views[:, rows], (rows, slice(None)))
-    shares = (views.numpy()[:, fov > 0] >= 0.6).mean(axis=1)
-    assert counted.spread() == pytest.approx(shares.std(ddof=1))
-    (scale,) = counted.scales
-    assert (scale.levels == metrics.quantize(views.numpy() * (fov > 0))[::2]).all(), "half are measured"
-
-
-def test_each_measure_has_the_spread_of_the_views(eyes: list) -> None:
-    fov = eyes[0][2]
-    mask = cv2.rectangle(np.zeros_like(fov), (150, 100), (250, 105), 255, -1)
-    # the views draw the vessels 0 to 3 pixels wider
-    drawn = [cv2.dilate(mask, np.ones((1 + k, 1 + k), np.uint8)) & fov for k in range(4)]
-    views = Views(0.5)
-    views.begin(fov)
-    views.add(torch.from_numpy(np.repeat(drawn, 2, axis=0) / np.float32(255)), np.s_[:, :])
-    diameter = fov_diameter(fov)
-    found = views.spreads(diameter, fov.shape[0])
-    rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter) for one in drawn]
-    assert diameter < SMALL, "so that nothing is shrunk"
-    assert list(found) == [f"{name}_sd" for name in SPREADS]
-    for name in SPREADS:
-        assert found[f"{name}_sd"] == pytest.approx(np.std([row[name] for row in rows], ddof=1)), name
-    assert found["width_mean_fov_sd"] == pytest.approx(1000 * np.std(range(4), ddof=1) / diameter, rel=0.02)
-    # a photograph of fewer pixels, enlarged for the network, is measured as small as it is
-    small = views.spreads(diameter / 2, fov.shape[0] // 2)
-    rows = [measure(metrics.quantize(one / 255), fov, 0.5, None, diameter, diameter / 2) for one in drawn]
-    assert small["length_sd"] == pytest.approx(np.std([row["length"] for row in rows], ddof=1))
-    assert small["length_sd"] != found["length_sd"]
-    single = Views(0.5)
-    single.begin(fov)
-    single.add(torch.from_numpy(drawn[0][None] / np.float32(255)), np.s_[:, :])
-    assert single.spreads(diameter, fov.shape[0]) == {}
-
-
-def test_views_without_vessels_have_no_spread_of_their_width(eyes: list) -> None:
-    fov = eyes[0][2]
-    views = Views(0.5)
-    views.begin(fov)
-    views.add(torch.zeros((8, *fov.shape)), np.s_[:, :])
-    found = views.spreads(fov_diameter(fov), fov.shape[0])
-    assert found["length_sd"] == found["segments_sd"] == 0
-    assert np.isnan(found["width_mean_fov_sd"])
-    assert np.isnan(found["tortuosity_sd"])
 
 
 def test_nothing_found_is_sure_of_nothing() -> None:
     empty = np.zeros((9, 9), np.uint8)
-    found = confidence(empty.astype(np.uint16), empty, empty + 255, Views(0.5))
+    found = confidence(empty.astype(np.uint16), empty, empty + 255)
     assert all(np.isnan(value) for value in found.values())
 
 
@@ -314,11 +260,11 @@ def test_predict_json_says_what_made_the_results(results: tuple[Path, Path], fil
     ]
     project = (Path(predict.__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{made["program"]["version"]}"' in project
-    assert made["flags"]["tta"] is True
+    assert made["flags"]["views"] == 4
     assert made["number_of_photographs"] == 3
     assert {"python", "torch", "numpy", "opencv"} <= made["versions"].keys()
     first = made["photographs"][0]
     assert (first["width"], first["height"], first["border"]) == (390, 400, True)
     assert first["photograph"] == str(photographs / 'a, "b".png')
     assert first["fov_diameter"] == pytest.approx(0.955 * 390, rel=0.03)
-    assert all(scale > 0 for scale in first["scales"])
+    assert first["scale"] > 0

@@ -37,7 +37,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_predict(tree: Path, files: Path, out: Path, *more: object) -> int | None:
-    weights = ("--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta")
+    weights = ("--weights", files / "checkpoint.pth", "--device", "cpu", "--views=1")
     return run_script(predict.main, tree, "--recursive", "--out", out, *weights, *more)
 
 

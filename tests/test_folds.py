@@ -111,7 +111,7 @@ def predict_anew(new_data: Path, crossed: Path) -> dict[str, tuple[np.ndarray, E
     found = {}
     for i, eye in enumerate(e for e in read_eyes(new_data / "train", labels=True) if e.name.endswith("_0")):
         model, _ = load_networks([crossed / f"fold{i % K}" / "checkpoint.pth"], None, CPU)
-        found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov, tta=True)), eye
+        found[eye_of(eye.name)] = metrics.quantize(predict.segment(model, eye.image, eye.fov, views=8)), eye
     return found
 
 
@@ -380,20 +380,27 @@ def read_levels(results: Path) -> np.ndarray:
     return iio.imread(results / "probability" / "01_test.png").astype(np.int64)
 
 
-@pytest.mark.parametrize("tta", [["--no-tta"], ["--tta"]])
+@pytest.mark.parametrize("views", [["--views=1"], ["--views=8"]])
 def test_several_checkpoints_give_the_mean_of_their_probabilities_and_thresholds(
-    new_data: Path, networks: list[Path], tmp_path: Path, tta: list[str]
+    new_data: Path, networks: list[Path], tmp_path: Path, views: list[str]
 ) -> None:
     for k, path in enumerate(networks):
-        score(new_data, tmp_path / str(k), "--weights", path, *tta)
-    score(new_data, tmp_path / "both", "--weights", *networks, *tta)
+        score(new_data, tmp_path / str(k), "--weights", path, *views)
+    score(new_data, tmp_path / "both", "--weights", *networks, *views)
     a, b, both = (read_levels(tmp_path / name) for name in ("0", "1", "both"))
     assert np.abs(a - b).mean() > 3000, "networks that agree would show nothing"
     assert np.abs(both - (a + b) / 2).max() <= 1
     mask = iio.imread(tmp_path / "both" / "masks" / "01_test.png") > 0
     assert (mask == (both >= metrics.level_of(0.425))).all() and mask.any() and not mask.all()
     score(
-        new_data, tmp_path / "both", "--weights", networks[0], "--weights", networks[1], "--threshold=0.6", *tta
+        new_data,
+        tmp_path / "both",
+        "--weights",
+        networks[0],
+        "--weights",
+        networks[1],
+        "--threshold=0.6",
+        *views,
     )
     mask = iio.imread(tmp_path / "both" / "masks" / "01_test.png") > 0
     assert (mask == (both >= metrics.level_of(0.6))).all() and mask.any()

@@ -247,7 +247,7 @@ def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
     path = own / "test" / part / "02_test_0.png"
     write_png(path, pixels)
     arguments = ["--data", own, "--weights", files / "checkpoint.pth", "--results", tmp_path / "results"]
-    assert run_script(test.main, *arguments, "--device=cpu", "--no-tta") == 2
+    assert run_script(test.main, *arguments, "--device=cpu", "--views=1") == 2
     said = capsys.readouterr().err
     assert f"{path}: " in said and reason in said
     with (tmp_path / "results" / "metrics.csv").open(newline="") as file:

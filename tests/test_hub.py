@@ -70,8 +70,8 @@ def test_a_network_that_is_not_there_is_one_clear_line(
 
 
 def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path) -> None:
-    run_script(predict.main, photograph, "--out", tmp_path, "--no-tta", "--device", "cpu")
-    segmenter = load("segmenter", tta=False, device="cpu")
+    run_script(predict.main, photograph, "--out", tmp_path, "--views=1", "--device", "cpu")
+    segmenter = load("segmenter", views=1, device="cpu")
     for given in (str(photograph), iio.imread(photograph)):
         result = segmenter(given)
         assert result.photograph.shape == (301, 287, 3)
@@ -89,7 +89,7 @@ def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path
 )
 def test_an_array_of_another_kind_is_refused_by_shape_and_type(array: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"uint8 \(H, W, 3\) RGB; this is " + str(array.dtype)):
-        load("segmenter", tta=False, device="cpu")(array)
+        load("segmenter", views=1, device="cpu")(array)
 
 
 def test_the_callers_own_modules_keep_their_names(photograph: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_callers_own_modules_keep_their_names(photograph: Path, tmp_path: Pa
     (tmp_path / "files" / "drive_unet.pth").write_text("none of the repository's")
     (tmp_path / "script.py").write_text(f"""
 import utils, model, torch, sys
-segmenter = torch.hub.load({str(ROOT)!r}, "segmenter", source="local", tta=False, device="cpu")
+segmenter = torch.hub.load({str(ROOT)!r}, "segmenter", source="local", views=1, device="cpu")
 result = segmenter({str(photograph)!r})
 import data
 print(utils.mine, model.mine, data.mine, result.mask.shape, (result.mask > 0).sum() > 100)
@@ -113,26 +113,26 @@ print([path for path in sys.path if path == {str(ROOT)!r}])
 
 def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
     path = ROOT / "files" / "drive_unet.pth"
-    one = load("segmenter", weights=str(path), tta=False, device="cpu")
+    one = load("segmenter", weights=str(path), views=1, device="cpu")
     for given in (path, [path], [str(path)], (path, str(path))):
-        other = load("segmenter", weights=given, tta=False, device="cpu")
+        other = load("segmenter", weights=given, views=1, device="cpu")
         assert np.abs(other(photograph).probability - one(photograph).probability).max() < 1e-3
 
 
 @pytest.mark.parametrize("threshold", [2, -0.1, "0.3", float("nan"), [0.5]])
 def test_a_threshold_that_is_no_probability_is_refused(threshold: object) -> None:
     with pytest.raises(UserError, match="give a probability, a number from 0 to 1"):
-        load("segmenter", threshold=threshold, tta=False, device="cpu")
+        load("segmenter", threshold=threshold, views=1, device="cpu")
 
 
 def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(photograph.parent))
     monkeypatch.setenv("USERPROFILE", str(photograph.parent))
-    assert load("segmenter", tta=False, device="cpu")("~/eye.png").mask.shape == (301, 287)
+    assert load("segmenter", views=1, device="cpu")("~/eye.png").mask.shape == (301, 287)
 
 
 def test_a_pickled_segmenter_finds_the_same_in_another_process(photograph: Path, tmp_path: Path) -> None:
-    segmenter = load("segmenter", tta=False, device="cpu", threshold=0.4)
+    segmenter = load("segmenter", views=1, device="cpu", threshold=0.4)
     (tmp_path / "segmenter.pkl").write_bytes(pickle.dumps(segmenter))
     code = (
         "import pickle, pathlib; s = pickle.loads(pathlib.Path('segmenter.pkl').read_bytes()); "

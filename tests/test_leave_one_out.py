@@ -29,7 +29,7 @@ from datasets.images import read_image
 from datasets.synthetic import draw_eye, write_drive
 from model import UNet, fold_batch_norm
 from networks.checkpoints import load_checkpoint, save_checkpoint
-from prediction.scale import WORKING_DISC, factors_for
+from prediction.scale import WORKING_DISC, factor_for
 from prediction.segmentation import segment
 from scoring import metrics
 from training import held_out, thresholds
@@ -172,10 +172,10 @@ def best(curve: np.ndarray) -> float:
     return (5 + int(curve.argmax())) / 100
 
 
-def predict_anew(checkpoint: Path, eyes: list[Eye], tta: bool) -> list[tuple[np.ndarray, Eye]]:
+def predict_anew(checkpoint: Path, eyes: list[Eye], views: int) -> list[tuple[np.ndarray, Eye]]:
     network = fold_batch_norm(load_checkpoint(checkpoint, CPU)[0])
-    factors = [factors_for(eye.image, network) for eye in eyes]
-    probabilities = [segment(network, e.image, e.fov, tta, f) for e, f in zip(eyes, factors, strict=True)]
+    factors = [factor_for(eye.image, network) for eye in eyes]
+    probabilities = [segment(network, e.image, e.fov, views, f) for e, f in zip(eyes, factors, strict=True)]
     return [(metrics.quantize(found), eye) for found, eye in zip(probabilities, eyes, strict=True)]
 
 
@@ -270,7 +270,7 @@ def test_a_network_on_all_data_sets_has_their_threshold_and_test_py_says_what_it
     assert leave_out(new_data, tmp_path, "--all-eyes", "--resume", "--threshold", 0.625) == 0
     assert load_checkpoint(tmp_path / "checkpoint.pth", CPU)[1]["threshold"] == 0.625
     capsys.readouterr()
-    weights = ["--weights", tmp_path / "checkpoint.pth", "--device", "cpu", "--no-tta"]
+    weights = ["--weights", tmp_path / "checkpoint.pth", "--device", "cpu", "--views=1"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
     assert "9 of these 9 eyes trained this network" in capsys.readouterr().out
 

@@ -69,7 +69,7 @@ def test_a_networks_own_probabilities_get_the_networks_own_scores(
     new_data: Path, files: Path, tmp_path: Path
 ) -> None:
     same = ("--data", new_data, "--threshold", 0.2, "--results")
-    weights = ("--weights", files / "checkpoint.pth", "--no-tta", "--device", "cpu")
+    weights = ("--weights", files / "checkpoint.pth", "--views=1", "--device", "cpu")
     own, again = tmp_path / "own", tmp_path / "again"
     assert run_script(tester.main, *same, own, *weights) == 0
     assert run_script(tester.main, *same, again, "--masks", own / "probability") == 0

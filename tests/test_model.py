@@ -155,27 +155,40 @@ def test_the_shipped_network_finds_the_same_when_it_is_folded() -> None:
     assert min(f1) > 0.6
 
 
-def test_tta_averages_all_flips_and_turns() -> None:
+def test_eight_views_are_all_flips_and_turns() -> None:
     torch.manual_seed(0)
     model, image = UNet(width=4, depth=2).eval(), torch.rand(1, 3, 32, 48)
     with torch.inference_mode():
-        whole = predict(model, image, tta=True)
+        whole = predict(model, image, views=8)
         for dims in ((-1,), (-2,), (-2, -1)):
-            assert torch.allclose(predict(model, image.flip(dims), tta=True).flip(dims), whole, atol=1e-6)
+            assert torch.allclose(predict(model, image.flip(dims), views=8).flip(dims), whole, atol=1e-6)
         for turn in (1, 2, 3):
-            turned = predict(model, image.rot90(turn, (-2, -1)), tta=True).rot90(-turn, (-2, -1))
+            turned = predict(model, image.rot90(turn, (-2, -1)), views=8).rot90(-turn, (-2, -1))
             assert torch.allclose(turned, whole, atol=1e-6)
         assert not torch.allclose(predict(model, image), whole, atol=1e-4)
 
 
-def test_the_transposed_views_are_of_the_other_images_if_there_are_any() -> None:
-    image, other = torch.rand(1, 1, 4, 6), torch.rand(1, 1, 4, 6)
-    views = predict_views(torch.nn.Identity(), image, True, other)
-    assert views.shape == (8, 1, 4, 6)
-    assert all(torch.allclose(view, image[:, 0].sigmoid()) for view in views[:4])
-    assert all(torch.allclose(view, other[:, 0].sigmoid()) for view in views[4:])
-    single = predict_views(torch.nn.Identity(), image, False, other)
-    assert len(single) == 1 and torch.allclose(single[0], image[:, 0].sigmoid())
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+def test_half_of_several_views_are_of_the_other_images_and_each_lies_another_way(views: int) -> None:
+    image, other, seen = torch.rand(1, 1, 6, 6), torch.rand(1, 1, 6, 6), []
+
+    class Watched(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image)
+            return image
+
+    found = predict_views(Watched(), image, views, other)
+    assert found.shape == (views, 1, 6, 6)
+    half = views // 2 or 1
+    assert all(torch.allclose(view, image[:, 0].sigmoid()) for view in found[:half])
+    assert all(torch.allclose(view, other[:, 0].sigmoid()) for view in found[half:])
+    seen.clear()
+    predict_views(Watched(), image, views)
+    turned = [image.rot90(turn, (-2, -1)) for turn in range(4)]
+    every = turned + [one.flip(-1) for one in turned]
+    ways = [next(k for k, one in enumerate(every) if torch.equal(one, view)) for view in seen]
+    assert ways[0] == 0 and len(set(ways)) == views
+    assert views == 8 or max(ways) < 4, "up to four are turned, not mirrored"
 
 
 @pytest.mark.parametrize("kind", NETWORKS.values())
@@ -191,7 +204,7 @@ def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu(kind: type[UNet |
         logits = model(image)
         fov = torch.ones(2, 1, 33, 47, device="cuda")
         assert vessel_loss(logits, torch.zeros_like(fov), fov, dice=1).device.type == "cuda"
-        assert predict(model, image, tta=True).device.type == "cuda"
+        assert predict(model, image, views=8).device.type == "cuda"
 
 
 def test_loss_counts_inside_the_field_of_view_only() -> None:

@@ -157,7 +157,7 @@ def test_demo_keeps_what_was_put_into_its_folder(tmp_path: Path, monkeypatch: py
 
 def score(new_data: Path, files: Path, results: Path) -> int | None:
     weights = files / "checkpoint.pth"
-    flags = ["--no-tta", "--device=cpu"]
+    flags = ["--views=1", "--device=cpu"]
     return run_script(tester.main, "--data", new_data, "--weights", weights, "--results", results, *flags)
 
 
@@ -271,7 +271,7 @@ def photographs(drive: Path, tmp_path: Path) -> Path:
 
 
 def segment(photographs: Path, files: Path, out: Path, *more: str) -> int | None:
-    flags = ["--weights", files / "checkpoint.pth", "--no-tta", "--device=cpu"]
+    flags = ["--weights", files / "checkpoint.pth", "--views=1", "--device=cpu"]
     return run_script(predict.main, photographs, "--out", out, *flags, *more)
 
 

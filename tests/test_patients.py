@@ -162,7 +162,7 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
     study: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    run = (study, "--recursive", "--weights", files / "checkpoint.pth", "--no-tta", "--out", out)
+    run = (study, "--recursive", "--weights", files / "checkpoint.pth", "--views=1", "--out", out)
     assert run_script(predict.main, *run, "--table", study / "patients.csv") in (0, None)
     said = capsys.readouterr().out
     assert "2 of 4 photographs have a row" in said
@@ -191,7 +191,7 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
 def test_names_that_say_nothing_give_no_columns(files: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.fromarray(draw_eye(np.random.default_rng(5), 120, 110)[0]).save(tmp_path / "in" / "eye.png")
-    run = (tmp_path / "in", "--weights", files / "checkpoint.pth", "--no-tta", "--out", tmp_path / "out")
+    run = (tmp_path / "in", "--weights", files / "checkpoint.pth", "--views=1", "--out", tmp_path / "out")
     assert run_script(predict.main, *run) in (0, None)
     heading = (tmp_path / "out" / "measures.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
     assert not {"patient", "eye", "visit", "camera", "copy_of"} & {*heading}

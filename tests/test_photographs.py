@@ -30,7 +30,7 @@ from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
 from model import UNet
 from networks.loading import load_networks
-from prediction.scale import factors_for
+from prediction.scale import factor_for
 from prediction.segmentation import segment
 from utils import UserError
 
@@ -57,7 +57,7 @@ class Sink(ResultsFolder):
     """A folder that notes the rows it is given and writes none."""
 
     def __init__(self, out: Path) -> None:
-        super().__init__(out, [], {}, threshold=0.5, tta=False)
+        super().__init__(out, [], {}, threshold=0.5, views=1)
         self.kept: list[str] = []
 
     def finish(self, name: str, photograph: Path, row: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Sink(ResultsFolder):
 
 def run_predict(out: Path, *more: object) -> int | None:
     """Run predict.py with the shipped weights, in one view."""
-    return run_script(predict.main, "--out", out, "--weights", SHIPPED, "--device", "cpu", "--no-tta", *more)
+    return run_script(predict.main, "--out", out, "--weights", SHIPPED, "--device", "cpu", "--views=1", *more)
 
 
 def pages_names(out: Path) -> list[str]:
@@ -85,7 +85,7 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)
-        alone = segment(model, photograph, fov, scale=factors_for(photograph, model)) >= threshold
+        alone = segment(model, photograph, fov, scale=factor_for(photograph, model)) >= threshold
         mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
         assert mask.any()
         assert np.mean(mask == (alone & (fov > 0))) >= 0.9999

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_predict(files: Path, out: Path, *paths: object) -> int | None:
-    weights = ("--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta")
+    weights = ("--weights", files / "checkpoint.pth", "--device", "cpu", "--views=1")
     return run_script(predict.main, *paths, "--out", out, *weights)
 
 
@@ -109,7 +109,7 @@ def test_a_name_with_bytes_that_are_no_text_is_segmented(
     (tmp_path / "eyes").mkdir()
     for name in (b"caf\xe9.png", "Müller.png".encode()):
         shutil.copy(folder / "eye0.png", tmp_path / "eyes" / os.fsdecode(name))
-    weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--no-tta"]
+    weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--views=1"]
     command = [sys.executable, str(ROOT / "predict.py"), str(tmp_path / "eyes"), "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, *weights], env={**os.environ, **locale}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -170,7 +170,7 @@ def test_nothing_needs_room_in_the_folder_for_temporary_files(
 ) -> None:
     temporary = str(tmp_path / "missing") if place == "missing" else "/dev/full"
     code = "import sys, tempfile, predict, utils; tempfile.tempdir = sys.argv.pop(1); utils.run(predict.main)"
-    weights = ["--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta"]
+    weights = ["--weights", files / "checkpoint.pth", "--device", "cpu", "--views=1"]
     arguments = map(str, [temporary, folder, "--out", tmp_path / "out", *weights])
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -206,7 +206,7 @@ def test_results_go_to_no_place_that_is_for_other_things(
         if script == "predict.py":
             run_predict(files, out, folder)
         elif script == "test.py":
-            run_script(tester.main, "--data", new_data, "--results", out, *weights, "--no-tta")
+            run_script(tester.main, "--data", new_data, "--results", out, *weights, "--views=1")
         else:
             run_script(augment.main, "--drive", drive, "--out", out)
     assert sorted(out.iterdir()) == before
@@ -291,7 +291,7 @@ utils.run(predict.main)
 def test_a_signal_leaves_tables_of_what_is_finished_and_says_how_to_go_on(
     folder: Path, files: Path, tmp_path: Path, which: signal.Signals
 ) -> None:
-    weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--no-tta"]
+    weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--views=1"]
     process = slow(1, [str(folder), "--out", str(tmp_path / "out"), *weights])
     try:
         until = time.time() + 120

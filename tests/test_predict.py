@@ -19,11 +19,9 @@ import predict
 import test as tester
 from anatomy.photograph import look_at
 from batch.folders import find_photographs, name_results
-from datasets.eyes import Eye, rescale
 from datasets.field_of_view import estimate_fov, fov_diameter
-from datasets.images import equalize, list_images, read_image, read_mask, write_png
+from datasets.images import equalize, list_images, normalize, read_image, read_mask, statistics, write_png
 from datasets.synthetic import draw_eye
-from measures.uncertainty import Views
 from model import ResUNet, UNet
 from networks import checkpoints, loading
 from networks.checkpoints import load_checkpoint
@@ -224,7 +222,7 @@ def lively_network(kind: type[UNet | ResUNet], depth: int) -> UNet | ResUNet:
 
 
 @pytest.mark.parametrize("clahe", [False, True])
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("views", [1, 8])
 @pytest.mark.parametrize(
     ("kind", "depth", "shape"), [(UNet, 3, (250, 237)), (UNet, 3, (150, 301)), (ResUNet, 2, (259, 206))]
 )
@@ -233,7 +231,7 @@ def test_tiles_give_what_the_whole_gives(
     kind: type[UNet | ResUNet],
     depth: int,
     shape: tuple[int, int],
-    tta: bool,
+    views: int,
     clahe: bool,
 ) -> None:
     model = lively_network(kind, depth)
@@ -242,40 +240,18 @@ def test_tiles_give_what_the_whole_gives(
     fov = np.full(shape, 255, np.uint8)
     # bfloat16 would hide seams in its rounding
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
-    whole = predict.segment(model, photograph, fov, tta)
+    whole = predict.segment(model, photograph, fov, views)
     assert whole.std() > 0.05
     monkeypatch.setattr(segmentation, "TILE", 160)
     assert len(list(segmentation.tiles(shape, model.grid, model.margin))) > 4
-    assert np.abs(predict.segment(model, photograph, fov, tta) - whole).max() < 1e-4
+    assert np.abs(predict.segment(model, photograph, fov, views) - whole).max() < 1e-4
 
 
-def test_two_scales_share_the_eight_views() -> None:
-    model = lively_network(UNet, 2)
-    photograph, _, fov = draw_eye(np.random.default_rng(0), 120, 116)
-    both, small = Views(0.5), Views(0.5)
-    shared = predict.segment(model, photograph, fov, True, (1.0, 0.5), both)
-    copy = rescale(Eye("", photograph, fov), 0.5)
-    halves = [
-        segmentation.segment_copy(model, photograph, fov, True, segmentation.FLIPS[::2], None),
-        segmentation.segment_copy(model, copy.image, copy.fov, True, segmentation.FLIPS[1::2], small),
-    ]
-    halves[1] = cv2.resize(halves[1], fov.shape[::-1])
-    assert np.allclose(shared, np.mean(halves, axis=0) * (fov > 0), atol=1e-6)
-    assert [scale.levels.shape for scale in both.scales] == [(2, 120, 116), (2, 60, 58)]
-    assert (both.scales[1].levels == small.scales[0].levels).all()
-    assert len({round(spread, 9) for spread in (both.spread(), small.spread())}) == 2
-    alone = predict.segment(model, photograph, fov)
-    assert (predict.segment(model, photograph, fov, False, (1.0, 0.5)) == alone).all(), "one view has the first"
-
-
-def test_a_photograph_of_which_nothing_is_seen_has_no_spread() -> None:
-    model, views = lively_network(UNet, 2), Views(0.5)
-    photograph, fov = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8)
-    predict.segment(model, photograph, fov, True, (1.0, 0.5), views)
-    assert np.isnan(views.spread())
-
-
-def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> None:
+@pytest.mark.parametrize("views", [2, 4, 8])
+def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it(
+    views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     model = lively_network(UNet, 2)
     photograph, _, fov = draw_eye(np.random.default_rng(0), 120, 116)
     even = equalize(photograph, fov)
@@ -283,19 +259,18 @@ def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it() -> 
         predict.segment(model, image, fov)
         for image in (photograph, cv2.addWeighted(photograph, 0.5, even, 0.5, 0), even)
     )
-    plain_views, evened_views, views = Views(0.5), Views(0.5), Views(0.5)
-    predict.segment(model, photograph, fov, True, views=plain_views)
-    predict.segment(model, even, fov, True, views=evened_views)
+    tensors = [
+        torch.from_numpy(normalize(image, fov, *statistics(image, fov)))[None] for image in (photograph, even)
+    ]
+    with torch.inference_mode():
+        upright, turned = (segmentation.predict_views(model, image, views)[:, 0] for image in tensors)
     model.clahe = True
-    assert (predict.segment(model, photograph, fov) == half).all()
+    assert (predict.segment(model, photograph, fov) == half).all(), "one view has half of it"
     assert not (half == plain).all() and not (half == evened).all()
-    predict.segment(model, photograph, fov, True, views=views)
-    found, plain, even = (each.scales[0].levels for each in (views, plain_views, evened_views))
-    assert (found[:2] == plain[:2]).all()
-    assert (found[2:] == even[2:]).all()
-    assert not (found[2:] == plain[2:]).all()
+    wanted = torch.cat([upright[: views // 2], turned[views // 2 :]]).mean(dim=0).numpy() * (fov > 0)
+    assert np.abs(predict.segment(model, photograph, fov, views) - wanted).max() < 1e-5
     nothing = np.zeros_like(fov)
-    assert not predict.segment(model, photograph, nothing, True).any()
+    assert not predict.segment(model, photograph, nothing, views).any()
 
 
 def test_tiles_are_small_and_cover_every_pixel_once() -> None:

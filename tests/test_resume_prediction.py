@@ -66,7 +66,7 @@ def test_only_what_is_not_finished_is_segmented_again(
 
     def again(*flags: object) -> list[str]:
         segmented.clear()
-        given = [folder, "--weights", files / "checkpoint.pth", "--device", "cpu", "--no-tta"]
+        given = [folder, "--weights", files / "checkpoint.pth", "--device", "cpu", "--views=1"]
         run_script(predict.main, *given, "--out", tmp_path, *flags)
         return sorted(segmented)
 

@@ -224,11 +224,11 @@ def test_the_threshold_is_the_checkpoints_unless_given(
         assert (mask == (levels >= metrics.level_of(threshold))).all()
 
 
-def test_tta_changes_the_probabilities_a_little(
+def test_more_views_change_the_probabilities_a_little(
     new_data: Path, files: Path, results: Path, tmp_path: Path
 ) -> None:
-    score(new_data, files, tmp_path / "one", "--no-tta")
-    score(new_data, files, tmp_path / "eight", "--tta")
+    score(new_data, files, tmp_path / "one", "--views=1")
+    score(new_data, files, tmp_path / "eight", "--views=8")
     a, b = (iio.imread(tmp_path / f / "probability" / "01_test.png") / 65535 for f in ("one", "eight"))
     assert 0 < np.abs(a - b).mean() < 0.1
     assert (b == iio.imread(results / "probability" / "01_test.png") / 65535).all(), "eight are the default"

@@ -184,7 +184,7 @@ def test_different_photographs_or_flags_are_refused(flags: list[str], tmp_path: 
 
 
 def run_differently(flags: list[str], out: str) -> None:
-    run_predict([*flags, "--out", out, *(["--no-tta"] if processes.rank() else [])])
+    run_predict([*flags, "--out", out, *(["--views=1"] if processes.rank() else [])])
 
 
 def test_torchrun_ends_all_when_one_is_killed_and_one_process_goes_on(

@@ -32,7 +32,7 @@ from datasets.layouts import LAYOUTS, STARE
 from datasets.published import find_data_set
 from datasets.synthetic import draw_eye, write_drive
 from networks.loading import load_networks
-from prediction.scale import WORKING_DISC, factors_for
+from prediction.scale import WORKING_DISC, factor_for
 from prediction.segmentation import segment
 from scoring.metrics import quantize
 from training.held_out import group_by_fold
@@ -486,8 +486,8 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
         found = images.read_image(results / "masks" / f"{eye.result_name}.png")
         assert found.shape == eye.image.shape  # truth is not resized to be scored
         levels = cv2.imread(str(results / "probability" / f"{eye.result_name}.png"), cv2.IMREAD_UNCHANGED)
-        scale = factors_for(eye.image, model)
-        assert (levels == quantize(segment(model, eye.image, eye.fov, tta=True, scale=scale))).all()
+        scale = factor_for(eye.image, model)
+        assert (levels == quantize(segment(model, eye.image, eye.fov, views=8, scale=scale))).all()
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -62,8 +62,8 @@ def test_a_script_runs_where_stdout_and_stderr_are_none_of_a_shells(
     commands = (
         (augment.main, "--drive", drive, "--out", tmp_path / "new_data"),
         (train.main, *own, "--files", tmp_path / "files", *TINY, "--epochs=1", "--crops=4"),
-        (tester.main, *own, "--weights", checkpoint, "--results", tmp_path / "results", "--no-tta"),
-        (predict.main, photograph, "--weights", checkpoint, "--out", tmp_path / "predicted", "--no-tta"),
+        (tester.main, *own, "--weights", checkpoint, "--results", tmp_path / "results", "--views=1"),
+        (predict.main, photograph, "--weights", checkpoint, "--out", tmp_path / "predicted", "--views=1"),
     )
     for main, *arguments in commands if stream is Notebook else commands[-1:]:
         monkeypatch.setattr(sys, "stdout", out := stream())

@@ -30,7 +30,7 @@ def test_no_threshold_has_a_higher_mean_f1() -> None:
 def test_the_table_has_the_scores_of_test_py_and_what_flatters_them(
     new_data: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    how = ("--data", new_data, "--weights", files / "checkpoint.pth", "--no-tta", "--device=cpu")
+    how = ("--data", new_data, "--weights", files / "checkpoint.pth", "--views=1", "--device=cpu")
     run_script(wrong_numbers.main, *how, "--side", 80)
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:2] == "| "]
     assert len(table) == 1 + 3 * 4

@@ -11,7 +11,7 @@ from data import eye_of, first_copies, person_of
 from datasets.eyes import Eye
 from datasets.images import read_levels, write_png
 from networks.checkpoints import load_checkpoint
-from prediction.scale import factors_for
+from prediction.scale import factor_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -221,8 +221,8 @@ def hold_out(
             for eye in read(group.held_out):  # one by one: they can be large
                 if not (path := probability_of(own.files, eye.name)).exists():
                     # training eyes are at the working scale already
-                    factors = factors_for(eye.image, network) if native else (1.0,)
-                    levels = metrics.quantize(segment(network, eye.image, eye.fov, tta=True, scale=factors))
+                    factor = factor_for(eye.image, network) if native else 1.0
+                    levels = metrics.quantize(segment(network, eye.image, eye.fov, views=8, scale=factor))
                     write_png(path, levels)
                 levels = read_levels(path)
                 # the threshold of the tables comes from the other groups, which may not be trained yet

@@ -16,7 +16,7 @@ from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from networks.checkpoints import load_checkpoint, set_views
 from pages.report import write_history
-from prediction.scale import factors_for, working_diameter
+from prediction.scale import factor_for, working_diameter
 from system import processes
 from system.devices import pick_device
 from system.files import atomic
@@ -125,7 +125,7 @@ def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dic
     if disc:
         factors = dict.fromkeys(map(eye_of, eyes), (network.disc or network.diameter * DISC_SHARE) / disc)
     else:
-        factors = {eye_of(eye.name): factors_for(eye.image, network)[0] for eye in first_copies(eyes.values())}
+        factors = {eye_of(eye.name): factor_for(eye.image, network) for eye in first_copies(eyes.values())}
     changed = {name: factor for name, factor in factors.items() if abs(math.log(factor)) > 0.005}
     if changed:
         least, most = min(changed.values()), max(changed.values())

@@ -10,7 +10,7 @@ import numpy as np
 
 from data import Eye, eye_of, first_copies, read_eye
 from datasets.images import list_images
-from prediction.scale import factors_for
+from prediction.scale import factor_for
 from prediction.segmentation import segment
 from scoring import metrics
 from utils import UserError
@@ -109,8 +109,8 @@ def compromise_curve(network: Network, data: Path, trained: Sequence[Eye]) -> np
     """
     curves: dict[str, list[np.ndarray]] = {}
     for source, eye, native in eyes_for_threshold(data, trained):
-        factors = factors_for(eye.image, network) if native else (1.0,)
-        levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=factors))
+        factor = factor_for(eye.image, network) if native else 1.0
+        levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=factor))
         counts = metrics.count_levels(levels, eye.truth, eye.fov)
         curves.setdefault(source, []).append(f1_curve(counts))
     return np.mean([np.mean(own, axis=0) for own in curves.values()], axis=0)
