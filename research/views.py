@@ -3,8 +3,8 @@
     python augment.py DRIVE STARE HRF CHASE_DB1 --leave-one-out
     python -m research.views --files files    # of train.py --leave-one-out
 
-The scale of each photograph is that of predict.py. Seconds are CPU seconds of all threads, of the network and what
-stands around it in `segment`; each photograph is seen in every number of views in turn.
+The scale of each photograph is that of predict.py. Seconds are CPU seconds of all threads, of `segment`; each
+photograph is seen in every number of views in turn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main() -> None:
     sets: dict[str, list[str]] = {}
     for name, data_set in read_sets(args.data).items():
         sets.setdefault(data_set, []).append(name)
-    print(f"{'left out':12}{'eyes':>6}" + "".join(f"{t:>10}" for t in ("views", "F1", "best F1", "AP", "CPU s")))
+    print(
+        f"{'left out':12}{'eyes':>6}" + "".join(f"{t:>10}" for t in ("views", "F1", "best F1", "AP", "CPU s"))
+    )
     for data_set in args.data_sets or sets:
         network, _ = load_checkpoint(args.files / f"without_{data_set}" / "checkpoint.pth", pick_device("cpu"))
         network = fold_batch_norm(network)

@@ -161,7 +161,7 @@ def with_disc() -> UNet:
 
 @pytest.mark.parametrize(("share", "disc"), [(DISC_SHARE, 156), (0.22, 185), (0.13, 142), (0.45, 209)])
 def test_where_the_border_shows_disc_and_field_of_view_count_alike(share: float, disc: float) -> None:
-    assert plan_scale(seen(share), with_disc()) == Scale((pytest.approx(112 / disc, rel=0.01),), "disc")
+    assert plan_scale(seen(share), with_disc()) == Scale(pytest.approx(112 / disc, rel=0.01), "disc")
 
 
 def test_a_speck_that_is_taken_for_a_disc_does_not_decide() -> None:
@@ -172,7 +172,7 @@ def test_a_speck_that_is_taken_for_a_disc_does_not_decide() -> None:
 
 def test_without_a_border_the_disc_counts_alone() -> None:
     found = plan_scale(seen(0.45, diameter_from="guess"), with_disc())
-    assert found == Scale((pytest.approx(112 / 450),), "disc")
+    assert found == Scale(pytest.approx(112 / 450), "disc")
 
 
 def test_the_scale_says_what_it_is_from() -> None:

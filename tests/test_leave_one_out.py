@@ -191,7 +191,7 @@ def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they
         model, _ = load_checkpoint(checkpoint, CPU)
         assert model.trained_on == {eye for other in SETS if other != name for eye in SETS[other]}
         assert model.disc == DISC
-        unseen[name] = predict_anew(checkpoint, [eye for eye in native if eye.source == name], True)
+        unseen[name] = predict_anew(checkpoint, [eye for eye in native if eye.source == name], 8)
     expected = {
         name: np.mean([metrics.expected_f1_threshold(levels, eye.fov) for levels, eye in pairs])
         for name, pairs in unseen.items()
@@ -218,7 +218,7 @@ def test_the_threshold_of_a_network_is_the_best_of_the_data_sets_that_trained_it
 ) -> None:
     checkpoint = left_out / "without_STARE" / "checkpoint.pth"
     native = read_eyes(new_data / "test", labels=True)
-    seen = {n: predict_anew(checkpoint, [e for e in native if e.source == n], False) for n in ("DRIVE", "HRF")}
+    seen = {n: predict_anew(checkpoint, [e for e in native if e.source == n], 1) for n in ("DRIVE", "HRF")}
     expected = best(curve_of(seen))
     assert load_checkpoint(checkpoint, CPU)[1]["threshold"] == expected
     (row,) = (row for row in read_table(left_out / "leave_one_out.csv") if row["data_set"] == "STARE")

@@ -115,7 +115,7 @@ def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(
     folder: Path, tmp_path: Path, two_cores: None
 ) -> None:
     passed, model = [], UNet(width=4, depth=2).eval()
-    predictor = Predictor(model, 0.5, True, None, Sink(tmp_path))
+    predictor = Predictor(model, 0.5, 8, None, Sink(tmp_path))
     names = {path.stem: path for path in list_images(folder)}
     with closing(predict_photographs(names, predictor, {})) as done:
         next(done)
@@ -136,7 +136,7 @@ def test_few_photographs_are_in_memory_at_a_time(
 
     monkeypatch.setattr(photographs, "predict_photograph", fake)
     names = {str(k): Path(f"{k}.png") for k in range(1000)}
-    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, Sink(tmp_path))
+    predictor = Predictor(UNet(width=4, depth=2), 0.5, 1, None, Sink(tmp_path))
     order = []
     for name in predict_photographs(names, predictor, {}):
         order.append(name)
@@ -161,7 +161,7 @@ def test_rows_go_to_the_records_and_are_kept_nowhere_else(
         return row
 
     names = {str(k): Path(f"{k}.png") for k in range(300)}
-    predictor = Predictor(UNet(width=4, depth=2), 0.5, False, None, Sink(tmp_path))
+    predictor = Predictor(UNet(width=4, depth=2), 0.5, 1, None, Sink(tmp_path))
     for _ in predict_photographs(names, predictor, {}):
         assert len(alive) < 10
     assert sorted(predictor.results.kept) == sorted(names)

@@ -426,7 +426,7 @@ def test_the_fields_of_view_of_drive_are_found() -> None:
 def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, tmp_path: Path) -> None:
     image = tmp_path / "new_data" / "test" / "image" / "eye.png"
     write_png(image, eye[0])
-    shared = ["--weights", weights, "--device", "cpu"]
+    shared = ["--weights", weights, "--device", "cpu", "--views=2"]
     assert run_script(tester.main, "--data", tmp_path / "new_data", "--results", tmp_path / "a", *shared) == 0
     assert run_script(predict.main, image, "--out", tmp_path / "b", *shared) == 0
     for part in ("masks", "probability"):

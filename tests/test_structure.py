@@ -95,7 +95,7 @@ def test_no_top_level_name_stands_twice_in_the_product() -> None:
             for name in top_level_names(path) - {"main", "parse_args"}:  # of every script
                 homes.setdefault(name, []).append(module)
     assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
-    assert homes["read_eyes"] == ["data"] and homes["Views"] == ["measures.uncertainty"]
+    assert homes["read_eyes"] == ["data"] and homes["VIEWS"] == ["prediction.segmentation"]
 
 
 @pytest.mark.parametrize("module", MODULES)
