@@ -139,7 +139,7 @@ def calibre(
     kind: str, six: list[Crossing], seen: float, landmarks: Landmarks, um_per_pixel: float | None
 ) -> dict[str, float | str]:
     """CRAE or CRVE in its units, the number of vessels in it, and why it is empty if it is."""
-    name, disc = {"artery": "crae", "vein": "crve"}[kind], landmarks.disc_diameter
+    name, disc = {"artery": "crae", "vein": "crve"}[kind], float(landmarks.disc_diameter)
     reason = (
         "no optic disc found"
         if not disc > 0

@@ -11,6 +11,7 @@ import numpy as np
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from datasets.eyes import Eye
+from measures.arteries_veins import KIND_MEASURES, REASONS
 from measures.doubts import doubts, features
 from measures.uncertainty import confidence
 from measures.vessels import CONFIDENCE, MEASURES, measure
@@ -32,7 +33,8 @@ TABLE_COLUMNS: tuple[str, ...] = (
     "photograph_height",
     "copy_of",
 )
-TABLE_COLUMNS += ("by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES, "made_by")
+TABLE_COLUMNS += ("by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES, *KIND_MEASURES, *REASONS)
+TABLE_COLUMNS += ("made_by",)
 
 
 def examine(
@@ -128,6 +130,7 @@ def write_measures(path: Path, rows: Iterable[Mapping[str, Any]], more: Sequence
     every = dict.fromkeys((*TABLE_COLUMNS[: 2 + len(WHOSE)], *more, *TABLE_COLUMNS))
     columns = [name for name in every if name in present]
     empty = dict.fromkeys(columns, float("nan")) | {"side": "", "scale_from": "", "um_per_pixel_from": ""}
+    empty |= dict.fromkeys(REASONS, "")
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))
 
 

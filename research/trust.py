@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from networks.loading import load_networks
 from prediction.scale import factor_for
 from prediction.segmentation import binarize, segment
 from research import spoilt
+from research.agreement import Rows, print_agreement, print_verdicts
 from scoring import metrics
 from system.devices import pick_device
 from system.files import write_csv
@@ -38,9 +39,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SKIPPED = ("width_mean_um", "width_median_um", "width_p5_um", "width_p95_um", "fractal_r2", "box_smallest")
 SKIPPED += ("box_largest", "fov_diameter", "width_mean", "width_median", "width_p5", "width_p95")
+COMPARED = tuple(name for name in MEASURES if name not in SKIPPED)
 
 
-Rows = list[dict[str, Any]]
 Pixels = tuple[np.ndarray, np.ndarray]
 
 
@@ -157,71 +158,6 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             counts = metrics.count_levels(eye["levels"], eye["mask"], fov)
             eye["f1"] = metrics.scores(counts, threshold)["f1"]
         yield eye
-
-
-def icc(first: np.ndarray, second: np.ndarray) -> float:
-    """ICC(2,1): absolute agreement of single ratings (Shrout and Fleiss 1979)."""
-    table = np.column_stack([first, second])
-    (n, k), grand = table.shape, table.mean()
-    rows = k * np.sum((table.mean(axis=1) - grand) ** 2) / (n - 1)
-    columns = n * np.sum((table.mean(axis=0) - grand) ** 2) / (k - 1)
-    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + grand
-    error = np.sum(rest**2) / ((n - 1) * (k - 1))
-    return float((rows - error) / (rows + (k - 1) * error + k * (columns - error) / n))
-
-
-def interval(score: Callable[..., float], *columns: np.ndarray) -> tuple[float, float]:
-    """95 % bootstrap interval over the eyes."""
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(1000):
-        pick = rng.integers(0, len(columns[0]), len(columns[0]))
-        drawn.append(score(*(column[pick] for column in columns)))
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
-
-
-AGREEMENT = (
-    "| measure | first observer, mean ± SD | bias (95 %) | limits of agreement | ICC(2,1) (95 %) |"
-    "\n|---|---|---|---|---|"
-)
-
-
-def show_icc(found: list[float]) -> str:
-    return "{:.2f} ({:.2f} to {:.2f})".format(*found[:3])
-
-
-def print_agreement(title: str, truth: Rows, other: Rows) -> dict[str, list[float]]:
-    """Bias, limits of agreement and ICC(2,1) of every measure; returns ICC, its interval, and correlation."""
-    print(f"\n{title}, {len(truth)} eyes\n\n{AGREEMENT}")
-    found = {}
-    for name in (name for name in MEASURES if name not in SKIPPED):
-        pairs = np.array([(a[name], b[name]) for a, b in zip(truth, other, strict=True)])
-        first, second = pairs[np.isfinite(pairs).all(axis=1)].T
-        gap = second - first
-        half = 1.96 * gap.std(ddof=1)
-        low, high = interval(lambda g: float(g.mean()), gap)
-        correlation = float(np.corrcoef(first, second)[0, 1])
-        found[name] = [icc(first, second), *interval(icc, first, second), correlation]
-        digits = 4 if first.mean() < 3 else 2 if first.mean() < 50 else 0
-        show = [f"{value:.{digits}f}" for value in (first.mean(), first.std(ddof=1), gap.mean(), low, high)]
-        limits = f"{gap.mean() - half:.{digits}f} to {gap.mean() + half:.{digits}f}"
-        cells = f"{show[0]} ± {show[1]}", f"{show[2]} ({show[3]} to {show[4]})", limits, show_icc(found[name])
-        print(f"| `{name}` | {' | '.join(cells)} |")
-    return found
-
-
-def print_verdicts(found: dict[str, dict[str, list[float]]]) -> None:
-    """ICC and correlation of every measure in each comparison, and what their lowest say."""
-    print(f"\n| measure | {' | '.join(found)} | trust |\n|---{'|---' * len(found)}|---|")
-    own = [title for title in found if "observer" not in title]
-    for name in next(iter(found.values())):
-        value = min(found[title][name][0] for title in own)
-        order = round(min(found[title][name][3] for title in own), 2)
-        word = "values" if value >= 0.75 else "differences" if order >= 0.6 else "with care"
-        word = "no" if word == "with care" and order < 0.4 else word
-        figures = " | ".join(f"{show_icc(each[name])}; {each[name][3]:.2f}" for each in found.values())
-        print(f"| `{name}` | {figures} | {word} |")
 
 
 def as_levels(mask: np.ndarray) -> np.ndarray:
@@ -350,11 +286,11 @@ def main() -> None:
     for name, rows in measured.items():
         truth = [row["first"] for row in rows]
         title = f"{name}: prediction beside first observer"
-        agreement[name] = print_agreement(title, truth, [row["prediction"] for row in rows])
+        agreement[name] = print_agreement(title, truth, [row["prediction"] for row in rows], COMPARED)
         if all("second" in row for row in rows):
             title = f"{name}'s observers"
             second = [row["second"] for row in rows]
-            agreement[title] = print_agreement(f"{name}: second observer beside first", truth, second)
+            agreement[title] = print_agreement(f"{name}: second observer beside first", truth, second, COMPARED)
     if agreement:
         print_verdicts(agreement)
         print_uncertainty(pixels, thresholds)
