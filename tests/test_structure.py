@@ -98,6 +98,28 @@ def test_no_top_level_name_stands_twice_in_the_product() -> None:
     assert homes["read_eyes"] == ["data"] and homes["VIEWS"] == ["prediction.segmentation"]
 
 
+def test_names_that_a_module_imports_from_another_are_there() -> None:
+    # scripts of research are not run by the tests, and types are not checked there
+    imports: dict[str, list[ast.ImportFrom]] = {}
+    there: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        imports[module] = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        every = [
+            alias for node in nodes if isinstance(node, ast.ImportFrom | ast.Import) for alias in node.names
+        ]
+        there[module] = top_level_names(path) | {alias.asname or alias.name for alias in every}
+    missing = [
+        f"{module} imports {alias.name} from {node.module}"
+        for module, nodes in imports.items()
+        for node in nodes
+        if node.module in there
+        for alias in node.names
+        if alias.name not in there[node.module]
+    ]
+    assert not missing
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_tables_are_written_by_write_csv_and_read_whether_marked_or_not(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
