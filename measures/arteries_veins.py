@@ -16,6 +16,7 @@ from measures.branchings import branchings
 from measures.equivalents import BRANCHING, LARGEST_SIX, equivalent
 from measures.vessels import MEASURES, NAN, Measure, Vessels, describe_vessels, prepare
 from measures.zones import DISC_UM, ZONES, Crossing, OpticDisc, crossings, disc_in
+from scoring.metrics import level_of
 
 LEAST_SEEN = 0.8  # share of zone B in the field of view below which its vessels are not all there
 VALUES = {"artery": ARTERY, "vein": VEIN}
@@ -89,7 +90,7 @@ def measure_kinds(
     Args:
         levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`, or a mask of 0 and 65535.
         kinds: of the pixels from the threshold on, uint8 (H, W), as of `label_vessels` or of a label:
-            ARTERY, VEIN, BOTH, UNCERTAIN, or NONE.
+            ARTERY, VEIN, BOTH, UNCERTAIN, or NONE, which counts as no vessel.
         fov: field of view, uint8 (H, W), 0 or 255.
         threshold: probability in [0, 1] that makes a vessel.
         landmarks: the optic disc.
@@ -107,7 +108,7 @@ def measure_kinds(
     six: dict[str, list[Crossing]] = {}
     for kind, value in VALUES.items():
         # what is below the threshold stays: it says where inside a pixel the border lies
-        others = ~np.isin(kinds, (NONE, value, BOTH))
+        others = ~np.isin(kinds, (NONE, value, BOTH)) | ((kinds == NONE) & (levels >= level_of(threshold)))
         vessels = prepare(np.where(others, np.uint16(0), levels), fov, threshold, diameter)
         row |= {f"{kind}_{name}": each for name, each in describe_kind(vessels, disc, um_per_pixel).items()}
         beside = np.isin(small, (ARTERY + VEIN - value, BOTH, UNCERTAIN))

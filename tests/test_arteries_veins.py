@@ -174,6 +174,14 @@ def test_a_vessel_goes_on_where_one_of_the_other_kind_crosses_it() -> None:
     assert found.row["artery_length"] * SIDE == pytest.approx(140, rel=0.05)
 
 
+def test_what_is_of_no_kind_is_neither_artery_nor_vein() -> None:
+    share = cover((ray(10), 6.0), (ray(100), 6.0))
+    kinds = np.where((share >= 0.5) & (np.arange(SIDE) > 230), np.uint8(ARTERY), np.uint8(NONE))
+    row = measure_kinds(levels_of(share), kinds, FOV, 0.5, landmarks(), diameter=SIDE).row
+    assert row["vein_share"] == 0
+    assert row["artery_length"] * SIDE == pytest.approx(140, rel=0.05)
+
+
 def test_what_ends_early_in_zone_b_does_not_cross_it() -> None:
     assert with_arteries((ray(10, end=115), 6.0)).row["crae_vessels"] == 0
 
