@@ -56,14 +56,15 @@ def decode(path: Path) -> np.ndarray:
     Image.init()
     formats = [kind for kind in FORMATS if kind in Image.OPEN]
     try:
-        source: Path | io.BytesIO = unpack(path) if path.suffix.lower() == ".gz" else path
-        with Image.open(source, formats=formats) as file:
-            embedded = embedded_jpeg(path, file) if file.format in ("JPEG", "MPO") else None
-        with Image.open(embedded or source, formats=formats) as file:
-            page = 0 if embedded else go_to_largest_page(path, file)
-            if file.width * file.height > MAX_PIXELS:
-                raise too_large
-            levels = levels_of(file, path, page)
+        # not the path: Pillow would map the file, and shear an uncompressed TIFF that its EXIF turns
+        with unpack(path) if path.suffix.lower() == ".gz" else path.open("rb") as source:
+            with Image.open(source, formats=formats) as file:
+                embedded = embedded_jpeg(path, file) if file.format in ("JPEG", "MPO") else None
+            with Image.open(embedded or source, formats=formats) as file:
+                page = 0 if embedded else go_to_largest_page(path, file)
+                if file.width * file.height > MAX_PIXELS:
+                    raise too_large
+                levels = levels_of(file, path, page)
     except (UserError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -101,6 +102,9 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         mode = "RGBA" if transparent else "RGB"
         return np.array(file if file.mode == mode else file.convert(mode))
     levels = np.asarray(file)
+    tags = getattr(file, "tag_v2", {})
+    if tags.get(262) == 0:  # WhiteIsZero; Pillow turns 8 bits round, but not more
+        levels = 2 ** tags.get(258, (16,))[0] - 1 - levels
     if isinstance(clear, int) and levels.max() <= 65535:
         levels = with_alpha(np.repeat(levels.astype(np.uint16)[..., None], 3, axis=2), levels != clear)
     return levels
@@ -239,7 +243,8 @@ def what_is(path: Path) -> str:
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         return OTHER_KINDS[".heic"]
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a TIFF of a kind that cannot be read, such as one of 64-bit numbers; save it with 8 or 16 bits"
+        such = "such as one of 64-bit numbers or with a layer beside its colours"
+        return f"a TIFF of a kind that cannot be read, {such}; save it as RGB with 8 or 16 bits"
     kinds = "TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF"
     return f"not a {kinds} image{'' if path.suffix else ', and its name has no suffix'}"
 

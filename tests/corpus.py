@@ -105,6 +105,14 @@ def oriented(pixels: np.ndarray, kind: str, tag: int, undo: int) -> bytes:
     return encode(np.rot90(pixels, undo).copy(), kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
 
 
+def white_is_zero(pixels: np.ndarray) -> bytes:
+    """A TIFF of grey pixels whose 0 means white, as scanners and fax write it."""
+    tag = struct.Struct("<HHIHH")
+    there = encode(pixels.max() - pixels, "TIFF")
+    assert there.count(tag.pack(262, 3, 1, 1, 0)) == 1
+    return there.replace(tag.pack(262, 3, 1, 1, 0), tag.pack(262, 3, 1, 0, 0))
+
+
 def link(target: str) -> Write:
     return lambda path: path.symlink_to(target)
 
@@ -131,6 +139,18 @@ def two_frames(kind: str, **options: object) -> bytes:
 
 WIDE = PHOTOGRAPH.astype(np.uint16) * 257
 WIDE_GREY = GREY.astype(np.uint16) * 257
+
+
+def transparent_palette() -> bytes:
+    """A mask in two colours of a palette, of which the background's is transparent."""
+    image, file = Image.fromarray((VESSELS > 0).astype(np.uint8), "P"), BytesIO()
+    image.putpalette([0, 0, 0, 0, 0, 0])
+    image.save(file, "PNG", transparency=0)
+    return file.getvalue()
+
+
+WIDE_VESSELS = VESSELS.astype(np.uint16) * 257
+WHITE = np.dstack([np.maximum(GREY, VESSELS)] * 3)
 PNG, JPEG = encode(PHOTOGRAPH, "PNG"), encode(PHOTOGRAPH, "JPEG", quality=95)
 TIFF, GIF = encode(PHOTOGRAPH, "TIFF", compression="tiff_lzw"), encode(GREY, "GIF")
 BMP, PPM = encode(PHOTOGRAPH, "BMP"), encode(PHOTOGRAPH, "PPM")
@@ -149,6 +169,17 @@ PHOTOGRAPHS = [
     Case("deflate.tiff", content(encode(PHOTOGRAPH, "TIFF", compression="tiff_adobe_deflate")), PHOTOGRAPH),
     Case("pages.tif", content(two_frames("TIFF")), "2 pages of 92x96 pixels; save the right one"),
     Case("turned.tif", content(oriented(PHOTOGRAPH, "TIFF", 6, 1)), PHOTOGRAPH),
+    Case("turned_grey.tif", content(oriented(GREY, "TIFF", 6, 1)), GREY3),
+    Case("turned_16_bit.tif", content(oriented(WIDE_GREY, "TIFF", 8, 3)), GREY3),
+    Case(
+        "turned_alpha.tif",
+        content(oriented(ALPHA, "TIFF", 6, 1)),
+        np.where(FIELD[..., None] > 0, PHOTOGRAPH, 0),
+    ),
+    Case("white_is_zero.tif", content(white_is_zero(np.maximum(GREY, VESSELS))), WHITE),
+    Case("white_is_zero_16_bit.tif", content(white_is_zero(np.maximum(WIDE_GREY, WIDE_VESSELS))), WHITE),
+    Case("grey_in_two_bytes_of_a_mac.tif", content(encode(WIDE_GREY.astype(">u2"), "TIFF")), GREY3),
+    Case("big.tif", content(encode(PHOTOGRAPH, "TIFF", big_tiff=True)), PHOTOGRAPH),
     Case("plain.jpg", content(JPEG), PHOTOGRAPH, 4),
     Case("progressive.jpeg", content(encode(PHOTOGRAPH, "JPEG", quality=95, progressive=True)), PHOTOGRAPH, 4),
     Case("turned.jpg", content(oriented(PHOTOGRAPH, "JPEG", 6, 1)), PHOTOGRAPH, 4),
@@ -244,6 +275,11 @@ MASKS = [
     Case("zero_and_one.png", content(encode(VESSELS // 255, "PNG")), VESSELS),
     Case("one_bit.png", content(encode(VESSELS, "PNG", "1")), VESSELS),
     Case("one_bit.tif", content(encode(VESSELS, "TIFF", "1", compression="group4")), VESSELS),
+    Case("white_is_zero.tif", content(white_is_zero(VESSELS)), VESSELS),
+    Case("white_is_zero_16_bit.tif", content(white_is_zero(WIDE_VESSELS)), VESSELS),
+    Case("turned.tif", content(oriented(VESSELS, "TIFF", 6, 1)), VESSELS),
+    Case("palette_and_transparent.png", content(transparent_palette()), VESSELS),
+    Case("grey_and_alpha.png", content(encode(np.dstack([VESSELS * 0, VESSELS]), "PNG")), VESSELS),
     Case("16_bit.png", content(opencv(VESSELS.astype(np.uint16) * 257, ".png")), VESSELS),
     Case("255_in_16_bit.png", content(opencv(VESSELS.astype(np.uint16), ".png")), VESSELS),
     Case("one_in_16_bit.png", content(opencv(VESSELS.astype(np.uint16) // 255, ".png")), VESSELS),
