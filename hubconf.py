@@ -8,8 +8,10 @@ result.probability, result.mask, result.fov
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import functools
 import pathlib
+import pickle
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -31,7 +33,9 @@ dependencies = ["torch", "numpy", "cv2", "PIL"]  # torch.hub checks that they ar
 ROOT = pathlib.Path(__file__).resolve().parent
 FILES = ROOT / "files"
 MODULES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
-LOADED: dict[str, ModuleType] = {}  # the modules of this repository, while the caller's have their names
+# the modules of this repository, while the caller's have their names; torch.hub executes this file at every call
+_STORE = sys.modules.setdefault(f"modules of {ROOT}", type(sys)("modules"))
+LOADED: dict[str, ModuleType] = vars(_STORE).setdefault("loaded", {})
 LOCK = threading.RLock()
 
 
@@ -101,6 +105,27 @@ def _load(name: str, pretrained: bool) -> Network:
         return NETWORKS[settings.pop("name")](**settings)
 
 
+def _from_hub(name: str, **settings: Any) -> functools.partial[Any]:
+    """How to call a function of this file in another process."""
+    import torch
+
+    return functools.partial(torch.hub.load, str(ROOT), name, source="local", **settings)
+
+
+def _reduce(result: Segmentation) -> tuple[Any, ...]:
+    """How a result is pickled: another process imports its classes from here."""
+    with _own_modules():
+        return _from_hub("_restore"), (pickle.dumps(vars(result)),)
+
+
+def _restore(parts: bytes) -> Segmentation:
+    """Make a result of what `_reduce` gave."""
+    with _own_modules():
+        from prediction.segmenter import Segmentation
+
+        return Segmentation(**pickle.loads(parts))
+
+
 class segmenter:  # noqa: N801, an entry point is called by its name
     """Segments photographs: `segmenter(path)`, or of an array, uint8 (H, W, 3) RGB of any size.
 
@@ -116,19 +141,18 @@ class segmenter:  # noqa: N801, an entry point is called by its name
         with _own_modules():
             from networks.checkpoints import find_weights
             from networks.loading import USUAL_WEIGHTS
-            from prediction.segmenter import Segmenter
+            from prediction.segmenter import Segmentation, Segmenter
 
             # of this repository, whatever folder it is called from
             if settings.get("weights") is None:
                 settings["weights"] = find_weights(USUAL_WEIGHTS, [ROOT])
             self.settings = settings
             self.segmenter = Segmenter(**settings)
+            copyreg.pickle(Segmentation, _reduce)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled, as for other processes, it is how to load it again: its modules are known to no other."""
-        import torch
-
-        return functools.partial(torch.hub.load, str(ROOT), "segmenter", source="local", **self.settings), ()
+        return _from_hub("segmenter", **self.settings), ()
 
     def __call__(self, photograph: str | Path | np.ndarray) -> Segmentation:
         with _own_modules():

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from anatomy.landmarks import Landmarks, find_landmarks
-from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter
+from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter, roundness
+from utils import UserError
 
+ABSURD = 4.0  # times, or a part: refused, since the photograph would take many times the time and memory
+WHOLE = 0.75  # of the circle around a field of view that fills so much of it, the frame hides little
 DISC_SHARE = 0.156  # of the diameter of a 45-degree field of view, DRIVE's: the disc's, where none is seen
 
 
@@ -27,6 +30,25 @@ class Photograph:
         """Whether the diameter is known, because its border shows or the user gave it."""
         return self.diameter_from != "guess"
 
+    @property
+    def contradiction(self) -> float:
+        """See `contradiction_of`; 1 where the user gave no diameter."""
+        return contradiction_of(self.diameter, self.fov) if self.diameter_from == "given" else 1.0
+
+
+def contradiction_of(given: float, fov: np.ndarray) -> float:
+    """How many times larger or smaller than its border shows a field of view would be; 1 where none shows.
+
+    Args:
+        given: its diameter in pixels.
+        fov: the field of view that is seen, uint8 (H, W), 0 or 255.
+    """
+    if fov.all():
+        return 1.0
+    shown = fov_diameter(fov)
+    # of a close-up a corner of the border may show, and the whole may be larger
+    return max(shown / given, given / shown if roundness(fov, whole=True) > WHOLE else 1.0)
+
 
 def look_at(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
     """Find the field of view and the landmarks of a photograph.
@@ -35,9 +57,15 @@ def look_at(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
         pixels: uint8 (H, W, 3) RGB.
         diameter: of the whole field of view in pixels; None: that of its border. Where no border shows it is
             at least the diagonal of the frame.
+
+    Raises:
+        UserError: the diameter is absurd beside a border that shows.
     """
     fov = estimate_fov(pixels)
     diameter_from = "given" if diameter else "guess" if fov.all() else "border"
     # a tiny frame without a border is a piece of a photograph rather than a whole one
     found = diameter or (max(fov_diameter(fov), DIAMETER) if fov.all() else fov_diameter(fov))
+    if diameter and contradiction_of(diameter, fov) > ABSURD:
+        shown = f"the border of the field of view shows {fov_diameter(fov):.0f} pixels"
+        raise UserError(f"--diameter {diameter:g}: {shown}; give those from border to border, or leave it out")
     return Photograph(pixels, fov, found, diameter_from, find_landmarks(pixels, fov))

@@ -14,6 +14,8 @@ import numpy as np
 
 from datasets.field_of_view import fov_diameter
 
+CONTRADICTED = 1.5  # times the diameter that the border shows, or a part of it
+CONTRADICTION = "--diameter contradicts the border"
 LOOKED_AT = 400  # pixels of the field of view in the copy that is looked at
 
 
@@ -109,7 +111,7 @@ def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
     """The reasons to look at a photograph first, the weightiest first; empty for most.
 
     Args:
-        found: what `features` found.
+        found: what `features` found, and where a diameter was given `Photograph.contradiction`.
         row: its measures and how sure they are: `vessel_share`, `largest_tree`, `expected_f1`.
     """
     grey = abs(found["red"] - 1) < 0.02 and abs(found["blue"] - 1) < 0.02
@@ -120,6 +122,7 @@ def doubts(found: Mapping[str, float], row: Mapping[str, Any]) -> list[str]:
         "two eyes in one picture? cut it in two": found["beside"] > 0.3,
         "grey: not a colour photograph": grey and found["bordered"],
         "vessels lighter than the retina: an angiogram?": found["dark_lines"] < 0.8,
+        CONTRADICTION: found.get("contradiction", 1.0) > CONTRADICTED,
         "no border found: scale is a guess": not found["bordered"],
         "very dark": found["light"] < 60,
         "very blurred": found["sharp"] < 0.25,

@@ -61,6 +61,7 @@ def examine(
     row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov)}
     row |= measure(levels, fov, threshold, um_per_pixel, diameter)
     found = features(photograph.pixels, fov, mask) | {"bordered": float(photograph.border)}
+    found["contradiction"] = photograph.contradiction
     row["doubtful"] = "; ".join(doubts(found, row))
     return row | anatomy_columns(photograph.landmarks, um_per_pixel)
 

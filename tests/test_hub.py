@@ -131,17 +131,27 @@ def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.Monkey
     assert load("segmenter", views=1, device="cpu")("~/eye.png").mask.shape == (301, 287)
 
 
-def test_a_pickled_segmenter_finds_the_same_in_another_process(photograph: Path, tmp_path: Path) -> None:
+def test_segmenter_and_results_pass_between_processes(photograph: Path, tmp_path: Path) -> None:
     segmenter = load("segmenter", views=1, device="cpu", threshold=0.4)
-    (tmp_path / "segmenter.pkl").write_bytes(pickle.dumps(segmenter))
-    code = (
-        "import pickle, pathlib; s = pickle.loads(pathlib.Path('segmenter.pkl').read_bytes()); "
-        f"r = s({str(photograph)!r}); print(r.threshold, int(r.levels.sum()))"
-    )
+    result = segmenter(photograph)
+    (tmp_path / "both.pkl").write_bytes(pickle.dumps([segmenter, result]))
+    (tmp_path / "script.py").write_text(f"""
+import multiprocessing, pathlib, pickle, torch
+if __name__ == "__main__":
+    with multiprocessing.Pool(1) as pool:
+        segmenter, result = pickle.loads(pathlib.Path("both.pkl").read_bytes())
+        (other,) = pool.map(segmenter, [{str(photograph)!r}])
+        again = pickle.loads(pickle.dumps(other))
+        for each in (result, other, again):
+            assert type(each) is type(result) and each.threshold == 0.4, each
+            assert (each.levels == result.levels).all() and (each.photograph == result.photograph).all()
+        again.threshold = 0.9
+        print(result.examine()["vessel_share"] == other.examine()["vessel_share"], int(result.levels.sum()))
+""")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.split() == ["0.4", str(int(segmenter(photograph).levels.sum()))], done.stderr
+    assert done.stdout.split() == ["True", str(int(result.levels.sum()))], done.stderr
 
 
 @pytest.mark.parametrize("own", [ModuleType("utils"), ModuleType("data.part")])

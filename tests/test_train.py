@@ -19,10 +19,12 @@ from conftest import HEIGHT, TINY, WIDTH, run_script
 
 import test as tester
 import train
-from data import eye_of
+from data import eye_of, read_eyes
 from model import ResUNet
 from networks.checkpoints import load_checkpoint
-from training import epoch, optimizers, thresholds
+from training import epoch, loop, optimizers, thresholds, time_budget
+from training.batches import load as load_batches
+from training.crops import Crops
 from training.muon import Muon
 from training.settings import OLDER_VERSIONS, choose_settings
 from utils import UserError
@@ -220,10 +222,17 @@ def test_a_finished_training_is_not_lengthened_but_says_how(new_data: Path, tmp_
 
 
 def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
-    new_data: Path, tmp_path: Path, capsys
+    new_data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ["--data", new_data, "--files", tmp_path, *TINY, "--minutes", 0.1]
-    taken = []
+    settings = ["--data", new_data, "--files", tmp_path, *TINY, "--workers", 1, "--minutes", 0.1]
+    taken, loaded = [], []
+
+    def watched(crops: Crops, size: int, done: int, *how: object) -> torch.utils.data.DataLoader:
+        loaded.append((size, *how))
+        return load_batches(crops, size, done, *how)
+
+    monkeypatch.setattr(time_budget, "load", watched)
+    monkeypatch.setattr(loop, "load", watched)
     for _ in range(3):  # a machine that gets busy takes longer than it did when it was measured
         assert run_script(train.main, *settings) == 0
         assert "fit into 0.1 minutes" in capsys.readouterr().out
@@ -233,9 +242,17 @@ def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
             break
     else:
         pytest.fail(f"6 seconds were asked for, but three trainings took {taken}")
+    # batches are timed as the training has them: from as many workers, for the same device
+    assert len(loaded) == 2 * len(taken) and set(loaded) == {(4, 1, torch.device("cpu"))}
     assert len(last["history"]) == last["settings"]["epochs"]
     assert run_script(train.main, *settings, "--resume") == 0
     assert "done already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cuda:1", True), ("cpu", False), ("mps", False)])
+def test_batches_come_in_pinned_memory_for_a_gpu_alone(device: str, pinned: bool, new_data: Path) -> None:
+    crops = Crops(read_eyes(new_data / "train", labels=True)[:1], 32, 0, 8)
+    assert load_batches(crops, 4, device=torch.device(device)).pin_memory is pinned
 
 
 def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from training.crops import Crops
 from training.settings import Settings
 
 if TYPE_CHECKING:
+    import torch
     from torch.utils.data import DataLoader, Dataset
 
 
@@ -39,8 +40,10 @@ def end_workers(batches: object) -> Iterator[None]:
             worker.kill()
 
 
-def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bool = False) -> DataLoader:
-    """Load this process's share of the batches, after the first `done` crops."""
+def load(
+    crops: Crops, batch_size: int, done: int = 0, workers: int = 0, device: torch.device | None = None
+) -> DataLoader:
+    """Load this process's share of the batches, after the first `done` crops; pinned for a GPU as `device`."""
     import torch
 
     if workers:
@@ -51,6 +54,6 @@ def load(crops: Crops, batch_size: int, done: int = 0, workers: int = 0, pin: bo
         batch_size=batch_size // processes.world_size(),
         sampler=processes.share(range(done, len(crops))),
         num_workers=workers,
-        pin_memory=pin,
+        pin_memory=device is not None and device.type == "cuda",
         worker_init_fn=ignore_signals,
     )

@@ -91,8 +91,7 @@ def train(
     total = settings.epochs * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
     crops = make_crops(training, settings, total * size)
-    pin = next(state.model.parameters()).is_cuda
-    batches = iter(load(crops, size, done * size, run.workers, pin))
+    batches = iter(load(crops, size, done * size, run.workers, next(state.model.parameters()).device))
     network = distributed.wrap(state.model)
     silent = None if processes.is_main() else True  # None: silent only if the output is not a terminal
     saves = Saves(run.files / "last.pth")
@@ -180,7 +179,7 @@ def end_epoch(
         write_history(files, state.history)
         if is_best:
             write_preview(files / "preview.png", state.averaged, validation, threshold)
-    except UserError as error:  # last.pth holds the history too, so the training can go on
+    except (UserError, OSError) as error:  # Matplotlib finds no folder for its cache; last.pth has the history, so the training can go on
         bar.write(f"{error}; the training goes on", file=sys.stderr)
     text = f"epoch {epoch:3d}/{state.settings.epochs}  loss {row['train_loss']:.4f}"
     if validation:

@@ -33,7 +33,7 @@ def fit_to_minutes(
     """
     model, size, budget = copy.deepcopy(model), settings.batch_size, 60 * (settings.minutes or 0)
     crops = make_crops(training, settings, (3 + 1 + MOST_STEPS) * size)
-    batches = iter(load(crops, size, 0, workers, next(model.parameters()).is_cuda))
+    batches = iter(load(crops, size, 0, workers, next(model.parameters()).device))
     optimizer = make_optimizer(model, settings.optimizer, settings.lr)
     network = distributed.wrap(model)
 
