@@ -33,7 +33,7 @@ dependencies = ["torch", "numpy", "cv2", "PIL"]  # torch.hub checks that they ar
 ROOT = pathlib.Path(__file__).resolve().parent
 FILES = ROOT / "files"
 MODULES = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
-# the modules of this repository, while the caller's have their names; torch.hub executes this file at every call
+# the modules of this repository, while the caller's have their names; torch.hub runs this file at every call
 _STORE = sys.modules.setdefault(f"modules of {ROOT}", type(sys)("modules"))
 LOADED: dict[str, ModuleType] = vars(_STORE).setdefault("loaded", {})
 LOCK = threading.RLock()

@@ -17,6 +17,7 @@ from batch.manifest import write_manifest
 from batch.patients import Patients, read_patients
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
+from measures.doubts import CONTRADICTION
 from measures.micrometres import describe_um, read_um_per_pixel
 from measures.table import list_doubtful, write_measures
 from networks.checkpoints import find_weights
@@ -182,6 +183,11 @@ def write_tables(
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
         guessed = [f"{r['photograph']}: {r['diameter']:.0f} pixels" for r in rows if not r["border"]]
         said[:0] = ["\n  ".join([f"{guess}:", *guessed])] if guessed else []
+        if against := [str(r["photograph"]) for r in rows if CONTRADICTION in r["doubtful"]]:
+            print(
+                "\n  ".join([f"{CONTRADICTION} that shows; it decides all the same:", *against]),
+                file=sys.stderr,
+            )
         if len(rows):
             notes = patients.join(rows)
             write_measures(out / MEASURES_TABLE, rows, patients.headings)

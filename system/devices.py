@@ -44,7 +44,8 @@ def limit_threads() -> None:
     """Compute with no more threads than cores that may be used, unless the user chose: they would only wait."""
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > (cores := usable_cores()):
+    chosen = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip().isdecimal()  # else OpenMP ignores it
+    if not chosen and torch.get_num_threads() > (cores := usable_cores()):
         torch.set_num_threads(cores)
 
 

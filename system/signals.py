@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: stop without losing what is done."""
+"""Ctrl-C, SIGTERM, SIGHUP and those of schedulers: stop without losing what is done."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ignore_signals(_: int) -> None:
 
 @contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP, as of a terminal that is closed, raise KeyboardInterrupt, as Ctrl-C does.
+    """Inside, what ends a process, also a terminal that is closed, raises KeyboardInterrupt, as Ctrl-C does.
 
     Only the first one does, so that what is finished can be written. What a parent, such as nohup, has ignored
     stays ignored.
@@ -63,14 +63,14 @@ def signals_as_interrupts() -> Iterator[None]:
     def interrupt(which: int, _: object) -> None:
         for other in before:
             signal.signal(other, signal.SIG_IGN)
-        if which != signal.SIGTERM:  # the terminal is gone: a word to it would be an error
+        if which == getattr(signal, "SIGHUP", None):  # the terminal is gone: a word to it would be an error
             with Path(os.devnull).open("w") as nowhere:
                 for number in terminals:
                     os.dup2(nowhere.fileno(), number)
         raise KeyboardInterrupt
 
     in_main = threading.current_thread() is threading.main_thread()
-    wanted = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)} if in_main else set()
+    wanted = {*ENDINGS} - {signal.SIGINT} if in_main else set()
     before = {which: signal.getsignal(which) for which in wanted if signal.getsignal(which) == signal.SIG_DFL}
     for which in before:
         signal.signal(which, interrupt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from conftest import run_script
 import predict
 import test as tester
 from anatomy.landmarks import Landmarks
-from anatomy.photograph import DISC_SHARE, Photograph
+from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from networks.checkpoints import load_checkpoint, save_checkpoint
@@ -135,6 +136,31 @@ def test_predict_py_takes_the_diameter_that_it_is_given(
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 108) == 0
     assert predicted == pytest.approx([0.5, 200 / 108])
     assert "guess" not in capsys.readouterr().out
+
+
+def test_a_diameter_that_contradicts_the_border_gets_a_word_and_an_absurd_one_is_refused(
+    predicted: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for diameter, doubtful in ((100, False), (150, False), (60, True), (200, True)):
+        assert run_script(predict.main, "eye.png", "close-up.png", *FLAGS, "--diameter", diameter) == 0
+        with Path("results/predict/measures.csv").open(encoding="utf-8-sig", newline="") as file:
+            doubts = {row["image"]: row["doubtful"] for row in csv.DictReader(file)}
+        assert ("--diameter contradicts the border" in doubts["eye"]) is doubtful
+        assert "--diameter" not in doubts["close-up"], "without a border nothing speaks against it"
+        assert ("that shows; it decides all the same:\n  eye.png\n" in capsys.readouterr().err) is doubtful
+    assert predicted[::2] == pytest.approx([2, 200 / 150, 200 / 60, 1])
+    predicted.clear()
+    for diameter in (20, 600):
+        with pytest.raises(UserError, match=rf"eye\.png: --diameter {diameter}: .* shows 1\d\d pixels; give"):
+            run_script(predict.main, "eye.png", *FLAGS, "--diameter", diameter)
+    assert predicted == [], "it is refused before it takes time and memory"
+
+
+def test_a_corner_of_the_border_says_nothing_against_a_larger_field_of_view() -> None:
+    photograph = draw_eye(np.random.default_rng(0), 400, 400)[0][:200, :200]
+    assert look_at(photograph, 380).contradiction == pytest.approx(1, abs=0.3)
+    assert look_at(photograph, 700).contradiction < 1.5
+    assert look_at(photograph, 100).contradiction > 1.5
 
 
 @pytest.mark.parametrize("diameter", ["0", "-3", "nan", "1e9"])

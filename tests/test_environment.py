@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TINY
 
-from system import limits
+from system import devices, limits
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("augment.py", "train.py", "test.py", "predict.py", "demo.py", "app.py", "export.py")
@@ -107,6 +107,19 @@ def test_what_a_terminal_or_a_scheduler_sends_keeps_the_steps(
     assert process.returncode == 130
     assert b"all steps are kept" in words
     assert torch.load(tmp_path / "last.pth", weights_only=True)["losses"]
+
+
+@pytest.mark.parametrize(("value", "threads"), [("abc", 2), ("", 2), ("-1", 2), ("8", 8), ("8,4", 8)])
+def test_a_number_of_threads_that_is_none_is_not_the_users_choice(
+    value: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [8]
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: now.__setitem__(0, number))
+    devices.limit_threads()
+    assert now == [threads]
 
 
 def write_group(root: Path, line: str, files: dict[str, str]) -> None:

@@ -249,7 +249,9 @@ def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
     assert "done already" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cuda:1", True), ("cpu", False), ("mps", False)])
+@pytest.mark.parametrize(
+    ("device", "pinned"), [("cuda", True), ("cuda:1", True), ("cpu", False), ("mps", False)]
+)
 def test_batches_come_in_pinned_memory_for_a_gpu_alone(device: str, pinned: bool, new_data: Path) -> None:
     crops = Crops(read_eyes(new_data / "train", labels=True)[:1], 32, 0, 8)
     assert load_batches(crops, 4, device=torch.device(device)).pin_memory is pinned

@@ -179,7 +179,10 @@ def end_epoch(
         write_history(files, state.history)
         if is_best:
             write_preview(files / "preview.png", state.averaged, validation, threshold)
-    except (UserError, OSError) as error:  # Matplotlib finds no folder for its cache; last.pth has the history, so the training can go on
+    except (
+        UserError,
+        OSError,
+    ) as error:  # Matplotlib finds no folder for its cache; last.pth has the history, so the training can go on
         bar.write(f"{error}; the training goes on", file=sys.stderr)
     text = f"epoch {epoch:3d}/{state.settings.epochs}  loss {row['train_loss']:.4f}"
     if validation:
