@@ -36,7 +36,9 @@ class Measure:
 # of the segmentation, not of the vessels: see measures.uncertainty
 CONFIDENCE = {
     "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
-    "uncertain_vessels": Measure("Uncertain", 3, "share of the vessel pixels wrong with a chance of a quarter"),
+    "uncertain_vessels": Measure(
+        "Uncertain", 3, "share of vessel pixels wrong with a chance of a quarter or more"
+    ),
 }
 MEASURES = {
     "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel"),

@@ -158,7 +158,7 @@ def test_every_script_writes_to_a_disk_without_fsync(
     run_script(augment.main, "--drive", drive, "--out", data)
     short = ["--epochs=1", "--crops=4", "--crop=32", "--width=2", "--depth=1"]
     run_script(train.main, "--data", data, "--files", files, "--device=cpu", *short)
-    weights = ["--weights", files / "checkpoint.pth", "--device=cpu", "--no-tta"]
+    weights = ["--weights", files / "checkpoint.pth", "--device=cpu", "--views=1"]
     assert run_script(tester.main, "--data", data, "--results", results, *weights) == 0
     assert run_predict(files, tmp_path / "out", folder) == 0
     assert capsys.readouterr().err.count("not say when a file is safe from a power cut") == 1
