@@ -11,7 +11,7 @@ from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter, roundne
 from utils import UserError
 
 ABSURD = 4.0  # times, or a part: refused, since the photograph would take many times the time and memory
-WHOLE = 0.75  # of the circle around a field of view that fills so much of it, the frame hides little
+LEAST_SHOWN = 0.75  # of the circle around a field of view that fills so much of it, the frame hides little
 DISC_SHARE = 0.156  # of the diameter of a 45-degree field of view, DRIVE's: the disc's, where none is seen
 
 
@@ -47,7 +47,7 @@ def contradiction_of(given: float, fov: np.ndarray) -> float:
         return 1.0
     shown = fov_diameter(fov)
     # of a close-up a corner of the border may show, and the whole may be larger
-    return max(shown / given, given / shown if roundness(fov, whole=True) > WHOLE else 1.0)
+    return max(shown / given, given / shown if roundness(fov, whole=True) > LEAST_SHOWN else 1.0)
 
 
 def look_at(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
