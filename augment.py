@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHON
 
 from anatomy.cameras import measure_discs
 from data import ROWS
+from datasets.by_folder import pair_kinds
 from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye, rescale, squash
 from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter
 from datasets.images import read_image, write_png
+from datasets.kinds import KINDS_FILES
 from datasets.layouts import STARE_FOLDS, DataSet, Source
 from datasets.new_data import check_out, replace_data, scratch
 from datasets.published import WHERE_FROM, find_data_set
@@ -59,6 +62,15 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=0,
         help="which fifth of STARE's 20 eyes tests, 0 to 4; the others train",
+    )
+    parser.add_argument(
+        "--arteries-veins",
+        type=path_name,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FOLDER",
+        help="labels of arteries and veins that lie elsewhere, of the photographs' names",
     )
     parser.add_argument("--out", type=folder_name, default=Path("new_data"), help="folder to write")
     parser.add_argument(
@@ -116,10 +128,10 @@ def copies(eye: Eye, seed: int) -> Iterator[Eye]:
         A.VerticalFlip(p=1),
         A.Rotate(limit=45, border_mode=cv2.BORDER_CONSTANT, mask_interpolation=cv2.INTER_NEAREST, p=1),
     ):
-        # one call moves all three together; albumentations has its own random state
-        moved = A.Compose([transform], seed=seed)(image=eye.image, masks=[eye.mask, eye.fov])
-        mask, fov = moved["masks"]
-        yield Eye(eye.name, moved["image"], fov, mask)
+        # one call moves all together; albumentations has its own random state
+        masks = {"mask": eye.mask, "fov": eye.fov} | ({} if eye.kinds is None else {"kinds": eye.kinds})
+        moved = A.Compose([transform], seed=seed)(image=eye.image, masks=list(masks.values()))
+        yield replace(eye, second=None, image=moved["image"], **dict(zip(masks, moved["masks"], strict=True)))
 
 
 def write_eye(source: Source, out: Path, args: argparse.Namespace, disc: float | None) -> np.ndarray:
@@ -132,6 +144,7 @@ def write_eye(source: Source, out: Path, args: argparse.Namespace, disc: float |
     own_seed = int(np.random.SeedSequence([args.seed, source.number]).generate_state(1)[0])
     for k, copy in enumerate(copies(eye, own_seed) if source.part == "train" else [eye]):
         parts = {"image": copy.image, "mask": copy.mask, "fov": copy.fov, "second_observer": copy.second}
+        parts["arteries_veins"] = copy.kinds
         for part, pixels in parts.items():
             if pixels is not None:
                 write_png(out / source.part / part / f"{eye.name}_{k}.png", pixels)
@@ -201,6 +214,13 @@ def main() -> None:
     args = parse_args()
     data_sets = find_data_sets(args)
     out = args.out
+    problems = [problem for data_set in data_sets for problem in data_set.problems]
+    surplus: list[str] = []
+    if args.arteries_veins:
+        wrong, surplus = pair_kinds(
+            args.arteries_veins, [eye for data_set in data_sets for eye in data_set.eyes]
+        )
+        problems += wrong
     check_out(out, data_sets)
     if args.leave_one_out:
         for data_set in data_sets:
@@ -215,7 +235,6 @@ def main() -> None:
         for data_set in unlabelled:
             data_set.eyes = [s for s in data_set.eyes if s.part == "train"]
     sources = [eye for data_set in data_sets for eye in data_set.eyes]
-    problems = [problem for data_set in data_sets for problem in data_set.problems]
     taken = Counter((s.part, s.name.casefold()) for s in sources)
     problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
     problems += [f"{s.image}: a row of the tables is called so; rename it" for s in sources if s.name in ROWS]
@@ -253,6 +272,15 @@ def main() -> None:
     print(f"{out}: {counts['train']} training and {counts['test']} test images")
     for data_set in data_sets:
         print(data_set.describe())
+    if with_kinds := [eye.part for eye in sources if eye.files.keys() & set(KINDS_FILES)]:
+        of_test = f"{with_kinds.count('test')} of {counts['test']} test eyes"
+        of_training = f"{with_kinds.count('train')} of {sum(s.part == 'train' for s in sources)} training eyes"
+        print(f"arteries and veins: labels of {of_training} and {of_test}")
+    if surplus:
+        print(
+            "\n  ".join([f"{len(surplus)} files of arteries and veins are left out:", *surplus]),
+            file=sys.stderr,
+        )
     for data_set in unlabelled:
         then = "test.py will write masks and pictures, but no scores."
         then = "Its eyes were left out, since test.py scores all or none." if labelled else then

@@ -7,6 +7,7 @@ Layout of `new_data`, written by augment.py and read by train.py and test.py:
     new_data/{train,test}/mask/      vessel masks of the same names, 0 or 255; test/mask only with test labels
     new_data/{train,test}/fov/       fields of view of the same names, 0 or 255
     new_data/test/second_observer/   the second human's vessel masks, where there are any
+    new_data/{train,test}/arteries_veins/    arteries and veins, where these are known, see `datasets.kinds`
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye
 from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image
+from datasets.kinds import KINDS_FILES
 from datasets.people import without_side
 from utils import UserError, did_you_mean
 
@@ -34,7 +36,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
     """Read `new_data/train` or `new_data/test`.
 
     Args:
-        folder: has `image/`, and where known `mask/`, `fov/`, `second_observer/` with files of the same names.
+        folder: has `image/`, and where known `mask/`, `fov/`, `second_observer/`, `arteries_veins/` with files
+            of the same names.
         labels: whether an image without a mask is an error.
         refused: collects a message for each bad image, which is then left out; if None, a bad image is an
             error.
@@ -114,10 +117,10 @@ def read_working_disc(folder: Path) -> float | None:
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     """Read one image of `folder/image` with its masks; see `read_eyes`."""
     files = {}
-    for part, needed in (("fov", False), ("mask", labels), ("second_observer", False)):
+    for part in ("fov", "mask", "second_observer", *KINDS_FILES):
         file = partner(path, folder / part)
-        # a second observer may have drawn only some of the eyes
-        if needed or (file if part == "second_observer" else file.parent).exists():
+        # a second observer, or who drew arteries and veins, may have drawn only some of the eyes
+        if (labels and part == "mask") or (file.parent if part in ("fov", "mask") else file).exists():
             files[part] = file
     return load_eye(path.stem, path, files)
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.images import read_mask
+from datasets.kinds import KINDS_FILES
 from datasets.layouts import (
     LAYOUTS,
     ROLES,
@@ -30,12 +31,15 @@ from datasets.layouts import (
 )
 from datasets.pairing import first_number, match, plain, stem
 from datasets.polygons import shapes_in
-from utils import UserError
+from utils import UserError, did_you_mean
 
 PART_OF = {"training": "train", "train": "train", "test": "test", "testing": "test"}  # by the name of a folder
 DRIVE = r"\d+_(training|test)|(training|test)_\d+"  # in the names of DRIVE's photographs
 # what a file is by words in its name, as ROLES says it of folders
 WORDS = (
+    ("arteries_veins", r"av$|arter(y|ies)[ _-]?veins?"),
+    ("arteries", r"arter(y|ies)"),
+    ("veins", r"veins?"),
     ("second_observer", r"manual_?2|2nd\w*|second_observer|observer_?2"),
     ("fov", r"fov"),
     ("mask", r"manual_?1?|vessels?|vessel_?mask|labels?|seg|segmentation|gt|truth|1st\w*|annot\w*"),
@@ -59,6 +63,8 @@ def read_folders(folder: Path) -> DataSet | None:
     masks = any(found["mask"] for found in parts.values())
     for found in parts.values():
         tell_apart(found, masks)
+        if not found["mask"]:  # whoever drew arteries and veins drew the vessels
+            found["mask"] += found["arteries_veins"]
     if not any(found["mask"] for found in parts.values()) or not images:
         return None
     folder = Path(os.path.commonpath([path.parent for path in paths]))
@@ -71,7 +77,7 @@ def read_folders(folder: Path) -> DataSet | None:
             called[path]: Source(part, called[path], path, zlib.crc32(called[path].encode()), scaled=True)
             for path in found["image"]
         }
-        for target in ("mask", "fov", "second_observer"):
+        for target in ("mask", "fov", "second_observer", *KINDS_FILES):
             if target != "second_observer" or part == "test":
                 problems += add_matched(own, target, found[target], folder)
         labelled = [eye for eye in own.values() if "mask" in eye.files]
@@ -172,6 +178,51 @@ def add_matched(eyes: dict[str, Source], target: str, files: Sequence[Path], fol
     ]
 
 
+def pair_kinds(folders: Sequence[Path], eyes: Sequence[Source]) -> tuple[list[str], list[str]]:
+    """Give eyes the maps of arteries and veins, or the masks of both, that lie in these folders.
+
+    They replace those beside the photographs. Not every eye needs one, nor every file an eye.
+
+    Args:
+        folders: with files of the photographs' names, or with folders called `arteries` and `veins` that have
+            such files, or one called `av` or `arteries_veins`.
+        eyes: each once.
+
+    Returns:
+        A message for each file that could be of several eyes or is a second one, and for each folder without
+        any file of an eye; and one for each other file that is of no eye.
+
+    Raises:
+        UserError: a folder is missing.
+    """
+    found: Found = defaultdict(list)
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--arteries-veins {folder}: no such folder{did_you_mean(folder)}")
+        kinds = {path: kind_of(path, folder) for path in image_files(folder)}
+        called = {path: kind for path, kind in kinds.items() if kind in KINDS_FILES}
+        for path, kind in (called or dict.fromkeys(kinds, KINDS_FILES[0])).items():
+            found[kind].append(path)
+    problems, surplus = [], []
+    names = {eye.name: {eye.name, stem(eye.image)} for eye in eyes}
+    for kind, files in found.items():
+        matched, several, others = match(files, names)
+        for eye in eyes:
+            if eye.name in matched:
+                eye.files = {k: path for k, path in eye.files.items() if k not in KINDS_FILES or k in found}
+                eye.files[kind] = matched[eye.name]
+        problems += [line for line in several if "files, " in line]
+        problems += [line for line in others if "could be" in line]
+        surplus += [line for line in others if "could be" not in line]
+    used = [path for eye in eyes for path in eye.files.values()]
+    problems += [
+        f"--arteries-veins {folder}: no file of it has the name of a photograph, such as {eyes[0].name}"
+        for folder in folders
+        if not any(path.is_relative_to(folder) for path in used)
+    ]
+    return problems, surplus
+
+
 def read_drive(parts: dict[str, Found]) -> DataSet:
     """Pair DRIVE's photographs, masks and fields of view by the numbers in their names, part by part."""
     sources: list[Source] = []
@@ -193,7 +244,7 @@ def read_drive(parts: dict[str, Found]) -> DataSet:
         # today's download has no test labels; fields of view can be estimated
         if part == "train" and not found["mask"]:
             problems.append(no_labels(place.parent, "1st_manual/21_manual1", found["fov"]))
-        for target in ("mask", "fov", *(["second_observer"] if part == "test" else [])):
+        for target in ("mask", "fov", *KINDS_FILES, *(["second_observer"] if part == "test" else [])):
             if files := by_number(found[target], problems):
                 add_files(eyes, files, target, ("{}", place), ("{}", found[target][0].parent), problems)
         sources += [eyes[number] for number in sorted(eyes)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +14,8 @@ from datasets.checks import check_fov, check_label
 from datasets.decoding import turning
 from datasets.field_of_view import estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size
+from datasets.kinds import ARTERY, BOTH, KINDS_FILES, NONE, UNCERTAIN, VEIN, check_kinds, join_kinds, read_kinds
+from datasets.masks import as_mask
 from datasets.polygons import draw_polygons
 from utils import UserError
 
@@ -27,6 +29,7 @@ class Eye:
     fov: np.ndarray  # uint8 (H, W), 0 or 255
     mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
     second: np.ndarray | None = None  # a second observer's mask
+    kinds: np.ndarray | None = None  # arteries and veins, uint8 (H, W), see `datasets.kinds`
     source: str = ""  # the data set it is from, where new_data says so
 
     @property
@@ -56,25 +59,29 @@ def rescale(eye: Eye, scale: float) -> Eye:
     wanted = max(1, round(width * scale)), max(1, round(height * scale))
     how, how_mask = (cv2.INTER_AREA,) * 2 if scale < 1 else (cv2.INTER_CUBIC, cv2.INTER_NEAREST)
 
-    def resize(mask: np.ndarray | None) -> np.ndarray | None:
-        if mask is None:
-            return None
+    def resize(mask: np.ndarray) -> np.ndarray:
         return cv2.threshold(cv2.resize(mask, wanted, interpolation=how_mask), 63, 255, cv2.THRESH_BINARY)[1]
 
     image = cv2.resize(eye.image, wanted, interpolation=how)
     fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)
-    return Eye(eye.name, image, fov, resize(eye.mask), resize(eye.second), source=eye.source)
+    mask, second = (None if drawn is None else resize(drawn) for drawn in (eye.mask, eye.second))
+    kinds = None
+    if eye.kinds is not None:
+        kinds = join_kinds(*(resize(as_mask(np.isin(eye.kinds, (kind, BOTH)))) for kind in (ARTERY, VEIN)))
+        kinds[(kinds == NONE) & (resize(as_mask(eye.kinds == UNCERTAIN)) > 0)] = UNCERTAIN
+    return replace(eye, image=image, fov=fov, mask=mask, second=second, kinds=kinds)
 
 
 def squash(eye: Eye, side: int) -> Eye:
     """Resize an eye to a square of `side` pixels, as many tutorials do: a round eye becomes an oval one."""
 
-    def nearest(mask: np.ndarray | None) -> np.ndarray | None:
-        return None if mask is None else cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+    def nearest(mask: np.ndarray) -> np.ndarray:
+        return cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
 
     image = cv2.resize(eye.image, (side, side), interpolation=cv2.INTER_AREA)
-    fov = cv2.resize(eye.fov, (side, side), interpolation=cv2.INTER_NEAREST)
-    return Eye(eye.name, image, fov, nearest(eye.mask), nearest(eye.second), source=eye.source)
+    drawn = (eye.mask, eye.second, eye.kinds)
+    mask, second, kinds = (None if labels is None else nearest(labels) for labels in drawn)
+    return replace(eye, image=image, fov=nearest(eye.fov), mask=mask, second=second, kinds=kinds)
 
 
 def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
@@ -83,8 +90,8 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
     Args:
         name: of the eye.
         photograph: its file.
-        files: those of its masks by what they are: `mask`, `second_observer`, `fov`. Without `fov` the field of
-            view is found in the photograph.
+        files: those of its masks by what they are: `mask`, `second_observer`, `fov`, and `arteries_veins`, or
+            `arteries` and `veins`. Without `fov` the field of view is found in the photograph.
 
     Raises:
         UserError: one line for each file that is unreadable, not of this photograph, or not what it should be.
@@ -106,7 +113,7 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
                     continue
                 masks[target] = draw_polygons(path, photograph.name, image.shape)
             else:
-                masks[target] = read_fov(path) if target == "fov" else read_mask(path)
+                masks[target] = READERS.get(target, read_mask)(path)
             if image is not None and masks[target].shape != image.shape[:2]:
                 pixels = f"{size(masks[target])} pixels, but {photograph.name} has {size(image)}"
                 raise UserError(f"{path}: {pixels}{exif}")
@@ -118,5 +125,24 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
         raise UserError("\n".join(problems))
     fov = masks.pop("fov") if "fov" in masks else estimate_fov(image)
     for target, mask in masks.items():
-        check_label(files[target], mask, fov, image, exif)
-    return Eye(name, image, fov, masks.get("mask"), masks.get("second_observer"))
+        check_label(files[target], as_mask(mask > 0), fov, image, exif)
+    return Eye(name, image, fov, masks.get("mask"), masks.get("second_observer"), kinds_of(files, masks))
+
+
+READERS = {"fov": read_fov, "arteries_veins": read_kinds}  # other files are vessel masks
+
+
+def kinds_of(files: Mapping[str, Path], masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The map of arteries and veins among the masks of an eye, or that of its two masks; None without.
+
+    Raises:
+        UserError: there is a mask of one kind only, or both are the same.
+    """
+    whole, *halves = KINDS_FILES
+    there = [target for target in halves if target in masks]
+    if whole in masks or not there:
+        return masks.get(whole)
+    if len(there) == 1:
+        other = halves[1 - halves.index(there[0])]
+        raise UserError(f"{files[there[0]]}: no file of the {other} beside these {there[0]}")
+    return check_kinds(files[halves[1]], join_kinds(masks[halves[0]], masks[halves[1]]))

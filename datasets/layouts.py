@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from datasets.images import SUFFIXES, list_images
+from datasets.kinds import KINDS_FILES
 from datasets.pairing import first_number, stem
 from system.records import RECORD
 
@@ -27,7 +28,9 @@ class Source:
     name: str  # the eye's name in new_data, such as 21_training, Image_01L, im0001 or 01_h
     image: Path
     number: int  # seeds the random rotation of this eye
-    files: dict[str, Path] = field(default_factory=dict)  # by target folder: mask, fov, second_observer
+    files: dict[str, Path] = field(
+        default_factory=dict
+    )  # by target folder: mask, fov, second_observer, KINDS_FILES
     scaled: bool = False  # whether training resizes it even where its field of view is as small as DRIVE's
     disc: float | None = None  # disc diameter of this camera in pixels, see `augment.find_discs`
 
@@ -67,6 +70,9 @@ class DataSet:
 # what a file is that has the photograph's name, by the name of the folder that it lies in; the first counts.
 # DRIVE calls its fields of view masks, and many others their vessels
 ROLES = (
+    ("arteries_veins", r"^(av|a_v)$|arter(y|ies).?(and.?)?veins?"),
+    ("arteries", r"^arter(y|ies)"),
+    ("veins", r"^veins?"),
     ("second_observer", r"2nd|second.?(observer|manual|reader)|manual_?2|vk$"),
     ("fov", r"fov"),
     ("mask", r"1st|manual|labels?(?![a-z])|annot|truth|^gt$|segm|vessel"),
@@ -90,7 +96,7 @@ class Layout:
     def identify(self, path: Path, folder: Path) -> tuple[str, str] | None:
         """The eye of a file below `folder`, and what it is: image, mask, fov, second_observer; or None."""
         ends = {name.partition("{}")[2].casefold(): target for target, name in self.files.items()}
-        ends |= {"_mask": "fov", "_fov": "fov", "": "image"}
+        ends |= {"_mask": "fov", "_fov": "fov", "_avmanual": "arteries_veins", "": "image"}
         pattern = f"({self.eye})({'|'.join(map(re.escape, ends))})"
         match = re.fullmatch(pattern, stem(path), re.IGNORECASE)
         if not match:
@@ -187,8 +193,13 @@ LAYOUTS = (
 
 
 def role(path: Path, folder: Path) -> str:
-    """What a file is by the nearest folder that tells, of those between it and `folder`; empty if none does."""
+    """What a file is by the nearest folder that tells, of those between it and `folder`; empty if none does.
+
+    What lies in `images` is told by no folder above it, such as RITE's AV_groundTruth.
+    """
     for parent in path.relative_to(folder).parents:
+        if parent.name.casefold() in ("image", "images"):
+            return ""
         for target, names in ROLES:
             if re.search(names, parent.name, re.IGNORECASE):
                 return target
@@ -216,7 +227,9 @@ def add_files(
     file: tuple[str, Path],
     problems: list[str],
 ) -> None:
-    """Add to each eye its file; an eye or a file without a partner is added to `problems`.
+    """Add to each eye its file; a file without a partner is added to `problems`, and an eye too.
+
+    Arteries and veins may be drawn in some of the eyes only.
 
     `photograph` and `file` name what is missing in the message: a name, in which {} stands for the eye, and a
     folder.
@@ -224,10 +237,10 @@ def add_files(
     for eye in sorted(eyes.keys() | files.keys()):
         if eye not in eyes:
             problems.append(f"{files[eye]}: no photograph {photograph[0].format(eye)} in {photograph[1]}")
-        elif eye not in files:
-            problems.append(f"{eyes[eye].image}: no file {file[0].format(eye)} in {file[1]}")
-        else:
+        elif eye in files:
             eyes[eye].files[target] = files[eye]
+        elif target not in KINDS_FILES:
+            problems.append(f"{eyes[eye].image}: no file {file[0].format(eye)} in {file[1]}")
 
 
 def image_files(folder: Path, *more: str, depth: int = 4) -> list[Path]:

@@ -10,6 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 from tqdm import tqdm
 
+from datasets.kinds import ARTERY, NONE, VEIN, join_kinds
 from system.threads import threads
 
 # Lengths are in radii of the field of view and (0, 0) is its centre, so that the drawing scales.
@@ -17,7 +18,7 @@ STEP_ALONG = 0.014  # between two points of a vessel
 CELLS = 100  # per radius, in the map of drawn vessels
 SUPERSAMPLE = 3
 
-Vessel = tuple[np.ndarray, np.ndarray, float]  # points (n, 2), half widths (n,), darkness in 0..1
+Vessel = tuple[np.ndarray, np.ndarray, float, int]  # points (n, 2), half widths (n,), darkness in 0..1, kind
 
 
 def draw_eye(
@@ -28,6 +29,12 @@ def draw_eye(
     Returns the photograph, uint8 (height, width, 3) RGB in 0..255, and two uint8 (height, width) arrays of
     exactly 0 and 255: the vessel mask (zero outside the field of view) and the field of view.
     """
+    photograph, mask, fov, _ = draw_labelled_eye(rng, height, width)
+    return photograph, mask, fov
+
+
+def draw_labelled_eye(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, ...]:
+    """As `draw_eye`, with the arteries and veins of the vessel mask, uint8 (height, width), as fourth."""
     short = min(height, width)
     radius = 0.4775 * short
     centre = np.array([width, height]) / 2 - 0.5 + rng.uniform(-0.006, 0.006, 2) * short
@@ -40,8 +47,11 @@ def draw_eye(
     fovea = rng.uniform([-0.06, 0.02], [0.06, 0.12]) + [0, disc[1]]
 
     vessels = [(points * mirror, *rest) for points, *rest in _grow_vessels(rng, disc, fovea, radius)]
-    depth, covered = _draw_vessels(vessels, centre, radius, height, width)
+    frame = centre, radius, height, width
+    depth, covered = _draw_vessels(vessels, *frame)
     mask = np.where((covered > 0.4) & inside, 255, 0).astype(np.uint8)
+    each = [[vessel for vessel in vessels if vessel[3] == kind] for kind in (ARTERY, VEIN)]
+    kinds = np.where(mask, join_kinds(*(_draw_vessels(own, *frame)[1] > 0.2 for own in each)), NONE)
 
     # Light passes the blood and is absorbed exponentially; the three colours are absorbed unequally.
     absorption = np.array([0.13, 0.34, 0.2]) * rng.uniform(0.85, 1.2)
@@ -57,7 +67,7 @@ def draw_eye(
         font, grey = cv2.FONT_HERSHEY_SIMPLEX, (90, 90, 90)
         cv2.putText(label, "SYNTHETIC", (5, height - 6), font, 0.35, grey, 1, cv2.LINE_AA)
         levels[~inside] = np.maximum(levels, label)[~inside]
-    return levels, mask, np.where(inside, 255, 0).astype(np.uint8)
+    return levels, mask, np.where(inside, 255, 0).astype(np.uint8), kinds
 
 
 def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray, radius: float) -> list[Vessel]:
@@ -101,7 +111,7 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
             points.append(point)
         return np.array(points)
 
-    for kind, size in ((1, 0.0100), (2, 0.0122)):
+    for kind, size in ((ARTERY, 0.0100), (VEIN, 0.0122)):
         for up in (-1, 1):
             size *= rng.uniform(0.95, 1.05)
             start = disc + rng.normal(0, 0.012, 2) + [0.0, 0.012 * up]
@@ -126,7 +136,7 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
             continue
         widths = np.maximum(half_width * np.linspace(1, 0.55, len(points)), thinnest)
         darkness = (0.45 + 0.55 * min(1, half_width / 0.009)) * rng.uniform(0.85, 1.1)
-        vessels.append((points, widths, min(1, darkness * (0.74 if kind == 1 else 1))))
+        vessels.append((points, widths, min(1, darkness * (0.74 if kind == ARTERY else 1)), kind))
         area += 2 * STEP_ALONG * widths.sum()
         for row, column in map(cell, points[3:]):
             occupied[row - 1 : row + 2, column - 1 : column + 2] |= kind
@@ -143,12 +153,8 @@ def _grow_vessels(rng: np.random.Generator, disc: np.ndarray, fovea: np.ndarray,
         if len(points) > 12 and widths[-1] > 0.0018:  # a vessel ends in a fork
             ahead = _angle(points[-1] - points[-3])
             for side in (-1, 1):
-                plan(
-                    widths[-1] * rng.uniform(0.7, 0.95),
-                    points[-1],
-                    ahead + side * rng.uniform(0.25, 0.6),
-                    kind,
-                )
+                child = widths[-1] * rng.uniform(0.7, 0.95)
+                plan(child, points[-1], ahead + side * rng.uniform(0.25, 0.6), kind)
     return vessels
 
 
@@ -170,7 +176,7 @@ def _draw_vessels(
     fine_covered = np.zeros_like(fine_depth)
 
     def draw(canvas: np.ndarray, vessel: Vessel, share: float, value: float) -> None:
-        points, widths, _ = vessel
+        points, widths, *_ = vessel
         corners = (points * radius + centre + 0.5) * SUPERSAMPLE - 0.5
         corners = (
             np.rint(corners * 16).astype(int).tolist()
@@ -256,18 +262,19 @@ def write_drive(
     seed: int = 0,
     test_labels: bool = True,
     second_observer: bool = True,
+    arteries_veins: bool = False,
 ) -> None:
     """Write synthetic eyes to `folder` with DRIVE's folders, names and formats.
 
     Photographs are LZW-compressed RGB TIFF files, masks are GIF files of 0 and 255, all (height, width).
     Equal arguments give equal files. `test_labels` and `second_observer` say whether the test eyes come with
-    the first and the second observer's vessel mask.
+    the first and the second observer's vessel mask, `arteries_veins` whether all come with these as PNG files.
     """
 
     def write_eye(eye: tuple[int, str, int]) -> None:
         part, name, number = eye
         rng = np.random.default_rng([seed, part, number])
-        photograph, vessels, field = draw_eye(rng, height, width)
+        photograph, vessels, field, kinds = draw_labelled_eye(rng, height, width)
         # Python writes the file: cv2.imwrite fails on some Windows paths.
         lzw = [cv2.IMWRITE_TIFF_COMPRESSION, 5]
         tiff = cv2.imencode(".tif", cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR), lzw)[1]
@@ -277,6 +284,8 @@ def write_drive(
             masks[f"1st_manual/{number:02d}_manual1.gif"] = vessels
         if name == "test" and second_observer:
             masks[f"2nd_manual/{number:02d}_manual2.gif"] = _trace_again(rng, vessels) & field
+        if arteries_veins:
+            files[f"arteries_veins/{number:02d}_{name}.png"] = cv2.imencode(".png", kinds)[1].tobytes()
         for path, mask in masks.items():
             # An optimized GIF would hold palette indices 0 and 1; DRIVE's hold grey levels 0 and 255.
             files[path] = iio.imwrite("<bytes>", mask, plugin="pillow", extension=".gif", optimize=False)
