@@ -18,7 +18,7 @@ from anatomy.photograph import Photograph, look_at
 from data import eye_of, read_eyes, read_info, seen_in_training
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
-from datasets.images import refuse_among_images, write_png
+from datasets.images import write_png
 from measures.table import examine_eye, list_doubtful, write_all_measures
 from measures.uncertainty import uncertainty
 from networks.checkpoints import find_weights
@@ -27,10 +27,12 @@ from pages.report import compare, picture, write_layers, write_report
 from pages.results import (
     CHALLENGE,
     COMPARISON,
+    KINDS_TABLE,
     MEASURES_TABLE,
     PAGE,
     RESULT_SUFFIXES,
     SCORES_TABLE,
+    check_results,
     result_file,
 )
 from prediction.scale import plan_scale
@@ -38,6 +40,7 @@ from prediction.segmentation import binarize, segment
 from scoring import metrics
 from scoring.challenge import write_challenge
 from scoring.comparison import compare_scores, describe_comparison
+from scoring.kinds import count_eyes, write_kinds_scores
 from scoring.other_masks import Maps, name_folders, read_maps
 from scoring.scores import score, sentence
 from system.devices import describe, pick_device
@@ -146,19 +149,12 @@ def main() -> int:
     return 2 if refused else 0
 
 
-def check_results(results: Path, data: Path) -> None:
-    """Raise UserError if the results would lie among the eyes that are read."""
-    place, whole = results.resolve(), data.resolve()
-    if place == whole or any(place.is_relative_to(whole / part) for part in ("train", "test")):
-        raise UserError(f"--results {results}: lies in {data}; choose another folder")
-    refuse_among_images("--results", results)
-
-
 def files_of_eyes(eyes: Sequence[Eye]) -> list[str]:
     """Every file that may be written for these eyes, by its path in the results."""
     names = [eye.result_name for eye in eyes]
     each = [result_file(folder, name) for name in names for folder in RESULT_SUFFIXES]
-    return [PAGE, SCORES_TABLE, MEASURES_TABLE, CHALLENGE, *each, *(f"{name}.png" for name in names)]
+    tables = [PAGE, SCORES_TABLE, KINDS_TABLE, MEASURES_TABLE, CHALLENGE]
+    return [*tables, *each, *(f"{name}.png" for name in names)]
 
 
 def write_eye_results(results: Path, eye: Eye, levels: np.ndarray, threshold: float, probability: bool) -> None:
@@ -282,6 +278,8 @@ def score_maps(
             jobs = [pool.submit(finish, eye, own) for eye, own in zip(paired, levels, strict=True)]
             measured = write_all_measures(results, [job.result() for job in jobs])
             rows[name] = score_all(args, results, paired, levels, threshold, measured, maps.binary)
+        if counts := count_eyes(paired, maps.kinds, args.whole_image):
+            print(write_kinds_scores(results / KINDS_TABLE, counts))
         print(f"to look through it all, open {results / 'index.html'} in a browser")
         refused += [f"{folder}: {problem}" for problem in maps.problems]
         if maps.surplus:

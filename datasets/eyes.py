@@ -14,7 +14,7 @@ from datasets.checks import check_fov, check_label
 from datasets.decoding import turning
 from datasets.field_of_view import estimate_fov
 from datasets.images import read_fov, read_image, read_mask, size
-from datasets.kinds import ARTERY, BOTH, KINDS_FILES, NONE, UNCERTAIN, VEIN, check_kinds, join_kinds, read_kinds
+from datasets.kinds import KINDS_FILES, NONE, UNCERTAIN, check_kinds, join_kinds, read_kinds, split_kinds
 from datasets.masks import as_mask
 from datasets.polygons import draw_polygons
 from utils import UserError
@@ -67,7 +67,7 @@ def rescale(eye: Eye, scale: float) -> Eye:
     mask, second = (None if drawn is None else resize(drawn) for drawn in (eye.mask, eye.second))
     kinds = None
     if eye.kinds is not None:
-        kinds = join_kinds(*(resize(as_mask(np.isin(eye.kinds, (kind, BOTH)))) for kind in (ARTERY, VEIN)))
+        kinds = join_kinds(*(resize(as_mask(drawn)) for drawn in split_kinds(eye.kinds)))
         kinds[(kinds == NONE) & (resize(as_mask(eye.kinds == UNCERTAIN)) > 0)] = UNCERTAIN
     return replace(eye, image=image, fov=fov, mask=mask, second=second, kinds=kinds)
 

@@ -32,6 +32,15 @@ ENCODING = (
 
 
 def read_kinds(path: Path) -> np.ndarray:
+    """Read a map of arteries and veins as a person draws it: as `decode_kinds`, and it must have both.
+
+    Raises:
+        UserError: as there; or it has no pixel that is an artery alone, or none that is a vein alone.
+    """
+    return check_kinds(path, decode_kinds(path))
+
+
+def decode_kinds(path: Path) -> np.ndarray:
     """Read a map of arteries and veins.
 
     It may have the levels 0 to 3 (and 255), in 8 or 16 bits; or the colours of RITE and HRF-AV, on black, white
@@ -41,17 +50,17 @@ def read_kinds(path: Path) -> np.ndarray:
         uint8 (H, W): 0 no vessel, 1 artery, 2 vein, 3 both (a crossing), 255 a vessel of uncertain kind.
 
     Raises:
-        UserError: unreadable, in other colours, or without any arteries or any veins.
+        UserError: unreadable, or in other colours.
     """
     pixels = read_levels(path)
     if pixels.ndim == 2 or not (np.diff(pixels.astype(np.int32), axis=2)).any():
         levels = pixels if pixels.ndim == 2 else pixels[..., 0]
         if np.isin(np.flatnonzero(np.bincount(levels.ravel())), (NONE, ARTERY, VEIN, BOTH, UNCERTAIN)).all():
-            return check_kinds(path, levels.astype(np.uint8))
+            return levels.astype(np.uint8)
         pixels = np.repeat(levels[..., None], 3, axis=2)
     if pixels.dtype != np.uint8:
         pixels = (pixels // 257).astype(np.uint8)
-    return check_kinds(path, colours_to_kinds(path, pixels))
+    return colours_to_kinds(path, pixels)
 
 
 def colours_to_kinds(path: Path, pixels: np.ndarray) -> np.ndarray:
@@ -82,12 +91,13 @@ def join_kinds(artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
     return (ARTERY * (artery > 0) + VEIN * (vein > 0)).astype(np.uint8)
 
 
-def check_kinds(path: Path, kinds: np.ndarray) -> np.ndarray:
-    """Return a map of kinds that has both.
+def split_kinds(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where a map, uint8 (H, W), has arteries and where veins, bool (H, W) each; a crossing is both."""
+    return (kinds == ARTERY) | (kinds == BOTH), (kinds == VEIN) | (kinds == BOTH)
 
-    Raises:
-        UserError: it has no pixel that is an artery alone, or none that is a vein alone.
-    """
+
+def check_kinds(path: Path, kinds: np.ndarray) -> np.ndarray:
+    """Return a map of kinds; UserError if it has not both, see `read_kinds`."""
     lacking = [name for name, kind in (("arteries", ARTERY), ("veins", VEIN)) if not (kinds == kind).any()]
     if lacking:
         raise UserError(f"{path}: marks no {' and no '.join(lacking)}; {ENCODING}")

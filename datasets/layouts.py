@@ -68,14 +68,14 @@ class DataSet:
 
 
 # what a file is that has the photograph's name, by the name of the folder that it lies in; the first counts.
-# DRIVE calls its fields of view masks, and many others their vessels
+# DRIVE calls its fields of view masks, and many others their vessels; all of RITE lies in AV_groundTruth
 ROLES = (
     ("arteries_veins", r"^(av|a_v)$|arter(y|ies).?(and.?)?veins?"),
     ("arteries", r"^arter(y|ies)"),
     ("veins", r"^veins?"),
     ("second_observer", r"2nd|second.?(observer|manual|reader)|manual_?2|vk$"),
     ("fov", r"fov"),
-    ("mask", r"1st|manual|labels?(?![a-z])|annot|truth|^gt$|segm|vessel"),
+    ("mask", r"1st|manual|labels?(?![a-z])|annot|(?<!av_ground)truth|^gt$|segm|vessel"),
     ("either", r"mask"),
 )
 
@@ -193,13 +193,8 @@ LAYOUTS = (
 
 
 def role(path: Path, folder: Path) -> str:
-    """What a file is by the nearest folder that tells, of those between it and `folder`; empty if none does.
-
-    What lies in `images` is told by no folder above it, such as RITE's AV_groundTruth.
-    """
+    """What a file is by the nearest folder that tells, of those between it and `folder`; empty if none does."""
     for parent in path.relative_to(folder).parents:
-        if parent.name.casefold() in ("image", "images"):
-            return ""
         for target, names in ROLES:
             if re.search(names, parent.name, re.IGNORECASE):
                 return target

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from datasets.images import refuse_among_images
+from utils import UserError
+
 PAGE, MEASURES_TABLE, SCORES_TABLE = "index.html", "measures.csv", "metrics.csv"
+KINDS_TABLE = "arteries_veins.csv"  # scores of arteries and veins
 COMPARISON, CHALLENGE, MANIFEST = "comparison.csv", "drive_challenge.zip", "predict.json"
 # folders, and the suffix of each photograph's file there
 RESULT_SUFFIXES = {
@@ -31,3 +37,11 @@ def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
     titles |= {"Uncertainty": "uncertainty"} if uncertainty else {}
     titles |= {"Differences": "page/differences"} if labelled else {"Outline": "outlines"}
     return [[title, folder, RESULT_SUFFIXES[folder]] for title, folder in titles.items()]
+
+
+def check_results(results: Path, data: Path) -> None:
+    """Raise UserError if the results would lie among the eyes that are read."""
+    place, whole = results.resolve(), data.resolve()
+    if place == whole or any(place.is_relative_to(whole / part) for part in ("train", "test")):
+        raise UserError(f"--results {results}: lies in {data}; choose another folder")
+    refuse_among_images("--results", results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +12,13 @@ import numpy as np
 from datasets.decoding import MAX_PIXELS, decode
 from datasets.eyes import Eye
 from datasets.images import SUFFIXES, list_images, read_levels, read_mask, size
+from datasets.kinds import ARTERY, VEIN, decode_kinds, join_kinds
+from datasets.masks import as_mask
 from datasets.pairing import match
 from scoring import metrics
 from utils import UserError, did_you_mean
 
+HALVES = (("arteries", "artery"), ("veins", "vein"))  # folders of the masks of one kind
 TINTED = 8  # levels by which the colours of a grey picture may differ, as in a JPEG
 BLURRED = 0.02  # share of grey pixels up to which a JPEG is still a mask: it blurs edges
 
@@ -28,6 +31,7 @@ class Maps:
     problems: list[str] = field(default_factory=list)  # a line for each eye that cannot be scored, and why
     surplus: list[str] = field(default_factory=list)  # a line for each file that belongs to no eye
     binary: bool = True  # masks, which have no curve; else probabilities
+    kinds: dict[str, np.ndarray] = field(default_factory=dict)  # arteries and veins, where the folder has them
 
 
 def name_folders(folders: Sequence[Path], results: Path) -> dict[str, tuple[Path, Path]]:
@@ -66,7 +70,9 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
     """Read the masks or probability maps of a folder and pair them with the eyes by name; nothing is resized.
 
     Images have 8 or 16 bits, `.npy` arrays probabilities from 0 to 1, or 0 and 1, or 8 or 16 bits; 8 bits if
-    no number of the folder's is above 255, and masks of 0 and 1 if none is above 1.
+    no number of the folder's is above 255, and masks of 0 and 1 if none is above 1. Maps of arteries and veins
+    are masks of vessels too. Of a folder with folders `arteries` and `veins` these are read, and its `masks`;
+    without `masks`, vessels are what is either.
 
     Raises:
         UserError: the folder is missing or no file of it fits an eye; the message has all reasons.
@@ -74,24 +80,26 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder{did_you_mean(folder)}")
     maps = Maps()
-    if not (files := list_images(folder, {*SUFFIXES, ".npy"})):
+    each = [[folder / name for name in names if (folder / name).is_dir()][:1] for names in HALVES]
+    halves = sum(each, [])
+    files = [] if len(halves) == 2 else list_images(folder, {*SUFFIXES, ".npy"})
+    if len(halves) == 2:
+        artery, vein = (read_paired(list_images(half), eyes, read_mask, maps)[0] for half in halves)
+        maps.kinds = {name: join_kinds(artery[name], vein[name]) for name in artery if name in vein}
+        files = list_images(folder / "masks") if (folder / "masks").is_dir() else []
+    elif any(eye.kinds is not None for eye in eyes):
+        maps.kinds = read_maps_of_kinds(files, eyes)
+    if not files and not maps.kinds:
         inside = next((f for f in (folder / "probability", folder / "masks") if f.is_dir()), None)
         hint = f"; did you mean {inside}?" if inside else ""
-        raise UserError(f"{folder}: no images and no .npy files{hint}")
-    called = {eye.name: {eye.name, eye.result_name} for eye in eyes}
-    paired, maps.problems, maps.surplus = match(files, called)
-    found: dict[str, np.ndarray] = {}
-    for eye in eyes:
-        if (path := paired.get(eye.name)) is None:
-            continue
-        try:
-            found[eye.name] = read_map(path)
-            if found[eye.name].shape != eye.fov.shape:
-                pixels = f"{size(found.pop(eye.name))} pixels, but {eye.name} has {size(eye.fov)}"
-                raise UserError(f"{path}: {pixels}; nothing is resized to be scored")
-        except UserError as error:
-            found.pop(eye.name, None)
-            maps.problems.append(str(error))
+        raise UserError(
+            "\n  ".join([f"{folder}: no images and no .npy files{hint}", *maps.problems, *maps.surplus])
+        )
+    if files:
+        found, suffixes = read_paired(files, eyes, read_map, maps)
+    else:
+        found = {name: as_mask(kinds > 0) for name, kinds in maps.kinds.items()}
+        suffixes = dict.fromkeys(found, ".png")
     try:
         scale(folder, found)
     except UserError as error:
@@ -99,9 +107,43 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
         found = {}
     if not found:
         raise UserError("\n  ".join([f"{folder}: nothing to score:", *maps.problems, *maps.surplus]))
-    maps.binary = all(is_binary(levels, paired[name].suffix) for name, levels in found.items())
+    maps.binary = all(is_binary(levels, suffixes[name]) for name, levels in found.items())
     maps.levels = found
     return maps
+
+
+def read_paired(
+    files: Sequence[Path], eyes: Sequence[Eye], read: Callable[[Path], np.ndarray], maps: Maps
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read each eye's file, and add what is wrong to `maps`; returns pixels and suffix by the eye's name."""
+    paired, problems, surplus = match(files, {eye.name: {eye.name, eye.result_name} for eye in eyes})
+    maps.problems += problems
+    maps.surplus += surplus
+    found: dict[str, np.ndarray] = {}
+    for eye in eyes:
+        if (path := paired.get(eye.name)) is None:
+            continue
+        try:
+            pixels = read(path)
+            if pixels.shape != eye.fov.shape:
+                sizes = f"{size(pixels)} pixels, but {eye.name} has {size(eye.fov)}"
+                raise UserError(f"{path}: {sizes}; nothing is resized to be scored")
+            found[eye.name] = pixels
+        except UserError as error:
+            maps.problems.append(str(error))
+    return found, {name: paired[name].suffix for name in found}
+
+
+def read_maps_of_kinds(files: Sequence[Path], eyes: Sequence[Eye]) -> dict[str, np.ndarray]:
+    """Read maps of arteries and veins, by the eye's name; empty if no file has both, as with vessel masks.
+
+    One rule for a folder: one eye's map may well be without arteries. What is wrong with a file is said where
+    it is read as a mask of vessels.
+    """
+    images = [path for path in files if path.suffix.lower() != ".npy"]
+    kinds, _ = read_paired(images, eyes, decode_kinds, Maps())
+    both = any((own == ARTERY).any() and (own == VEIN).any() for own in kinds.values())
+    return kinds if both else {}
 
 
 def read_map(path: Path) -> np.ndarray:
