@@ -132,6 +132,8 @@ def check(content: bytes, network: Network) -> float:
 
 def main() -> int:
     args = parse_args()
+    if args.out and args.out.suffix.lower() != ".onnx":  # else a slip would replace another file
+        raise UserError(f"--out {args.out}: name a file that ends in .onnx")
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

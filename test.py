@@ -135,9 +135,11 @@ def main() -> int:
         else:
             score_all(args, args.results, eyes, levels, threshold, measured, notes=notes)
         challenge = write_challenge(args.results, eyes)
-    colours = "; white found, orange missed, blue false" if any(eye.mask is not None for eye in eyes) else ""
+    labelled = any(eye.mask is not None for eye in eyes)
+    colours = "; white found, orange missed, blue false" if labelled else ""
     print(f"{args.results}: {len(eyes)} pictures{colours}; masks/, probability/, uncertainty/")
-    print(f"{args.results / MEASURES_TABLE}: measures of the predictions, and beside them those of any labels")
+    beside = ", and beside them those of the labels" if labelled else ""
+    print(f"{args.results / MEASURES_TABLE}: measures of the predictions{beside}")
     if challenge:
         print(f"{challenge}: the masks of DRIVE's 20 test photographs, to be scored by its challenge")
     print(f"to look through it all, open {args.results / 'index.html'} in a browser")

@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import run_script, write_photographs
+from conftest import TINY, run_script, write_photographs
 from test_resume_prediction import finished
 
 import augment
+import export
 import predict
 import test as tester
 import train
@@ -211,7 +212,7 @@ def test_a_table_leaves_no_other_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["home", "program", "root", "images"])
-@pytest.mark.parametrize("script", ["predict.py", "test.py", "augment.py"])
+@pytest.mark.parametrize("script", ["predict.py", "test.py", "augment.py", "train.py"])
 def test_results_go_to_no_place_that_is_for_other_things(
     folder: Path,
     files: Path,
@@ -234,9 +235,19 @@ def test_results_go_to_no_place_that_is_for_other_things(
             run_predict(files, out, folder)
         elif script == "test.py":
             run_script(tester.main, "--data", new_data, "--results", out, *weights, "--views=1")
-        else:
+        elif script == "augment.py":
             run_script(augment.main, "--drive", drive, "--out", out)
+        else:
+            run_script(train.main, "--data", new_data, "--files", out, *TINY, "--epochs=1", "--crops=4")
     assert sorted(out.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["eye0.png", ".", "new.txt"])
+def test_export_replaces_nothing_but_onnx_files(folder: Path, files: Path, name: str) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="name a file that ends in .onnx"):
+        run_script(export.main, "--weights", files / "checkpoint.pth", "--out", folder / name)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_folder_of_folders_suggests_to_look_into_them(tmp_path: Path) -> None:

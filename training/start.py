@@ -14,6 +14,7 @@ from anatomy.photograph import DISC_SHARE
 from data import eye_of, first_copies, read_working_disc
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
+from datasets.images import refuse_among_images
 from networks.checkpoints import load_checkpoint, set_views
 from pages.report import write_history
 from prediction.scale import factor_for, working_diameter
@@ -142,10 +143,11 @@ def plan_move(files: Path, folds: bool = True) -> Move | None:
     `folds` says whether those of an earlier cross-validation belong to it.
 
     Raises:
-        UserError: files of a training's names that train.py did not write.
+        UserError: files of a training's names that train.py did not write, or a folder of images.
     """
     if not processes.is_main():
         return None
+    refuse_among_images("--files", files)
     undo_move(files)
     names = [*OWN, "scores.csv", *(f"probability/{path.name}" for path in files.glob("probability/*.png"))]
     check_own(files, [*OWN, *(["folds.csv"] if folds else [])])
