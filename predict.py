@@ -23,7 +23,7 @@ from measures.table import list_doubtful, write_measures
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_WEIGHTS, add_prediction_flags, add_weights, load_networks
 from pages.report import write_report
-from pages.results import MANIFEST, MEASURES_TABLE, PAGE
+from pages.results import MANIFEST, MEASURES_TABLE, PAGE, PARTS, left_out
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from system import processes
 from system.devices import describe
@@ -78,6 +78,15 @@ def parse_args() -> argparse.Namespace:
         help="a file name and any columns in each row, such as patient, eye and visit, which measures.csv then "
         "has too",
     )
+    parser.add_argument(
+        "--write",
+        nargs="+",
+        action="extend",
+        choices=tuple(PARTS),
+        metavar="PART",
+        help=f"only these: {', '.join(PARTS)}, for less time and space (default: all). Without outlines "
+        "there is no page",
+    )
     add_prediction_flags(parser)
     return parser.parse_args()
 
@@ -115,7 +124,8 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = processes.own_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
-    flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter}
+    parts = [part for part in PARTS if part in (args.write or PARTS)]
+    flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter, "parts": parts}
     results = ResultsFolder(args.out, weights, um_per_pixel, **flags)
     names = name_results(photographs, args.out, results.holds_another)
     if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
@@ -130,7 +140,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     print(
         f"weights: {', '.join(map(str, weights))}; device: {describe(device)}{each}; threshold {threshold:.4f}"
     )
-    predictor = Predictor(model, threshold, args.views, args.diameter, results)
+    predictor = Predictor(model, threshold, args.views, args.diameter, results, parts)
     problems: dict[str, str] = {}
     with ExitStack() as stack:
         there = stack.enter_context(results.claimed(names, args.resume)) if is_main else set()
@@ -176,10 +186,15 @@ def write_tables(
     """
     if not processes.is_main():
         return ""
-    out = results.out
+    out, parts = results.out, results.made_by["parts"]
+    hints = {
+        "probability": " (16 bit)",
+        "uncertainty": " (8 bit)",
+        "outlines": " (vessels blue, field of view orange)",
+    }
+    folders = [f"{part}/{hints.get(part, '')}" for part in parts if PARTS[part]]
     with results.rows(names) as rows:
-        what = "photographs: outlines/ (vessels blue, field of view orange), masks/, probability/ (16 bit)"
-        said = [f"{out}: {rows.finished} of {len(names)} {what}"]
+        said = [f"{out}: {rows.finished} of {len(names)} photographs: {', '.join([*folders, 'records/'])}"]
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
         guessed = [f"{r['photograph']}: {r['diameter']:.0f} pixels" for r in rows if not r["border"]]
         said[:0] = ["\n  ".join([f"{guess}:", *guessed])] if guessed else []
@@ -192,14 +207,18 @@ def write_tables(
             notes = patients.join(rows)
             write_measures(out / MEASURES_TABLE, rows, patients.headings)
             write_manifest(out / MANIFEST, *made_with, rows.measured())  # it is passed on: without the table
-            write_page(out, rows, made_with[1], len(problems), len(guessed), notes)
+            (out / PAGE).unlink(missing_ok=True)
+            if "outlines" in parts:
+                hidden = left_out(parts)
+                write_page(out, rows, made_with[1], len(problems), len(guessed), notes, hidden)
             results.record_tables()
-            said.append(f"{out}: uncertainty/ (8 bit), {MEASURES_TABLE}, {MANIFEST}")
+            said.append(f"{out}: {MEASURES_TABLE}, {MANIFEST}")
             if others := len(rows) - rows.finished:
                 said.append(
                     f"{out}: {others} photographs of earlier runs are listed too; made_by says what made each"
                 )
-            said.append(f"to look through them, open {out / PAGE} in a browser")
+            if "outlines" in parts:
+                said.append(f"to look through them, open {out / PAGE} in a browser")
             said += filter(None, [list_doubtful(rows, len(rows)), *notes])
     return "\n".join(said)
 
@@ -214,9 +233,18 @@ def follow(done: Iterable[str], number: int) -> None:
 
 
 def write_page(
-    out: Path, rows: Rows, threshold: float, unusable: int, guessed: int, said: Sequence[str]
+    out: Path,
+    rows: Rows,
+    threshold: float,
+    unusable: int,
+    guessed: int,
+    said: Sequence[str] = (),
+    hidden: Sequence[str] = (),
 ) -> None:
-    """Write index.html over the results of these photographs, with what is `said` of them."""
+    """Write index.html over the results of these photographs, with what is `said` of them.
+
+    The folders that are `hidden` were not written.
+    """
     notes = ["No scores: these photographs have no labels.", *said]
     notes += [f"{unusable} more could not be segmented."] if unusable else []
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []
@@ -227,7 +255,7 @@ def write_page(
         "disc take these masks for the rest: CRAE, CRVE, AVR, zones."
     )
     names = [row["image"] for row in rows]
-    write_report(out / PAGE, names, threshold, notes, measured=rows)
+    write_report(out / PAGE, names, threshold, notes, measured=rows, hidden=hidden)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,11 @@ import cv2
 from batch.results import ResultsFolder
 from datasets.decoding import camera_of
 from datasets.duplicates import fingerprint, pack_print
-from datasets.images import read_image, write_png
+from datasets.images import read_image, reduced, write_png
 from measures.micrometres import um_of
 from measures.uncertainty import uncertainty
 from pages.report import overlay, write_layers
-from pages.results import result_file
+from pages.results import PARTS, left_out, result_file
 from prediction.segmenter import Segmentation, segment_photograph
 from system.limits import usable_cores
 from system.processes import on_this_machine
@@ -42,6 +42,7 @@ class Predictor:
     views: int  # that are averaged: 1, 2, 4 or 8
     diameter: float | None  # of the fields of view, in pixels; None: each photograph's own
     results: ResultsFolder
+    parts: Collection[str] = tuple(PARTS)  # what is written of each
     # how many may use the network at once
     turn: threading.Semaphore = field(default_factory=threading.Semaphore)
 
@@ -73,7 +74,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     except UserError as error:  # too large for the memory
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
-    write_results(predictor.results.out, name, found)
+    write_results(predictor.results.out, name, found, predictor.parts)
     um = um_of(path, predictor.results.um_per_pixel, name)
     height, width = found.fov.shape
     return {
@@ -82,25 +83,35 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "photograph_width": width,
         "photograph_height": height,
         "camera": camera_of(path),
-        "fingerprint": pack_print(fingerprint(photograph, found.fov)),
+        "fingerprint": pack_print(fingerprint(reduced(photograph), reduced(found.fov))),
         "diameter": found.taken.diameter,
         "border": found.taken.border,
         "scale": found.scale.factor,
-        **found.examine(um),
+        **(found.examine(um) if "measures" in predictor.parts else {"doubtful": ""}),
     }
 
 
-def write_results(out: Path, name: str, found: Segmentation) -> None:
-    """Write mask, probability and uncertainty of a photograph, and the page's layers, with the outlines.
+def write_results(out: Path, name: str, found: Segmentation, parts: Collection[str] = tuple(PARTS)) -> None:
+    """Write these `PARTS` of a photograph's results; those of an earlier run that are not among them go.
 
     Raises:
         UserError: a file cannot be written.
     """
+    for folder in left_out(parts):
+        (out / result_file(folder, name)).unlink(missing_ok=True)
     mask = found.mask
-    write_layers(out, name, found.photograph, overlay(found.photograph, mask, found.fov, found.taken.landmarks))
-    pictures = {"masks": mask, "probability": found.levels, "uncertainty": uncertainty(found.levels)}
-    for folder, pixels in pictures.items():
-        write_png(out / result_file(folder, name), pixels)
+    if "outlines" in parts:
+        small, landmarks = reduced(found.photograph), found.taken.landmarks
+        scale = len(small) / len(mask)
+        places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
+        landmarks = replace(landmarks, **{name: scale * getattr(landmarks, name) for name in places})
+        write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
+    if "masks" in parts:
+        write_png(out / result_file("masks", name), mask)
+    if "probability" in parts:
+        write_png(out / result_file("probability", name), found.levels)
+    if "uncertainty" in parts:
+        write_png(out / result_file("uncertainty", name), uncertainty(found.levels))
 
 
 def predict_photographs(

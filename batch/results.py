@@ -39,7 +39,7 @@ def describe_maker(made_by: Mapping[str, Any]) -> str:
     """What made the results of a photograph, for the tables, in a few words."""
     version = " ".join(filter(None, [made_by["program"]["version"], (made_by["program"]["commit"] or "")[:7]]))
     weights = " and ".join(f"{name} {digest[:8]}" for name, digest in made_by["weights"])
-    return f"{version}, {weights}, threshold {made_by['threshold']:.4f}{', views ' + str(made_by['views'])}"
+    return f"{version}, {weights}, threshold {made_by['threshold']:.4f}, views {made_by['views']}"
 
 
 class Rows:

@@ -18,6 +18,7 @@ from utils import UserError
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".webp", ".jp2", ".avif"}
+SHOWN_SIDE = 2048  # pixels of the longer side of a photograph that is looked at, about
 TOPS = (255, 1023, 4095, 16383, 65535)  # the brightest level of 8, 10, 12, 14 and 16 bits
 
 
@@ -89,6 +90,20 @@ def write_png(path: Path, image: np.ndarray) -> None:
     _, png = cv2.imencode(".png", pixels)
     with atomic(path) as temporary:
         temporary.write_bytes(png.tobytes())
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """A large photograph, uint8 (H, W, 3), or a mask of it, uint8 (H, W), in whole fractions, to be looked at.
+
+    The longer side gets at most 1.5 times `SHOWN_SIDE` pixels. Whole blocks of pixels are averaged, which is
+    many times as fast as any size; a rest at the right and at the bottom is left out. A mask stays 0 or 255.
+    """
+    times = max(1, round(max(image.shape[:2]) / SHOWN_SIDE))
+    if times == 1:
+        return image
+    height, width = (side // times for side in image.shape[:2])
+    small = cv2.resize(image[: height * times, : width * times], (width, height), interpolation=cv2.INTER_AREA)
+    return small if image.ndim == 3 else np.where(small > 127, np.uint8(255), np.uint8(0))
 
 
 def size(image: np.ndarray) -> str:

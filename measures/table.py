@@ -11,6 +11,7 @@ import numpy as np
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from datasets.eyes import Eye
+from datasets.images import reduced
 from measures.arteries_veins import KIND_MEASURES, REASONS
 from measures.doubts import doubts, features
 from measures.uncertainty import confidence
@@ -60,7 +61,8 @@ def examine(
     fov, diameter = photograph.fov, photograph.diameter
     row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov)}
     row |= measure(levels, fov, threshold, um_per_pixel, diameter)
-    found = features(photograph.pixels, fov, mask) | {"bordered": float(photograph.border)}
+    small = [reduced(each) for each in (photograph.pixels, fov, mask)]
+    found = features(*small) | {"bordered": float(photograph.border)}
     found["contradiction"] = photograph.contradiction
     row["doubtful"] = "; ".join(doubts(found, row))
     return row | anatomy_columns(photograph.landmarks, um_per_pixel)

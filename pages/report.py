@@ -204,6 +204,7 @@ def write_report(
     rows: Sequence[Mapping[str, Any]] = (),
     counts: np.ndarray | None = None,
     measured: Iterable[Mapping[str, Any]] = (),
+    hidden: Sequence[str] = (),
 ) -> None:
     """Write the page beside the folders `page` and `masks` that hold its pictures.
 
@@ -220,12 +221,14 @@ def write_report(
         measured: measures as measures.csv has them, a row for each name in the same order; those with a reason
             in `doubtful` stand first. None: no measures. The layer of `uncertainty` comes with columns of
             `CONFIDENCE`.
+        hidden: folders that were not written, and so give no layer.
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
+    every_layer = layers(bool(rows), bool(CONFIDENCE.keys() & columns_of(measured)))
     data: dict[str, Any] = {
         "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
-        "layers": layers(bool(rows), bool(CONFIDENCE.keys() & columns_of(measured))),
+        "layers": [layer for layer in every_layer if layer[1] not in hidden],
         "colours": [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER]],
     }
     if "disc_x" in next(iter(measured), {}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from datasets.images import refuse_among_images
@@ -21,12 +22,25 @@ RESULT_SUFFIXES = {
     "page/truth": ".png",
     "page/differences": ".png",
 }
+# what of a photograph predict.py is asked to write, and the folders where it is
+PARTS: dict[str, tuple[str, ...]] = {
+    "masks": ("masks",),
+    "probability": ("probability",),
+    "uncertainty": ("uncertainty",),
+    "outlines": ("outlines", "page/photograph", "page/thumbnail"),
+    "measures": (),
+}
 WITHOUT_LABELS = tuple(folder for folder in RESULT_SUFFIXES if folder not in ("page/truth", "page/differences"))
 
 
 def result_file(folder: str, name: str) -> str:
     """The file of a photograph in one of the folders of the results, by its path in the results."""
     return f"{folder}/{name}{RESULT_SUFFIXES[folder]}"
+
+
+def left_out(parts: Collection[str]) -> list[str]:
+    """The folders of the `PARTS` that are not among these."""
+    return [folder for part, folders in PARTS.items() if part not in parts for folder in folders]
 
 
 def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:

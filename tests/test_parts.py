@@ -1,0 +1,73 @@
+"""predict.py --write: only what is asked for is written, what it replaces goes, and pictures are reduced."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import run_script
+
+import predict
+from datasets import images
+from datasets.images import read_image, reduced, write_png
+from datasets.synthetic import draw_eye
+from pages.results import PARTS
+
+
+@pytest.fixture
+def eye(tmp_path: Path) -> Path:
+    photograph, _, _ = draw_eye(np.random.default_rng(0), 150, 140)
+    write_png(tmp_path / "in" / "eye.png", photograph)
+    return tmp_path / "in" / "eye.png"
+
+
+def written(out: Path) -> set[str]:
+    """The files of one photograph, without its record."""
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    return {name for name in found if "eye" in name and not name.startswith("records/")}
+
+
+def test_only_the_parts_that_are_asked_for_are_written_and_others_of_an_earlier_run_go(
+    eye: Path, files: Path, tmp_path: Path
+) -> None:
+    out, how = tmp_path / "out", ("--weights", files / "checkpoint.pth", "--device=cpu", "--views=1")
+    assert run_script(predict.main, eye, "--out", out, *how) == 0
+    every = {"masks/eye.png", "probability/eye.png", "uncertainty/eye.png", "outlines/eye.jpg"}
+    every |= {"page/photograph/eye.jpg", "page/thumbnail/eye.jpg"}
+    assert written(out) == every and (out / "index.html").is_file()
+    mask = (out / "masks" / "eye.png").read_bytes()
+    assert run_script(predict.main, eye, "--out", out, *how, "--write", "masks", "measures") == 0
+    assert written(out) == {"masks/eye.png"} and (out / "masks" / "eye.png").read_bytes() == mask
+    assert not (out / "index.html").exists()
+    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+        (measured,) = csv.DictReader(file)
+    assert float(measured["vessel_share"]) > 0
+    assert run_script(predict.main, eye, "--out", out, *how, "--write", "masks", "outlines") == 0
+    assert written(out) == {name for name in every if not name.startswith(("prob", "unc"))}
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert '"masks"' in page and '"outlines"' in page and '["Uncertainty"' not in page
+    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+        assert "vessel_share" not in next(csv.reader(file))
+    assert set(PARTS) == {"masks", "probability", "uncertainty", "outlines", "measures"}
+
+
+def test_pictures_to_look_at_are_reduced_in_whole_blocks_and_masks_are_not(
+    eye: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "SHOWN_SIDE", 50)  # a third of the eye
+    how = ("--weights", files / "checkpoint.pth", "--device=cpu", "--views=1")
+    assert run_script(predict.main, eye, "--out", tmp_path / "out", *how) == 0
+    shape = (50, 46, 3)
+    for folder in ("outlines", "page/photograph"):
+        assert read_image(tmp_path / "out" / folder / "eye.jpg").shape == shape
+    for folder in ("masks", "probability", "uncertainty"):
+        kept = cv2.imread(str(tmp_path / "out" / folder / "eye.png"), cv2.IMREAD_UNCHANGED)
+        assert kept.shape == (150, 140)
+    photograph = read_image(eye)
+    blocks = photograph[:150, :138].reshape(50, 3, 46, 3, 3).mean(axis=(1, 3))
+    assert np.abs(reduced(photograph) - blocks).max() <= 1
+    halves = np.repeat(np.array([[0, 255]], np.uint8), 75, axis=1).repeat(150, axis=0)
+    assert set(np.unique(reduced(halves))) == {0, 255}
