@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from data import check_split, eye_of, person_of, read_eyes, split_by_eye
 from datasets import images
 from datasets.field_of_view import estimate_fov
+from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from utils import UserError
 
@@ -175,3 +177,12 @@ def test_a_mask_of_whole_numbers_stored_as_floating_point_is_read(
     Image.fromarray(levels / 2 + np.float32(0.1)).save(tmp_path / "half.tif")
     with pytest.raises(UserError, match="floating-point numbers; save it with 8 or 16 bits"):
         images.read_mask(tmp_path / "half.tif")
+
+
+@pytest.mark.parametrize(("image", "mask"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_mask_is_found_whether_its_umlauts_are_composed_or_not(image: str, mask: str, tmp_path: Path) -> None:
+    photograph, vessels, _ = draw_eye(np.random.default_rng(0), 60, 60)
+    write_png(tmp_path / "image" / f"{normalize(image, 'Müller')}.png", photograph)
+    write_png(tmp_path / "mask" / f"{normalize(mask, 'Müller')}.png", vessels)
+    (eye,) = read_eyes(tmp_path, labels=True)
+    assert (eye.truth == vessels).all()

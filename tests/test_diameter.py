@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 
 import imageio.v3 as iio
 import numpy as np
@@ -16,6 +17,7 @@ import predict
 import test as tester
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
+from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
 from networks.checkpoints import load_checkpoint, save_checkpoint
@@ -73,6 +75,33 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
     model, _ = load_networks([tmp_path / "large.pth"] * 2, None, CPU)
     assert isinstance(model, Ensemble)
     assert model.diameter == 720
+
+
+def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = UNet(width=2, depth=1)
+    own = {"disc": 61.0, "diameter": 61 / DISC_SHARE, "threshold": 0.5}
+    save_checkpoint(tmp_path / "own.pth", {"model": network.config, "weights": network.state_dict(), **own})
+    for side in (120, 150, 300):
+        photograph, vessels, _ = draw_eye(np.random.default_rng(side), side, side)
+        write_png(tmp_path / "data" / "test" / "image" / f"{side}.png", photograph)
+        write_png(tmp_path / "data" / "test" / "mask" / f"{side}.png", vessels)
+    seen: dict[ModuleType, list[float]] = {tester: [], segmenter: []}
+    for module, factors in seen.items():
+
+        def watched(
+            model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float, into: list = factors
+        ) -> np.ndarray:
+            into.append(factor)
+            return segment(model, image, fov, views, factor)
+
+        monkeypatch.setattr(module, "segment", watched)
+    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views", 1]
+    run_script(tester.main, "--data", tmp_path / "data", "--results", tmp_path / "results", *weights)
+    run_script(predict.main, tmp_path / "data" / "test" / "image", "--out", tmp_path / "out", *weights)
+    assert len(set(seen[tester])) == 3
+    assert sorted(seen[tester]) == sorted(seen[segmenter])
 
 
 @pytest.mark.parametrize("native", [300, 548, 700, 822, 1096, 3300])
