@@ -85,7 +85,7 @@ def pad(images: Tensor, multiple: int) -> Tensor:
 
 
 class Network(nn.Module):
-    """Base of all networks: images (N, 3, H, W) -> logits (N, 1, H, W), any H and W from 1 up."""
+    """Base of all networks: images (N, 3, H, W) -> logits (N, outputs, H, W), any H and W from 1 up."""
 
     config: dict[str, Any]  # arguments that rebuild it, see `NETWORKS`
     grid: int  # pixels: H and W are padded to multiples of it
@@ -93,6 +93,7 @@ class Network(nn.Module):
     diameter: float = DIAMETER  # pixels of the field of view at which it was trained, of a 45-degree camera
     disc: float | None = None  # pixels per disc diameter at which it was trained; None: by `diameter` alone
     clahe: bool = False  # trained on photographs with even contrast too, `datasets.images.equalize`
+    outputs: tuple[str, ...] = ("vessels",)  # what each channel finds, see `networks.checkpoints`
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
 
 

@@ -21,13 +21,21 @@ from measures.doubts import CONTRADICTION
 from measures.micrometres import describe_um, read_um_per_pixel
 from measures.table import list_doubtful, write_measures
 from networks.checkpoints import find_weights
-from networks.loading import USUAL_WEIGHTS, add_prediction_flags, add_weights, load_networks
+from networks.loading import (
+    USUAL_WEIGHTS,
+    add_kinds,
+    add_prediction_flags,
+    add_weights,
+    load_kinds,
+    load_networks,
+)
 from pages.report import write_report
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, PARTS, left_out
+from prediction.kinds import KINDS_WEIGHTS
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from system import processes
 from system.devices import describe
-from system.records import RECORD
+from system.records import RECORD, sha256
 from system.signals import signals_as_interrupts
 from utils import HelpFormatter, UserError, between, folder_name, path_name, run
 
@@ -87,6 +95,7 @@ def parse_args() -> argparse.Namespace:
         help=f"only these: {', '.join(PARTS)}, for less time and space (default: all). Without outlines "
         "there is no page",
     )
+    add_kinds(parser)
     add_prediction_flags(parser)
     return parser.parse_args()
 
@@ -124,8 +133,12 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = processes.own_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
-    parts = [part for part in PARTS if part in (args.write or PARTS)]
+    told = args.arteries_veins if args.arteries_veins is not None else not args.weights
+    parts = [part for part in PARTS if part in (args.write or PARTS) and (told or part != "arteries_veins")]
+    kinds_weights = find_weights(KINDS_WEIGHTS) if "arteries_veins" in parts else None
+    kinds = load_kinds(kinds_weights, device) if kinds_weights else None
     flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter, "parts": parts}
+    flags |= {"arteries_veins": [kinds_weights.name, sha256(kinds_weights)] if kinds_weights else None}
     results = ResultsFolder(args.out, weights, um_per_pixel, **flags)
     names = name_results(photographs, args.out, results.holds_another)
     if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
@@ -140,7 +153,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     print(
         f"weights: {', '.join(map(str, weights))}; device: {describe(device)}{each}; threshold {threshold:.4f}"
     )
-    predictor = Predictor(model, threshold, args.views, args.diameter, results, parts)
+    predictor = Predictor(model, threshold, args.views, args.diameter, results, parts, kinds)
     problems: dict[str, str] = {}
     with ExitStack() as stack:
         there = stack.enter_context(results.claimed(names, args.resume)) if is_main else set()
@@ -192,7 +205,7 @@ def write_tables(
         "uncertainty": " (8 bit)",
         "outlines": " (vessels blue, field of view orange)",
     }
-    folders = [f"{part}/{hints.get(part, '')}" for part in parts if PARTS[part]]
+    folders = [f"{part.replace('_', '/, ')}/{hints.get(part, '')}" for part in parts if PARTS[part]]
     with results.rows(names) as rows:
         said = [f"{out}: {rows.finished} of {len(names)} photographs: {', '.join([*folders, 'records/'])}"]
         guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
@@ -250,10 +263,7 @@ def write_page(
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []
     if doubtful := sum(bool(row["doubtful"]) for row in rows):
         notes.append(f"{doubtful} of {len(rows)} are doubtful: they stand first, with the reason.")
-    notes.append(
-        "docs/measures.md says how far to trust each measure. Programs that find arteries, veins and the optic "
-        "disc take these masks for the rest: CRAE, CRVE, AVR, zones."
-    )
+    notes.append("docs/measures.md says how far to trust each measure.")
     names = [row["image"] for row in rows]
     write_report(out / PAGE, names, threshold, notes, measured=rows, hidden=hidden)
 

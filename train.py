@@ -24,7 +24,7 @@ from training.earlier import without_checkpoint
 from training.held_out import cross_validate, leave_one_out
 from training.loop import train
 from training.settings import Run, Settings, choose_settings, read_settings, usual_workers
-from training.start import bring_to_scale, plan_move
+from training.start import bring_to_scale, plan_move, with_kinds
 from training.state import Training
 from training.thresholds import compromise_curve, eyes_for_threshold, threshold_of_best
 from utils import HelpFormatter, UserError, between, folder_name, path_name, run, seed_number
@@ -55,6 +55,12 @@ def parse_args() -> argparse.Namespace:
         choices=("unet", "resunet"),
         default=Settings.model,
         help="resunet: a ResNet-34 as the encoder",
+    )
+    network.add_argument(
+        "--arteries-veins",
+        action="store_true",
+        help="find arteries and veins instead of vessels, on the eyes that have such labels; begin with "
+        "a network of vessels: --start-from files/fundus_unet.pth",
     )
     network.add_argument("--pretrained", action="store_true", help="resunet: start with ImageNet's weights")
     network.add_argument(
@@ -233,10 +239,12 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
         settings = choose_settings(given, device, len(data_sets))
     if settings.start_from:
         path = args.files / "last.pth" if resume and not held_out else Path(settings.start_from)
-        network, _ = load_checkpoint(path, pick_device("cpu"))
+        network, _ = load_checkpoint(path, pick_device("cpu"), outputs=None)
         if args.disc:
             network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
         eyes, here = bring_to_scale(eyes, args.data, network), replace(here, scale=network)
+    if settings.arteries_veins:
+        eyes = with_kinds(eyes, args.data)
     if args.leave_one_out is not None:
         return leave_one_out(here, settings, eyes, args.leave_one_out)
     if args.folds:

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 
 from batch.results import ResultsFolder
 from datasets.decoding import camera_of
 from datasets.duplicates import fingerprint, pack_print
 from datasets.images import read_image, reduced, write_png
+from measures.arteries_veins import ArteriesVeins
 from measures.micrometres import um_of
 from measures.uncertainty import uncertainty
-from pages.report import overlay, write_layers
+from pages.kinds import overlay_kinds
+from pages.report import overlay, write_jpeg, write_layers
 from pages.results import PARTS, left_out, result_file
 from prediction.segmenter import Segmentation, segment_photograph
 from system.limits import usable_cores
@@ -43,6 +46,7 @@ class Predictor:
     diameter: float | None  # of the fields of view, in pixels; None: each photograph's own
     results: ResultsFolder
     parts: Collection[str] = tuple(PARTS)  # what is written of each
+    kinds: Network | None = None  # tells arteries from veins
     # how many may use the network at once
     turn: threading.Semaphore = field(default_factory=threading.Semaphore)
 
@@ -70,12 +74,13 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         raise Unreadable(str(error)) from None
     how = (predictor.threshold, predictor.views, predictor.diameter, predictor.turn)
     try:
-        found = segment_photograph(predictor.model, photograph, *how)
+        found = segment_photograph(predictor.model, photograph, *how, predictor.kinds)
     except UserError as error:  # too large for the memory
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
-    write_results(predictor.results.out, name, found, predictor.parts)
     um = um_of(path, predictor.results.um_per_pixel, name)
+    kinds = found.measure_kinds(um)
+    write_results(predictor.results.out, name, found, predictor.parts, kinds)
     height, width = found.fov.shape
     return {
         "image": name,
@@ -88,10 +93,17 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "border": found.taken.border,
         "scale": found.scale.factor,
         **(found.examine(um) if "measures" in predictor.parts else {"doubtful": ""}),
+        **(kinds.row if kinds and "measures" in predictor.parts else {}),
     }
 
 
-def write_results(out: Path, name: str, found: Segmentation, parts: Collection[str] = tuple(PARTS)) -> None:
+def write_results(
+    out: Path,
+    name: str,
+    found: Segmentation,
+    parts: Collection[str] = tuple(PARTS),
+    kinds: ArteriesVeins | None = None,
+) -> None:
     """Write these `PARTS` of a photograph's results; those of an earlier run that are not among them go.
 
     Raises:
@@ -100,18 +112,24 @@ def write_results(out: Path, name: str, found: Segmentation, parts: Collection[s
     for folder in left_out(parts):
         (out / result_file(folder, name)).unlink(missing_ok=True)
     mask = found.mask
+    small, landmarks = reduced(found.photograph), found.taken.landmarks
+    scale = len(small) / len(mask)
+    places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
+    landmarks = replace(landmarks, **{name: scale * getattr(landmarks, name) for name in places})
     if "outlines" in parts:
-        small, landmarks = reduced(found.photograph), found.taken.landmarks
-        scale = len(small) / len(mask)
-        places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
-        landmarks = replace(landmarks, **{name: scale * getattr(landmarks, name) for name in places})
         write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
-    if "masks" in parts:
-        write_png(out / result_file("masks", name), mask)
-    if "probability" in parts:
-        write_png(out / result_file("probability", name), found.levels)
-    if "uncertainty" in parts:
-        write_png(out / result_file("uncertainty", name), uncertainty(found.levels))
+    pictures: dict[str, np.ndarray] = {"masks": mask} if "masks" in parts else {}
+    pictures |= {"probability": found.levels} if "probability" in parts else {}
+    pictures |= {"uncertainty": uncertainty(found.levels)} if "uncertainty" in parts else {}
+    if found.kinds and kinds:
+        pictures |= found.kinds.masks
+        pictures |= {"probability_arteries": found.kinds.artery, "probability_veins": found.kinds.vein}
+        pixels = cv2.resize(found.kinds.found.pixels, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        six = {kind: [replace(one, line=scale * one.line) for one in own] for kind, own in kinds.six.items()}
+        drawn = overlay_kinds(small, pixels, landmarks, six)
+        write_jpeg(out / result_file("page/arteries_veins", name), drawn)
+    for folder, pixels in pictures.items():
+        write_png(out / result_file(folder, name), pixels)
 
 
 def predict_photographs(

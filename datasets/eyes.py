@@ -43,6 +43,22 @@ class Eye:
             raise ValueError(f"{self.name}: no vessel mask")
         return self.mask
 
+    def target(self, output: str) -> tuple[np.ndarray, np.ndarray]:
+        """What an output of a network is to find here, and where that is known: uint8 (H, W), 0 or 255.
+
+        Args:
+            output: `vessels`, `artery` or `vein`; vessels of unknown kind count for neither.
+
+        Raises:
+            ValueError: the eye has no such labels.
+        """
+        if output == "vessels":
+            return self.truth, self.fov
+        if self.kinds is None:
+            raise ValueError(f"{self.name}: no labels of arteries and veins")
+        known = np.where(self.kinds == UNCERTAIN, np.uint8(0), self.fov)
+        return split_kinds(self.kinds)[("artery", "vein").index(output)], known
+
     @property
     def result_name(self) -> str:
         """The name of its result files: 01_test_0 -> 01_test."""

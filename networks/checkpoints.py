@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
 VESSELS = ("vessels",)  # what a network finds, one name an output; files of vessel networks do not say it
+KINDS = ("artery", "vein")
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
@@ -43,7 +44,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], before: Callable[[],
 
 
 def load_checkpoint(
-    path: Path, device: torch.device, outputs: Sequence[str] = VESSELS
+    path: Path, device: torch.device, outputs: Sequence[str] | None = VESSELS
 ) -> tuple[UNet | ResUNet, dict[str, Any]]:
     """Rebuild the network from a checkpoint alone, in evaluation mode on `device`.
 
@@ -52,7 +53,8 @@ def load_checkpoint(
     Args:
         path: written by `save_checkpoint`.
         device: where the network is to compute.
-        outputs: what its channels must find; the file names them as `outputs`.
+        outputs: what its channels must find; the file names them as `outputs`. None: what train.py trains,
+            vessels or their kinds.
 
     Returns:
         The network and the whole checkpoint: `model` (settings), `weights`, `threshold`, `split`,
@@ -85,10 +87,13 @@ def load_checkpoint(
     if disc is not None and not (type(disc) in (int, float) and 16 <= disc <= 1024):
         raise UserError(f"{path}: its pixels per disc are {disc!r:.40}, not 16 to 1024; train it anew")
     finds = checkpoint.get("outputs", list(VESSELS))
-    if finds != list(outputs):
+    wanted = (VESSELS, KINDS) if outputs is None else (tuple(outputs),)
+    if finds not in map(list, wanted):
         what = " and ".join(finds) if is_names(finds) else f"{finds!r:.40}"
-        raise UserError(f"{path}: a network that finds {what}, not {' and '.join(outputs)}; give another file")
-    model = build(path, checkpoint["model"], checkpoint["weights"], len(outputs))
+        asked = " or ".join(" and ".join(names) for names in wanted)
+        raise UserError(f"{path}: a network that finds {what}, not {asked}; give another file")
+    model = build(path, checkpoint["model"], checkpoint["weights"], len(finds))
+    model.outputs = tuple(finds)
     model.diameter, model.disc, model.trained_on = diameter, disc, trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
     set_views(model, settings.get("clahe") if isinstance(settings, dict) else None)
@@ -176,7 +181,8 @@ def build(path: Path, config: Any, weights: Any, outputs: int = 1) -> UNet | Res
         return (
             isinstance(found, torch.Tensor)
             and (found.layout, found.device.type) == (torch.strided, "cpu")
-            and (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
+            and found.shape == wanted.shape
+            and (found.dtype == wanted.dtype or (found.dtype, wanted.dtype) == (torch.float16, torch.float32))
             # not one number expanded to a gigabyte
             and found.untyped_storage().nbytes() >= found.numel() * found.element_size()
         )

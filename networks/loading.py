@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from networks.checkpoints import load_checkpoint
+from networks.checkpoints import KINDS, load_checkpoint
 from system.devices import keep_memory
 from utils import UserError, between, path_name
 
@@ -56,6 +56,26 @@ def add_threshold(parser: argparse._ActionsContainer, help: str) -> None:
 def add_device(parser: argparse._ActionsContainer) -> None:
     """Add --device."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+
+
+def add_kinds(parser: argparse.ArgumentParser) -> None:
+    """Add --arteries-veins, the network that tells them apart."""
+    parser.add_argument(
+        "--arteries-veins",
+        action=argparse.BooleanOptionalAction,
+        help="tell arteries from veins and measure each (default: with the usual weights)",
+    )
+
+
+def load_kinds(path: Path, device: torch.device) -> Network:
+    """Load a network of arteries and veins, in evaluation mode on `device`.
+
+    Raises:
+        UserError: as `load_checkpoint`.
+    """
+    from model import fold_batch_norm
+
+    return fold_batch_norm(load_checkpoint(path, device, KINDS)[0])
 
 
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:

@@ -224,7 +224,8 @@ def write_report(
         hidden: folders that were not written, and so give no layer.
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
-    every_layer = layers(bool(rows), bool(CONFIDENCE.keys() & columns_of(measured)))
+    of_kinds = "kind_decided" in next(iter(measured), {})
+    every_layer = layers(bool(rows), bool(CONFIDENCE.keys() & columns_of(measured)), of_kinds)
     data: dict[str, Any] = {
         "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],

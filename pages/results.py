@@ -17,6 +17,11 @@ RESULT_SUFFIXES = {
     "probability": ".png",  # 16 bit
     "uncertainty": ".png",
     "outlines": ".jpg",
+    "arteries": ".png",
+    "veins": ".png",
+    "probability_arteries": ".png",  # 8 bit
+    "probability_veins": ".png",
+    "page/arteries_veins": ".jpg",
     "page/photograph": ".jpg",
     "page/thumbnail": ".jpg",
     "page/truth": ".png",
@@ -28,6 +33,10 @@ PARTS: dict[str, tuple[str, ...]] = {
     "probability": ("probability",),
     "uncertainty": ("uncertainty",),
     "outlines": ("outlines", "page/photograph", "page/thumbnail"),
+    "arteries_veins": (
+        *("arteries", "veins", "probability_arteries", "probability_veins"),
+        "page/arteries_veins",
+    ),
     "measures": (),
 }
 WITHOUT_LABELS = tuple(folder for folder in RESULT_SUFFIXES if folder not in ("page/truth", "page/differences"))
@@ -43,13 +52,14 @@ def left_out(parts: Collection[str]) -> list[str]:
     return [folder for part, folders in PARTS.items() if part not in parts for folder in folders]
 
 
-def layers(labelled: bool, uncertainty: bool = False) -> list[list[str]]:
+def layers(labelled: bool, uncertainty: bool = False, kinds: bool = False) -> list[list[str]]:
     """The layers of the page: title, folder beside the page, and suffix of each."""
     titles = {"Photograph": "page/photograph"}
     titles |= {"Truth": "page/truth"} if labelled else {}
     titles |= {"Prediction": "masks"}
     titles |= {"Uncertainty": "uncertainty"} if uncertainty else {}
     titles |= {"Differences": "page/differences"} if labelled else {"Outline": "outlines"}
+    titles |= {"Arteries, veins": "page/arteries_veins"} if kinds else {}
     return [[title, folder, RESULT_SUFFIXES[folder]] for title, folder in titles.items()]
 
 

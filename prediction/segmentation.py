@@ -40,6 +40,8 @@ def predict_views(
 ) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
+    Of a network of several outputs float32 (views, N, outputs, H, W).
+
     With several `views` (test-time augmentation), see `VIEWS`, half of them are transposed: those of `others`,
     if given. The caller sets evaluation mode, inference mode and autocast.
     """
@@ -47,7 +49,7 @@ def predict_views(
 
     def view(images: Tensor, dims: tuple[int, ...]) -> Tensor:
         flipped = images.flip(dims).contiguous(memory_format=torch.channels_last)
-        return model(flipped).float().sigmoid().flip(dims)[:, 0]
+        return model(flipped).float().sigmoid().flip(dims).squeeze(1)
 
     upright, transposed = VIEWS[views]
     turned = (images if others is None else others).mT
@@ -78,14 +80,24 @@ def segment(
         scale: factor by which the photograph is resized for the network; see `prediction.scale`.
 
     Returns:
-        Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view.
+        Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view; of a network of several
+        outputs (outputs, H, W), see `outputs_of`.
     """
     if scale == 1:
         return segment_copy(model, photograph, fov, views)
     copy = rescale(Eye("", photograph, fov), scale)
-    probability = segment_copy(model, copy.image, copy.fov, views)
-    probability = cv2.resize(probability, fov.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    small = segment_copy(model, copy.image, copy.fov, views)
+    size = fov.shape[::-1]
+    parts = [
+        cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in small.reshape(-1, *copy.fov.shape)
+    ]
+    probability = parts[0] if small.ndim == 2 else np.stack(parts)
     return np.multiply(probability, fov > 0, out=probability)
+
+
+def outputs_of(model: Network, probability: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The name of each output of a network and its probability, float32 (H, W), from that of `segment`."""
+    yield from zip(model.outputs, probability.reshape(-1, *probability.shape[-2:]), strict=True)
 
 
 def segment_copy(model: Network, photograph: np.ndarray, fov: np.ndarray, views: int) -> np.ndarray:
@@ -98,7 +110,8 @@ def segment_copy(model: Network, photograph: np.ndarray, fov: np.ndarray, views:
         even = equalize(photograph, fov)
         copies = [photograph, even] if views > 1 else [cv2.addWeighted(photograph, 0.5, even, 0.5, 0)]
     measured = [statistics(each, fov) for each in copies]
-    probability = np.zeros(fov.shape, np.float32)
+    number = len(model.outputs)
+    probability = np.zeros(fov.shape if number == 1 else (number, *fov.shape), np.float32)
     for tile, around, inner in tiles(fov.shape, model.grid, model.margin):
         if not fov[tile].any():
             continue
@@ -107,8 +120,8 @@ def segment_copy(model: Network, photograph: np.ndarray, fov: np.ndarray, views:
             image = torch.from_numpy(normalize(each[around], fov[around], mean, std))[None]
             batches.append(image.to(device, memory_format=torch.channels_last))
         with torch.inference_mode(), autocast(device):
-            seen = predict_views(model, batches[0], views, batches[-1])[:, 0, inner[0], inner[1]]
-            probability[tile] = seen.mean(dim=0).cpu().numpy()
+            seen = predict_views(model, batches[0], views, batches[-1])[:, 0, ..., inner[0], inner[1]]
+            probability[..., tile[0], tile[1]] = seen.mean(dim=0).cpu().numpy()
     return probability * (fov > 0)
 
 

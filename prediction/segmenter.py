@@ -12,9 +12,11 @@ import numpy as np
 
 from anatomy.photograph import Photograph, look_at
 from datasets.images import read_image
+from measures.arteries_veins import ArteriesVeins, measure_kinds
 from measures.table import examine
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_VIEWS, USUAL_WEIGHTS, load_networks
+from prediction.kinds import Kinds, find_kinds
 from prediction.scale import Scale, plan_scale
 from prediction.segmentation import VIEWS, binarize, segment
 from scoring import metrics
@@ -37,6 +39,7 @@ class Segmentation:
     levels: np.ndarray  # uint16 (H, W): the probability, as `scoring.metrics.quantize` stores it
     threshold: float  # probability from which a pixel is a vessel
     scale: Scale  # at which the network saw it
+    kinds: Kinds | None = None  # arteries and veins, at the threshold of the prediction, if asked for
 
     @property
     def photograph(self) -> np.ndarray:
@@ -63,6 +66,13 @@ class Segmentation:
         found = examine(self.taken, self.levels, self.mask, self.threshold, um_per_pixel)
         return found | {"scale_from": self.scale.scale_from}
 
+    def measure_kinds(self, um_per_pixel: float | None = None) -> ArteriesVeins | None:
+        """Measures of arteries and veins, see `measures.arteries_veins`; None where they were not asked for."""
+        if self.kinds is None:
+            return None
+        vessels = (self.levels, self.kinds.found.pixels, self.fov, self.threshold)
+        return measure_kinds(*vessels, self.taken.landmarks, um_per_pixel, self.taken.diameter)
+
 
 def segment_photograph(
     model: Network,
@@ -71,6 +81,7 @@ def segment_photograph(
     views: int = USUAL_VIEWS,
     diameter: float | None = None,
     turn: contextlib.AbstractContextManager[Any] | None = None,
+    kinds: Network | None = None,
 ) -> Segmentation:
     """Find the field of view and the scale of a photograph, and segment it.
 
@@ -81,13 +92,18 @@ def segment_photograph(
         views: 1, 2, 4 or 8 flips and turns that are averaged.
         diameter: of the whole field of view in pixels; None: found in the photograph.
         turn: is held while the network works.
+        kinds: network that tells arteries from veins.
     """
     taken = look_at(photograph, diameter)
     with turn or contextlib.nullcontext():
         scale = plan_scale(taken, model)
         check_memory(taken.fov, scale.factor)
         probability = segment(model, photograph, taken.fov, views, scale.factor)
-    return Segmentation(taken, metrics.quantize(probability), threshold, scale)
+        levels, found = metrics.quantize(probability), None
+        if kinds:
+            factor = scale.factor * kinds.diameter / model.diameter
+            found = find_kinds(kinds, taken, levels, threshold, factor)
+    return Segmentation(taken, levels, threshold, scale, found)
 
 
 def check_memory(fov: np.ndarray, scale: float) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def make_crops(eyes: Sequence[Eye], settings: Settings, length: int) -> Crops:
     """Training crops of these eyes with the settings of a training."""
     names = ("crop", "seed", "choroid", "camera", "degrade", "clahe")
-    return Crops(eyes, length=length, **{name: getattr(settings, name) for name in names})
+    shares = {name: getattr(settings, name) for name in names}
+    return Crops(eyes, length=length, kinds=settings.arteries_veins, **shares)
 
 
 @contextlib.contextmanager

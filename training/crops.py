@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.eyes import Eye
 from datasets.images import equalize, normalize, statistics
+from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN
 
 OWN_SCALE = (0.8, 1.25)  # resize factors
 OTHER_SCALE = (0.7, 1.8)  # a camera with 30 degrees instead of 45 shows vessels 1.5 times as wide
@@ -21,7 +22,8 @@ class Crops:
     training.
 
     Item i: image float32 (3, crop, crop), vessel mask float32 (1, crop, crop) of 0 and 1, field of view
-    float32 (1, crop, crop) of 0 and 1.
+    float32 (1, crop, crop) of 0 and 1. With `kinds` the masks are two, of arteries and of veins, a crossing is
+    in both, and vessels of unknown kind are out of the field of view.
 
     Args:
         eyes: with vessel masks.
@@ -33,6 +35,7 @@ class Crops:
         degrade: share of the crops with other colours, poorer files and a lens rim, 0 to 1, see
             `change_colour`, `spoil_file` and `draw_rim`.
         clahe: share of the crops with even contrast, 0 to 1, see `datasets.images.equalize`.
+        kinds: for a network of arteries and veins; all eyes have `Eye.kinds`.
 
     Eyes of several data sets (`Eye.source`) are drawn so that each data set comes equally often, whatever its
     number of eyes.
@@ -48,9 +51,12 @@ class Crops:
         camera: float = 0.0,
         degrade: float = 0.0,
         clahe: float = 0.0,
+        kinds: bool = False,
     ) -> None:
         self.eyes, self.crop, self.seed, self.length = list(eyes), crop, seed, length
         self.choroid, self.camera, self.degrade, self.clahe = choroid, camera, degrade, clahe
+        self.labels = [eye.truth if eye.kinds is None or not kinds else eye.kinds for eye in self.eyes]
+        self.kinds = kinds
         by_source: dict[str, list[int]] = {}
         for i, eye in enumerate(self.eyes):
             by_source.setdefault(eye.source, []).append(i)
@@ -82,7 +88,7 @@ class Crops:
         eye = self.eyes[which]
         copy = int(self.clahe > 0 and rng.random() < self.clahe)  # draws no number where there are none
         other = rng.random() < self.camera
-        # one matrix moves all three; nearest neighbour keeps masks at 0 or 255, cubic interpolation keeps the
+        # one matrix moves all three; nearest neighbour keeps the levels of labels, cubic interpolation the
         # photograph about as sharp as those to be segmented
         matrix = random_affine(rng, eye.fov, self.crop, OTHER_SCALE if other else OWN_SCALE)
         crop = (self.crop, self.crop)
@@ -90,7 +96,7 @@ class Crops:
         image = cv2.warpAffine(
             self.images[which][copy], matrix, crop, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         )
-        mask = cv2.warpAffine(eye.truth, matrix, crop, flags=nearest)
+        label = cv2.warpAffine(self.labels[which], matrix, crop, flags=nearest)
         fov = cv2.warpAffine(eye.fov, matrix, crop, flags=nearest)
         if rng.random() < self.choroid:
             image = draw_choroid(rng, image, self.eyes)
@@ -100,7 +106,11 @@ class Crops:
             image = spoil_file(rng, change_colour(rng, draw_rim(rng, image, fov)))
         # the statistics of the photograph: those of the jittered crop would undo the jitter
         image = normalize(image, fov, *self.statistics[which][copy], jitter_colour(rng))
-        return image, (mask[None] > 0).astype(np.float32), (fov[None] > 0).astype(np.float32)
+        known, masks = fov[None] > 0, label[None] > 0
+        if self.kinds:
+            known &= label != UNCERTAIN
+            masks = np.stack([np.isin(label, (kind, BOTH)) for kind in (ARTERY, VEIN)])
+        return image, masks.astype(np.float32), known.astype(np.float32)
 
 
 def random_affine(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data import Eye
-from prediction.segmentation import segment
+from prediction.segmentation import outputs_of, segment
 from scoring import metrics
 from system import processes
 from system.devices import autocast
@@ -102,7 +102,8 @@ def evaluate(model: Network, eyes: Sequence[Eye]) -> dict[str, float]:
     Several processes share the eyes; all return the same result.
 
     Returns:
-        `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, and the `threshold` that gives this F1.
+        `val_loss`, `f1`, `jaccard` and `auc` of all pixels pooled, those of arteries and of veins too, and the
+        `threshold` that gives this F1.
     """
     import torch
 
@@ -112,10 +113,11 @@ def evaluate(model: Network, eyes: Sequence[Eye]) -> dict[str, float]:
     losses, counts = np.zeros(len(eyes), np.float32), np.zeros((2, metrics.LEVELS), np.int64)
     for i in processes.share(range(len(eyes))):
         eye = eyes[i]
-        probability = segment(model, eye.image, eye.fov)
-        counts += metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
-        right = np.where(eye.truth > 0, probability, 1 - probability)[eye.fov > 0]
-        losses[i] = -np.log(np.maximum(right, 1e-7)).mean()
+        for output, probability in outputs_of(model, segment(model, eye.image, eye.fov)):
+            truth, known = eye.target(output)
+            counts += metrics.count_levels(metrics.quantize(probability), truth, known)
+            right = np.where(truth > 0, probability, 1 - probability)[known > 0]
+            losses[i] += -np.log(np.maximum(right, 1e-7)).mean()
     losses, counts = (distributed.total(torch.from_numpy(part)).numpy() for part in (losses, counts))
     threshold, _ = metrics.best_threshold(counts)
     scores = metrics.scores(counts, threshold)

@@ -12,14 +12,14 @@ from datasets.eyes import Eye
 from datasets.images import read_levels, write_png
 from networks.checkpoints import load_checkpoint
 from prediction.scale import factor_for
-from prediction.segmentation import segment
+from prediction.segmentation import outputs_of, segment
 from scoring import metrics
 from system.devices import pick_device
 from system.files import claim
 from training.earlier import check_own
 from training.held_out_tables import Group, probability_of, score_groups, write_data_sets, write_folds
 from training.loop import train
-from training.settings import Run, Settings, read_settings
+from training.settings import Run, Settings, outputs_trained, read_settings
 from training.start import Move, Split, plan_move
 from training.thresholds import compromise_curve, native_eyes, threshold_of_best
 from utils import UserError
@@ -115,7 +115,8 @@ def cross_validate(
         if not whole:
             print("when all folds are trained: the same command with --resume and without --fold")
             return True
-        threshold, mean = write_folds(run, score_groups(run.files, groups, read, labelled=True), list(eyes))
+        scored = score_groups(run.files, groups, read, labelled=True, outputs=outputs_trained(settings))
+        threshold, mean = write_folds(run, scored, list(eyes))
         if wanted is not None:
             return True
         print(f"all eyes: {len(eyes)} images to train")
@@ -165,17 +166,20 @@ def leave_one_out(run: Run, settings: Settings, eyes: Mapping[str, Eye], wanted:
         next(iter(read(group.held_out)))
     whole = len(chosen) == len(groups)
     settings = as_begun(run, settings, chosen)
+    outputs = outputs_trained(settings)
     with claim(run.files) if whole else contextlib.nullcontext():
         for group in chosen:
             folder = run.files / group.folder
-            files = [folder / "checkpoint.pth", *(probability_of(folder, name) for name in group.held_out)]
+            files = [folder / "checkpoint.pth"]
+            files += [probability_of(folder, name, output) for name in group.held_out for output in outputs]
             # by this command, or by another with other flags: a data set may need more epochs
             done = run.resume and all(path.exists() for path in files)
             move = None if done or run.within(folder).resume else plan_move(folder)
             if not done and not hold_out(run, settings, group, eyes, read, move, native=True):
                 return False
         if whole:
-            write_data_sets(run, score_groups(run.files, groups, read, labelled=False), groups)
+            scored = score_groups(run.files, groups, read, labelled=False, outputs=outputs)
+            write_data_sets(run, scored, groups)
         else:
             print("when every data set was left out: the same command with --resume and without names")
     return True
@@ -219,15 +223,18 @@ def hold_out(
         network, scores = fold_batch_norm(state.averaged), []
         try:
             for eye in read(group.held_out):  # one by one: they can be large
-                if not (path := probability_of(own.files, eye.name)).exists():
+                paths = {output: probability_of(own.files, eye.name, output) for output in network.outputs}
+                if not all(path.exists() for path in paths.values()):
                     # training eyes are at the working scale already
                     factor = factor_for(eye.image, network) if native else 1.0
-                    levels = metrics.quantize(segment(network, eye.image, eye.fov, views=8, scale=factor))
-                    write_png(path, levels)
-                levels = read_levels(path)
-                # the threshold of the tables comes from the other groups, which may not be trained yet
-                blind = metrics.expected_f1_threshold(levels, eye.fov)
-                scores.append(metrics.scores(metrics.count_levels(levels, eye.truth, eye.fov), blind))
+                    found = segment(network, eye.image, eye.fov, views=8, scale=factor)
+                    for output, probability in outputs_of(network, found):
+                        write_png(paths[output], metrics.quantize(probability))
+                for output, path in paths.items():
+                    levels, (truth, known) = read_levels(path), eye.target(output)
+                    # the threshold of the tables comes from the other groups, which may not be trained yet
+                    blind = metrics.expected_f1_threshold(levels, known)
+                    scores.append(metrics.scores(metrics.count_levels(levels, truth, known), blind))
             if native:
                 trained = [eyes[name] for name in split["train"]]
                 threshold = threshold_of_best(compromise_curve(network, run.data, trained))
@@ -237,8 +244,8 @@ def hold_out(
             return False
     mean = metrics.mean(scores)
     print(
-        f"{group.title}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean over {len(scores)} eyes held out, at "
-        "thresholds that look at no label"
+        f"{group.title}: F1 {mean['f1']:.4f}, AUC {mean['auc']:.4f}, mean over {len(group.eyes)} eyes held "
+        "out, at thresholds that look at no label"
     )
     return True
 
@@ -257,10 +264,10 @@ def as_begun(run: Run, settings: Settings, groups: Sequence[Group]) -> Settings:
 
 def read_split(last: Path) -> object:
     """The split of a checkpoint."""
-    return load_checkpoint(last, pick_device("cpu"))[1].get("split")
+    return load_checkpoint(last, pick_device("cpu"), outputs=None)[1].get("split")
 
 
 def has_trained(checkpoint: Path, names: Iterable[str]) -> bool:
     """Whether a checkpoint was trained on, or chosen by, one of these eyes."""
-    network, _ = load_checkpoint(checkpoint, pick_device("cpu"))
+    network, _ = load_checkpoint(checkpoint, pick_device("cpu"), outputs=None)
     return bool(network.trained_on & set(map(eye_of, names)))

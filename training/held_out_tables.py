@@ -12,7 +12,7 @@ import numpy as np
 from data import eye_of, read_info
 from datasets.eyes import Eye
 from datasets.images import read_levels
-from networks.checkpoints import load_checkpoint
+from networks.checkpoints import VESSELS, load_checkpoint
 from scoring import metrics
 from system.devices import pick_device
 from system.files import write_csv
@@ -47,13 +47,17 @@ class Scored:
     checkpoint: dict[str, Any]  # last.pth where it is, else checkpoint.pth
 
 
-def probability_of(folder: Path, name: str) -> Path:
-    """The file of an eye's probability, 16 bits; `name` may be that of a copy."""
-    return folder / "probability" / f"{eye_of(name)}.png"
+def probability_of(folder: Path, name: str, output: str = VESSELS[0]) -> Path:
+    """The file of an eye's probability of what a network finds, 16 bits; `name` may be that of a copy."""
+    return folder / "probability" / f"{eye_of(name)}{'' if output in VESSELS else f'_{output}'}.png"
 
 
 def score_groups(
-    files: Path, groups: Sequence[Group], read: Callable[[Sequence[str]], Iterable[Eye]], labelled: bool
+    files: Path,
+    groups: Sequence[Group],
+    read: Callable[[Sequence[str]], Iterable[Eye]],
+    labelled: bool,
+    outputs: Sequence[str] = VESSELS,
 ) -> list[Scored]:
     """Score the eyes of each group at the threshold that the other groups give, each unseen by its network.
 
@@ -66,17 +70,24 @@ def score_groups(
         labelled: take the best threshold of all pixels of the others together. Else the mean over the others of
             what has the highest expected F1 in each image: that takes no label, so it does not carry the habits
             of their observers to this group's, as the best one does (docs/results.md).
+        outputs: what the networks find; the scores of an eye are their mean.
     """
 
-    def predictions(group: Group) -> Iterator[tuple[Eye, np.ndarray]]:
+    def predictions(group: Group) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        """The name of an eye, probability levels, truth, and where that is known."""
         for eye in read(group.held_out):
-            yield eye, read_levels(probability_of(files / group.folder, eye.name))
+            for output in outputs:
+                yield (
+                    eye_of(eye.name),
+                    read_levels(probability_of(files / group.folder, eye.name, output)),
+                    *eye.target(output),
+                )
 
     counts, curves, expected = [], [], []
     for group in groups:
         pairs = [
-            (metrics.count_levels(levels, eye.truth, eye.fov), metrics.expected_f1_threshold(levels, eye.fov))
-            for eye, levels in predictions(group)
+            (metrics.count_levels(levels, truth, known), metrics.expected_f1_threshold(levels, known))
+            for _, levels, truth, known in predictions(group)
         ]
         counts.append(np.sum([of_eye for of_eye, _ in pairs], axis=0))
         curves.append(np.mean([f1_curve(of_eye) for of_eye, _ in pairs], axis=0))
@@ -88,14 +99,13 @@ def score_groups(
             threshold, _ = metrics.best_threshold(np.sum([counts[j] for j in others], axis=0))
         else:
             threshold = round(float(np.mean([expected[j] for j in others])), 2)
-        scores = {
-            eye_of(eye.name): {"threshold": threshold}
-            | metrics.score_image(levels, eye.truth, eye.fov, threshold)
-            for eye, levels in predictions(group)
-        }
+        rows: dict[str, list[dict[str, float]]] = {}
+        for name, levels, truth, known in predictions(group):
+            rows.setdefault(name, []).append(metrics.score_image(levels, truth, known, threshold))
+        scores = {name: {"threshold": threshold} | metrics.mean(own) for name, own in rows.items()}
         folder = files / group.folder
         path = folder / ("last.pth" if labelled else "checkpoint.pth")
-        _, content = load_checkpoint(path, pick_device("cpu"))
+        _, content = load_checkpoint(path, pick_device("cpu"), outputs)
         scored.append(Scored(scores, threshold, counts[k], curves[k], expected[k], content))
     return scored
 

@@ -15,8 +15,9 @@ from data import eye_of, first_copies
 from datasets.eyes import Eye
 from datasets.images import write_png
 from networks.checkpoints import load_checkpoint
+from pages.kinds import picture_kinds
 from pages.report import picture, write_history
-from prediction.segmentation import binarize, segment
+from prediction.segmentation import binarize, outputs_of, segment
 from scoring import metrics
 from system import processes
 from system.devices import pick_device
@@ -146,6 +147,9 @@ def keep_start(files: Path, state: Training, validation: Sequence[Eye]) -> None:
     One that has seen a validation eye would win unfairly, and is not kept.
     """
     start = Path(state.settings.start_from or "")
+    before, content = load_checkpoint(start, pick_device("cpu"), outputs=None)
+    if before.outputs != state.model.outputs:  # of vessels, where arteries and veins begin
+        return
     if seen := {eye_of(eye.name) for eye in validation} & set(state.started_from):
         print(f"{start}: trained on {', '.join(sorted(seen))}, which validate: it is not compared")
         return
@@ -153,7 +157,7 @@ def keep_start(files: Path, state: Training, validation: Sequence[Eye]) -> None:
     state.start_f1 = row["f1"]
     print(f"{start}: validation F1 {row['f1']:.4f} before the training")
     if processes.is_main():
-        threshold = load_checkpoint(start, pick_device("cpu"))[1].get("threshold") or USUAL_THRESHOLD
+        threshold = content.get("threshold") or USUAL_THRESHOLD
         state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
 
 
@@ -198,7 +202,10 @@ def write_preview(path: Path, model: Network, validation: Sequence[Eye], thresho
 
     model, rows = fold_batch_norm(model), []
     for eye in first_copies(validation)[:3]:
-        levels = metrics.quantize(segment(model, eye.image, eye.fov))
-        rows.append(picture(eye, binarize(levels, eye.fov, threshold)))
+        masks = [
+            binarize(metrics.quantize(probability), eye.fov, threshold)
+            for _, probability in outputs_of(model, segment(model, eye.image, eye.fov))
+        ]
+        rows.append(picture(eye, masks[0]) if len(masks) == 1 else picture_kinds(eye, *masks))
     width = max(row.shape[1] for row in rows)
     write_png(path, np.vstack([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows]))

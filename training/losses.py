@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 def vessel_loss(logits: Tensor, masks: Tensor, fovs: Tensor, dice: float = 0.0) -> Tensor:
     """Binary cross-entropy of the logits inside the field of view, plus `dice` times the soft Dice loss.
 
+    Of arteries and veins there are two channels, whose cross-entropies are added, and that of the kind: where a
+    pixel is of one kind alone, the difference of the logits says which. Without it a network is content for
+    long with finding vessels.
+
     Args:
-        logits: (N, 1, H, W), any float type; computed in float32.
-        masks: float32 (N, 1, H, W), 1 for vessel, 0 for background.
+        logits: (N, 1 or 2, H, W), any float type; computed in float32.
+        masks: float32 of the same shape, 1 for vessel (artery, vein), 0 for background.
         fovs: float32 (N, 1, H, W), 1 inside the field of view; other pixels do not count.
         dice: weight of 1 - Dice (Milletari et al. 2016); alone it would spoil the probabilities and the AUC.
 
@@ -27,12 +31,16 @@ def vessel_loss(logits: Tensor, masks: Tensor, fovs: Tensor, dice: float = 0.0) 
 
     logits = logits.float()
     sums = [F.binary_cross_entropy_with_logits(logits, masks, weight=fovs, reduction="sum"), fovs.sum()]
-    if dice:
-        probability = logits.sigmoid() * fovs
-        sums += [(probability * masks).sum(), probability.sum(), (masks * fovs).sum()]
-    entropy, pixels, *of_dice = distributed.total(torch.stack(sums))
+    probability = logits.sigmoid() * fovs
+    sums += [(probability * masks).sum(), probability.sum(), (masks * fovs).sum()]
+    if masks.shape[1] == 2:
+        vein, one_kind = masks[:, 1:], fovs * (masks[:, :1] != masks[:, 1:])
+        of_kind = logits[:, 1:] - logits[:, :1]
+        sums += [F.binary_cross_entropy_with_logits(of_kind, vein, one_kind, reduction="sum"), one_kind.sum()]
+    entropy, pixels, both, predicted, true, *of_kinds = distributed.total(torch.stack(sums))
     loss = entropy / pixels.clamp(min=1)
     if dice:
-        both, predicted, true = of_dice
         loss = loss + dice * (1 - (2 * both + 1) / (predicted + true + 1))
+    if of_kinds:
+        loss = loss + of_kinds[0] / of_kinds[1].clamp(min=1)
     return loss

@@ -7,7 +7,7 @@ from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from networks.checkpoints import load_checkpoint
+from networks.checkpoints import KINDS, VESSELS, load_checkpoint
 from system import processes
 from system.devices import pick_device
 from utils import UserError
@@ -27,6 +27,7 @@ class Settings:
 
     model: str = "unet"
     pretrained: bool = False
+    arteries_veins: bool = False
     width: int = 16
     depth: int = 3
     epochs: int = 30
@@ -80,11 +81,17 @@ class Run:
 RATES = {"muon": 0.02, "adamw": 0.005}  # peak learning rates
 FINE_TUNING = 0.4  # times these: weights that are good already need smaller steps
 GPU = {"width": 24, "batch_size": 8}  # the shipped width; 4 crops leave a GPU idle, see docs/speed.md
+# what tells an artery from a vein lies farther apart than what tells a vessel, so crops are larger
+ARTERIES_VEINS: dict[str, Any] = {
+    **{"depth": 4, "crop": 192, "epochs": 6, "ema": 0.99},
+    **{"choroid": 0.0, "camera": 0.3, "degrade": 0.3, "clahe": 0.0},
+}
 SEVERAL_DATA_SETS = {"camera": 0.3, "degrade": 0.5, "clahe": 0.5}
 # what versions did that had no such setting yet; a new setting gets its line here
 OLDER_VERSIONS = {
     "model": "unet",
     "pretrained": False,
+    "arteries_veins": False,
     "minutes": None,
     "choroid": 0.0,
     "camera": 0.0,
@@ -108,18 +115,23 @@ def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: i
         UserError: the network of `start_from` cannot be loaded, or has another width or depth than given.
     """
     chosen: dict[str, Any] = GPU if device.type != "cpu" else {}
-    chosen = chosen | (SEVERAL_DATA_SETS if data_sets > 1 else {}) | dict(given)
+    chosen = chosen | (SEVERAL_DATA_SETS if data_sets > 1 else {})
     if "start_from" in given:
-        network, start = load_checkpoint(Path(given["start_from"]), pick_device("cpu"))
-        chosen |= {name: value for name, value in recipe_of(start).items() if name not in given}
+        network, start = load_checkpoint(Path(given["start_from"]), pick_device("cpu"), outputs=None)
+        chosen |= recipe_of(start) | {"arteries_veins": network.outputs == KINDS}
+    chosen |= (ARTERIES_VEINS if given.get("arteries_veins") else {}) | dict(given)
     settings = Settings(**chosen)
     rate = RATES[settings.optimizer]
     if settings.start_from:
-        for flag in ("width", "depth"):
-            if given.get(flag, own := network.config[flag]) != own:
-                raise UserError(f"--{flag} {given[flag]}: the network of {settings.start_from} has {own}")
         config = network.config
-        settings = replace(settings, model=config["name"], width=config["width"], depth=config["depth"])
+        if given.get("width", config["width"]) != config["width"]:
+            raise UserError(
+                f"--width {given['width']}: the network of {settings.start_from} has {config['width']}"
+            )
+        depth = chosen.get("depth", config["depth"])
+        if depth < config["depth"] or (depth > config["depth"] and config["name"] != "unet"):
+            raise UserError(f"--depth {depth}: the network of {settings.start_from} has {config['depth']}")
+        settings = replace(settings, model=config["name"], width=config["width"], depth=depth)
         rate *= FINE_TUNING
     elif not {"width", "depth"} <= given.keys():
         reason = "no GPU: smaller, as accurate on DRIVE"
@@ -129,6 +141,11 @@ def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: i
     settings = replace(settings, lr=given.get("lr", rate))
     check_batches(settings)
     return settings
+
+
+def outputs_trained(settings: Settings) -> tuple[str, ...]:
+    """What the network of a training finds, one name an output."""
+    return KINDS if settings.arteries_veins else VESSELS
 
 
 def recipe_of(checkpoint: Mapping[str, Any]) -> dict[str, float]:
@@ -163,7 +180,7 @@ def read_settings(path: Path, given: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: the file is missing or damaged, or a given setting differs from the training's.
     """
-    network, last = load_checkpoint(path, pick_device("cpu"))
+    network, last = load_checkpoint(path, pick_device("cpu"), outputs=None)
     try:
         before = Settings(**{**OLDER_VERSIONS, **last["settings"]})
         if [network.config[name] for name in ("name", "width", "depth")] != [

@@ -23,10 +23,10 @@ from system.devices import pick_device
 from system.files import atomic
 from training.earlier import OWN, check_own, list_own, set_aside, undo_move
 from training.optimizers import make_optimizer
-from training.settings import Run, Settings
+from training.settings import Run, Settings, outputs_trained
 from training.state import Training
 from training.time_budget import fit_to_minutes
-from utils import seed_everything
+from utils import UserError, seed_everything
 
 if TYPE_CHECKING:
     from model import Network
@@ -62,13 +62,15 @@ def start_training(
     from model import NETWORKS, ResUNet
 
     seed_everything(settings.seed)
-    model = NETWORKS[settings.model](width=settings.width, depth=settings.depth)
+    outputs = outputs_trained(settings)
+    model = NETWORKS[settings.model](out_channels=len(outputs), width=settings.width, depth=settings.depth)
+    model.outputs = outputs
     if isinstance(model, ResUNet) and settings.pretrained and not run.resume:
         model.load_imagenet()
     started_from: frozenset[str] = frozenset()
     if settings.start_from and not run.resume:
-        initial, _ = load_checkpoint(Path(settings.start_from), pick_device("cpu"))
-        model.load_state_dict(initial.state_dict())
+        initial, _ = load_checkpoint(Path(settings.start_from), pick_device("cpu"), outputs=None)
+        load_initial(model, initial)
         started_from = initial.trained_on
     if run.scale:
         model.disc, model.diameter = run.scale.disc, run.scale.diameter
@@ -109,6 +111,34 @@ def start_training(
     return state
 
 
+def load_initial(model: Network, initial: Network) -> None:
+    """Give a network the weights of another, which may be shallower, and find vessels instead of their kinds.
+
+    Of a deeper network the levels below begin with random weights. Arteries and veins both begin as vessels,
+    half as probable, but not alike: what is alike in both would tell them apart only slowly.
+    """
+    import torch
+
+    weights, own = initial.state_dict(), model.state_dict()
+    if deeper := model.config["depth"] - initial.config["depth"]:
+        below = f"encoder.{initial.config['depth']}.conv."
+        for name in list(weights):
+            block, _, rest = name.partition(".")
+            if block == "bottleneck":
+                weights[below + rest] = weights.pop(name)
+            elif block == "decoder":  # counted from the deepest
+                level, _, rest = rest.partition(".")
+                weights[f"new.{int(level) + deeper}.{rest}"] = weights.pop(name)
+        weights = {name.replace("new.", "decoder."): value for name, value in weights.items()}
+        weights = {**own, **weights}
+    if model.outputs != initial.outputs:
+        for name in ("classifier.weight", "classifier.bias"):
+            like = weights[name].expand_as(own[name])
+            weights[name] = like + 0.05 * torch.randn(like.shape)
+        weights["classifier.bias"] -= math.log(2)
+    model.load_state_dict(weights)
+
+
 def set_scale(model: Network, data: Path, eyes: Sequence[Eye]) -> None:
     """Note in a network the scale of the eyes of new_data, `data`, that train it."""
     model.disc = read_working_disc(data)
@@ -135,6 +165,25 @@ def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dic
         name: rescale(eye, changed[eye_of(name)]) if eye_of(name) in changed else eye
         for name, eye in eyes.items()
     }
+
+
+def with_kinds(eyes: Mapping[str, Eye], data: Path) -> dict[str, Eye]:
+    """Those of the eyes that have labels of arteries and veins.
+
+    Raises:
+        UserError: none has.
+    """
+    labelled = {name: eye for name, eye in eyes.items() if eye.kinds is not None}
+    if not labelled:
+        raise UserError(
+            f"{data / 'train'}: no labels of arteries and veins; write them with: python augment.py DATA_SET "
+            "--arteries-veins FOLDER"
+        )
+    if len(labelled) < len(eyes):
+        print(
+            f"{len(labelled)} of {len(eyes)} images have labels of arteries and veins; the others are left out"
+        )
+    return labelled
 
 
 def plan_move(files: Path, folds: bool = True) -> Move | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from networks.checkpoints import load_checkpoint, save_checkpoint
+from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
 from system.devices import pick_device
 from training.settings import Settings, no_state
 from utils import UserError, versions
@@ -57,14 +57,17 @@ class Training:
 
     def save(self, path: Path, model: Network, **more: Any) -> None:
         """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
-        common = {"model": model.config, "weights": model.state_dict()}
+        weights = model.state_dict()
+        if model.outputs == KINDS and "optimizer" not in more:  # half the size, and nothing goes on from it
+            weights = {n: value.half() if value.is_floating_point() else value for n, value in weights.items()}
+        common = {"model": model.config, "weights": weights}
         own = {
             "settings": asdict(self.settings),
             "split": self.split,
             "diameter": model.diameter,
             "disc": model.disc,
         }
-        own |= {"versions": versions(), "started_from": self.started_from}
+        own |= {"versions": versions(), "started_from": self.started_from, "outputs": list(model.outputs)}
         save_checkpoint(path, {**common, **own, **more}, self.make_room)
         self.make_room = None
 
@@ -88,7 +91,7 @@ class Training:
         Raises:
             UserError: the file is missing or damaged, or belongs to other eyes.
         """
-        _, last = load_checkpoint(path, pick_device("cpu"))
+        _, last = load_checkpoint(path, pick_device("cpu"), self.model.outputs)
         if last.get("split") != self.split:
             raise UserError(
                 f"{path}: trained with other eyes or another split; give --resume with the same eyes and flags"

@@ -11,7 +11,7 @@ import numpy as np
 from data import Eye, eye_of, first_copies, read_eye
 from datasets.images import list_images
 from prediction.scale import factor_for
-from prediction.segmentation import segment
+from prediction.segmentation import outputs_of, segment
 from scoring import metrics
 from utils import UserError
 
@@ -110,7 +110,7 @@ def compromise_curve(network: Network, data: Path, trained: Sequence[Eye]) -> np
     curves: dict[str, list[np.ndarray]] = {}
     for source, eye, native in eyes_for_threshold(data, trained):
         factor = factor_for(eye.image, network) if native else 1.0
-        levels = metrics.quantize(segment(network, eye.image, eye.fov, scale=factor))
-        counts = metrics.count_levels(levels, eye.truth, eye.fov)
-        curves.setdefault(source, []).append(f1_curve(counts))
+        for output, probability in outputs_of(network, segment(network, eye.image, eye.fov, scale=factor)):
+            counts = metrics.count_levels(metrics.quantize(probability), *eye.target(output))
+            curves.setdefault(source, []).append(f1_curve(counts))
     return np.mean([np.mean(own, axis=0) for own in curves.values()], axis=0)

@@ -1,0 +1,55 @@
+"""Which of the vessels that were found are arteries, and which veins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anatomy.photograph import Photograph
+from datasets.kinds import split_kinds
+from measures.segments import KindMap, label_vessels
+from prediction.segmentation import segment
+
+if TYPE_CHECKING:
+    from model import Network
+
+KINDS_WEIGHTS = ("arteries_veins.pth",)  # in `files`
+KINDS_VIEWS = 2  # more would cost more than they gain: each segment is a mean already
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Arteries and veins of a photograph; all arrays have its height and width."""
+
+    artery: np.ndarray  # probability, uint8 (H, W), 255 is 1
+    vein: np.ndarray
+    found: KindMap
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Arteries and veins, uint8 (H, W), 0 or 255 each; a crossing is in both, what is undecided in none."""
+        arteries, veins = split_kinds(self.found.pixels)
+        return {
+            name: mask.view(np.uint8) * np.uint8(255)
+            for name, mask in (("arteries", arteries), ("veins", veins))
+        }
+
+
+def find_kinds(
+    network: Network, taken: Photograph, levels: np.ndarray, threshold: float, factor: float
+) -> Kinds:
+    """Tell arteries from veins.
+
+    Args:
+        network: of arteries and veins, in evaluation mode.
+        taken: the photograph.
+        levels: probability of vessel, uint16 (H, W).
+        threshold: from which a pixel is a vessel, in [0, 1].
+        factor: by which this network sees the photograph resized.
+    """
+    artery, vein = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
+    found = label_vessels(levels, taken.fov, threshold, artery, vein, taken.diameter)
+    artery, vein = (np.rint(255 * part).astype(np.uint8) for part in (artery, vein))
+    return Kinds(artery, vein, found)
