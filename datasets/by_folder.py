@@ -46,7 +46,9 @@ WORDS = (
     ("either", r"masks?"),
 )
 # folders that say what is in them
-KINDS = r"^(images?|photo.*|originals?|training|train|test|testing)$|" + "|".join(names for _, names in ROLES)
+KIND_FOLDERS = r"^(images?|photo.*|originals?|training|train|test|testing)$|" + "|".join(
+    names for _, names in ROLES
+)
 Found = dict[str, list[Path]]  # files by what they are
 
 
@@ -137,7 +139,7 @@ def is_mask(path: Path) -> bool:
 def person_folders(path: Path, folder: Path) -> tuple[str, ...]:
     """The folders between `folder` and a file that do not say what it is, but perhaps whose."""
     return tuple(
-        name for name in path.relative_to(folder).parts[:-1] if not re.search(KINDS, name, re.IGNORECASE)
+        name for name in path.relative_to(folder).parts[:-1] if not re.search(KIND_FOLDERS, name, re.IGNORECASE)
     )
 
 

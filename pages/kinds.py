@@ -14,13 +14,13 @@ from measures.zones import Crossing, zone_circles
 from pages.report import LANDMARK
 
 # as in RITE: red arteries, blue veins, green crossings, white where the kind is unknown
-COLOURS = {ARTERY: (235, 70, 60), VEIN: (75, 115, 245), BOTH: (60, 200, 90), UNCERTAIN: (225, 225, 225)}
+KIND_COLOURS = {ARTERY: (235, 70, 60), VEIN: (75, 115, 245), BOTH: (60, 200, 90), UNCERTAIN: (225, 225, 225)}
 
 
 def colour_kinds(kinds: np.ndarray) -> np.ndarray:
     """A map of kinds, uint8 (H, W), see `datasets.kinds`, in colours on black: uint8 (H, W, 3) RGB."""
     table = np.zeros((256, 3), np.uint8)
-    for kind, colour in COLOURS.items():
+    for kind, colour in KIND_COLOURS.items():
         table[kind] = colour
     return table[kinds]
 
@@ -43,13 +43,13 @@ def overlay_kinds(
         uint8 (H, W, 3) RGB.
     """
     picture, thickness = photograph.copy(), max(1, round(max(kinds.shape) / 1000))
-    for kind, colour in COLOURS.items():
+    for kind, colour in KIND_COLOURS.items():
         lines, _ = cv2.findContours((kinds == kind).view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, lines, -1, colour, thickness)
     for x, y, radius in zone_circles(landmarks):
         cv2.circle(picture, (round(x), round(y)), round(radius), LANDMARK, thickness, cv2.LINE_AA)
     for name, vessels in six.items():
-        colour = COLOURS[ARTERY if name == "artery" else VEIN]
+        colour = KIND_COLOURS[ARTERY if name == "artery" else VEIN]
         for vessel in vessels:
             line = np.rint(vessel.line).astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(picture, [line], False, colour, 3 * thickness, cv2.LINE_AA)
