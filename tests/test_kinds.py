@@ -1,7 +1,8 @@
-"""Arteries and veins: every encoding is read, wrong labels are refused, and they move with the photograph."""
+"""Arteries and veins: every encoding is read, wrong labels are refused, they move with the eye and are scored."""
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 from collections.abc import Callable
@@ -14,14 +15,17 @@ from conftest import run_script
 from PIL import Image
 
 import augment
+import test as tester
 from data import read_eyes
 from datasets.by_folder import pair_kinds
 from datasets.eyes import Eye, rescale, squash
 from datasets.images import write_png
-from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, join_kinds, read_kinds
+from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, join_kinds, read_kinds, split_kinds
 from datasets.layouts import Source
+from datasets.masks import as_mask
 from datasets.published import find_data_set
 from datasets.synthetic import draw_labelled_eye, write_drive
+from scoring.kinds import count_kinds, kinds_scores, score_kinds
 from utils import UserError
 
 PHOTOGRAPH, MASK, FOV, KINDS = draw_labelled_eye(np.random.default_rng(3), 192, 184)
@@ -293,3 +297,153 @@ def test_two_masks_join_to_one_map() -> None:
     joined = join_kinds(artery, vein)
     assert joined.dtype == np.uint8
     assert joined.tolist() == [[NONE, ARTERY, VEIN, BOTH]]
+
+
+def drawn_as(kinds: np.ndarray, artery: int, vein: int) -> np.ndarray:
+    """The map with its arteries and its veins called something else."""
+    called = kinds.copy()
+    called[kinds == ARTERY], called[kinds == VEIN] = artery, vein
+    return called
+
+
+def scores_of(called: np.ndarray, truth: np.ndarray = KINDS) -> dict[str, float]:
+    return score_kinds(*split_kinds(called), truth, FOV)
+
+
+def test_the_truth_itself_scores_one_and_everything_swapped_none_on_found_pixels() -> None:
+    assert {*scores_of(KINDS).values()} == {1}
+    swapped = scores_of(drawn_as(KINDS, VEIN, ARTERY))
+    assert [swapped[c] for c in ("accuracy", "balanced_accuracy", "centre_accuracy")] == [0, 0, 0]
+    assert swapped["found"] == swapped["decided"] == 1
+    # crossings are right all the same
+    assert 0 < swapped["f1_mean"] < 0.4
+
+
+def test_all_called_veins_is_half_right_in_balance() -> None:
+    scores = scores_of(drawn_as(KINDS, VEIN, VEIN))
+    assert scores["balanced_accuracy"] == 0.5
+    assert scores["found"] == 1
+    assert scores["accuracy"] == (KINDS == VEIN).sum() / ((KINDS == VEIN) | (KINDS == ARTERY)).sum()
+    assert scores["f1_artery"] < 0.4 < scores["f1_vein"]
+
+
+def test_what_is_called_both_or_none_is_not_found_and_costs_f1_only() -> None:
+    for called in (BOTH, NONE):
+        scores = scores_of(drawn_as(KINDS, called, VEIN))
+        assert scores["accuracy"] == 1
+        assert scores["found"] == (KINDS == VEIN).sum() / ((KINDS == VEIN) | (KINDS == ARTERY)).sum()
+        assert scores["decided"] < 1 == scores["centre_accuracy"]
+        assert scores["f1_mean"] < 1
+
+
+def test_vessels_of_uncertain_kind_count_nowhere() -> None:
+    called = KINDS.copy()
+    called[KINDS == UNCERTAIN] = ARTERY
+    assert {*scores_of(called).values()} == {1}
+
+
+def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores() -> None:
+    rng = np.random.default_rng(0)
+    counts, wholes = [], []
+    for shape in ((40, 30), (20, 50)):
+        truth = rng.choice([NONE, ARTERY, VEIN, BOTH, UNCERTAIN], shape, p=[0.5, 0.2, 0.2, 0.05, 0.05]).astype(
+            np.uint8
+        )
+        artery, vein, fov = (rng.random(shape) < p for p in (0.3, 0.3, 0.8))
+        counts.append(count_kinds(artery, vein, truth, fov))
+        wholes.append((artery, vein, truth, fov))
+        scores = kinds_scores(counts[-1])
+        fov = fov & (truth != UNCERTAIN)
+        for name, called, kind in (("artery", artery, ARTERY), ("vein", vein, VEIN)):
+            true = ((truth == kind) | (truth == BOTH)) & fov
+            assert scores[f"f1_{name}"] == 2 * (called & true).sum() / ((called & fov).sum() + true.sum())
+        alone = fov & ((truth == ARTERY) | (truth == VEIN))
+        one = alone & (artery != vein)
+        assert scores["found"] == one.sum() / alone.sum()
+        assert scores["accuracy"] == (one & (artery == (truth == ARTERY))).sum() / one.sum()
+    # one picture of both has the same pixels, but not the same centre lines
+    artery, vein, truth, fov = (
+        np.concatenate([part.ravel() for part in parts])[None] for parts in zip(*wholes, strict=True)
+    )
+    pooled, together = kinds_scores(sum(counts)), kinds_scores(count_kinds(artery, vein, truth, fov))
+    for column in ("f1_artery", "f1_vein", "f1_mean", "accuracy", "balanced_accuracy", "found"):
+        assert pooled[column] == together[column]
+
+
+def read_rows(path: Path) -> dict[str, dict[str, str]]:
+    """A table of scores by the name of the image."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return {row["image"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def augmented(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(tmp_path_factory.mktemp("augmented") / "new", labelled)
+
+
+def write_coloured(folder: Path, kinds: np.ndarray) -> None:
+    write_png(folder / "01_test_av.png", PALETTE[kinds])
+
+
+def write_levels(folder: Path, kinds: np.ndarray) -> None:
+    write_png(folder / "01_test.png", kinds)
+
+
+def write_both_folders(folder: Path, kinds: np.ndarray) -> None:
+    for name, drawn in zip(("arteries", "veins"), split_kinds(kinds), strict=True):
+        write_png(folder / name / "01_test.png", as_mask(drawn))
+
+
+def write_as_predicted(folder: Path, kinds: np.ndarray) -> None:
+    """Beside masks of all vessels and pictures."""
+    write_both_folders(folder, kinds)
+    write_png(folder / "masks" / "01_test.png", as_mask(kinds > 0))
+    write_png(folder / "01_test.png", PALETTE[kinds])
+
+
+@pytest.mark.parametrize("write", [write_coloured, write_levels, write_both_folders, write_as_predicted])
+def test_anybodys_arteries_and_veins_are_scored(
+    augmented: Path,
+    write: Callable[[Path, np.ndarray], None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truth = read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png")
+    called = drawn_as(truth, ARTERY, ARTERY)
+    called[:90] = truth[:90]
+    write(tmp_path / "theirs", called)
+    run_script(
+        tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
+    )
+    rows = read_rows(tmp_path / "scored" / "arteries_veins.csv")
+    assert [*rows] == ["01_test", "mean", "pooled"]
+    fov = cv2.imread(str(augmented / "test" / "fov" / "01_test_0.png"), -1)
+    expected = score_kinds(*split_kinds(called), truth, fov)
+    for row in rows.values():
+        assert {c: float(row[c]) for c in expected} == pytest.approx(expected)
+    assert f"F1 of arteries: {expected['f1_artery']:.4f}" in capsys.readouterr().out
+    # every vessel was found
+    assert float(read_rows(tmp_path / "scored" / "metrics.csv")["01_test"]["f1"]) == pytest.approx(1, abs=2e-3)
+
+
+def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented: Path, tmp_path: Path) -> None:
+    write_png(
+        tmp_path / "theirs" / "01_test.png", cv2.imread(str(augmented / "test" / "mask" / "01_test_0.png"), -1)
+    )
+    run_script(
+        tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
+    )
+    assert (tmp_path / "scored" / "metrics.csv").exists()
+    assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
+
+
+def test_a_mask_of_one_kind_of_another_size_is_named(augmented: Path, tmp_path: Path) -> None:
+    truth = read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png")
+    write_both_folders(tmp_path / "theirs", truth)
+    write_png(tmp_path / "theirs" / "veins" / "01_test.png", as_mask(truth[:-1] > 0))
+    with pytest.raises(
+        UserError, match=r"veins.01_test\.png: 184x191 pixels, but 01_test_0 has 184x192; nothing"
+    ):
+        run_script(
+            tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
+        )
