@@ -1,4 +1,4 @@
-"""Arteries and veins: every encoding is read, wrong labels are refused, they move with the eye and are scored."""
+"""Arteries and veins: every encoding is read, wrong labels are refused, maps move with the eye and score."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from datasets.layouts import Source
 from datasets.masks import as_mask
 from datasets.published import find_data_set
 from datasets.synthetic import draw_labelled_eye, write_drive
+from research import kinds_protocols
 from scoring.kinds import count_kinds, kinds_scores, score_kinds
 from utils import UserError
 
@@ -368,6 +369,20 @@ def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores() -> N
     pooled, together = kinds_scores(sum(counts)), kinds_scores(count_kinds(artery, vein, truth, fov))
     for column in ("f1_artery", "f1_vein", "f1_mean", "accuracy", "balanced_accuracy", "found"):
         assert pooled[column] == together[column]
+
+
+def test_the_protocols_of_papers_agree_on_the_truth_and_on_nothing_else() -> None:
+    eye = Eye("", PHOTOGRAPH, FOV, MASK, kinds=KINDS)
+    assert {*kinds_protocols.protocols(eye, KINDS).values()} == {1}
+    called, rng = KINDS, np.random.default_rng(0)
+    for spoil in [*kinds_protocols.SPOILT.values()][-1]:
+        called = spoil(called, rng)
+    scores = kinds_protocols.protocols(eye, called)
+    assert scores["F1, all pixels"] == scores_of(called)["f1_mean"] < scores["accuracy, found pixels"] - 0.1
+    assert scores["accuracy, missed pixels are wrong"] == pytest.approx(
+        scores["accuracy, found pixels"] * scores["found"]
+    )
+    assert scores["F1, crossings in no kind"] != scores["F1, all pixels"]
 
 
 def read_rows(path: Path) -> dict[str, dict[str, str]]:
