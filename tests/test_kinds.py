@@ -343,6 +343,17 @@ def test_vessels_of_uncertain_kind_count_nowhere() -> None:
     assert {*scores_of(called).values()} == {1}
 
 
+def test_on_centre_lines_a_wide_vessel_weighs_no_more_than_a_thin_one() -> None:
+    truth = np.zeros((40, 100), np.uint8)
+    truth[5:14], truth[30] = ARTERY, VEIN
+    called = np.where(truth == VEIN, ARTERY, truth)
+    scores = score_kinds(*split_kinds(called), truth, np.ones_like(truth))
+    assert scores["accuracy"] == 0.9
+    assert scores["centre_accuracy"] == pytest.approx(0.5, abs=0.03)  # lines of wide vessels end before these
+    half = np.where(np.arange(100) < 50, called, NONE)
+    assert score_kinds(*split_kinds(half), truth, np.ones_like(truth))["decided"] == pytest.approx(0.5, abs=0.03)
+
+
 def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores() -> None:
     rng = np.random.default_rng(0)
     counts, wholes = [], []
