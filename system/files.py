@@ -22,7 +22,8 @@ from utils import UserError
 
 UNFINISHED = ".unfinished-"  # prefix of a file that is being written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes text for a formula
-SIGNED = r"[+-]\d+(\.\d+)?([eE][+-]?\d+)?"  # a number, which is no formula: -2.5 dioptres
+# a number, which is no formula: -2.5 dioptres; +1 could be a name, which a spreadsheet would change to 1
+SIGNED = r"-\d+|[+-]\d+\.\d+([eE][+-]?\d+)?"
 
 
 @contextlib.contextmanager

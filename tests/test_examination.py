@@ -229,7 +229,7 @@ def test_a_name_of_digits_can_be_told_by_its_photograph(results: tuple[Path, Pat
     assert {name: row["photograph"] for name, row in rows.items()} == {
         name: str(photographs / f"{name}.png") for name in rows
     }
-    assert list(rows["c"])[:3] == ["image", "photograph", "doubtful"]
+    assert list(rows["c"])[:3] == ["image", "photograph", "photograph_width"]
 
 
 def test_the_page_of_text_is_doubtful_and_said_so(
@@ -264,7 +264,7 @@ def test_predict_json_says_what_made_the_results(results: tuple[Path, Path], fil
     assert made["number_of_photographs"] == 3
     assert {"python", "torch", "numpy", "opencv"} <= made["versions"].keys()
     first = made["photographs"][0]
-    assert (first["width"], first["height"], first["border"]) == (390, 400, True)
+    assert (first["photograph_width"], first["photograph_height"], first["border"]) == (390, 400, True)
     assert first["photograph"] == str(photographs / 'a, "b".png')
     assert first["fov_diameter"] == pytest.approx(0.955 * 390, rel=0.03)
     assert first["scale"] > 0
