@@ -22,8 +22,8 @@ from utils import UserError
 
 UNFINISHED = ".unfinished-"  # prefix of a file that is being written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes text for a formula
-# a number, which is no formula: -2.5 dioptres; +1 could be a name, which a spreadsheet would change to 1
-SIGNED = r"-\d+|[+-]\d+\.\d+([eE][+-]?\d+)?"
+SIGNED = r"[+-]\d+(\.\d+)?([eE][+-]?\d+)?"  # a number, which is no formula: -2.5 dioptres
+NAMED = ("image", "photograph", "eye")  # columns of names, of which a spreadsheet would make numbers
 
 
 @contextlib.contextmanager
@@ -98,20 +98,20 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
                 writer = csv.DictWriter(table, row.keys())
                 writer.writeheader()
             plain = plain and all(v.isascii() for v in row.values() if isinstance(v, str))
-            writer.writerow({name: cell(value) for name, value in row.items()})
+            writer.writerow({name: cell(value, name in NAMED) for name, value in row.items()})
         table.seek(0)
         # plain readers stumble over a mark, so a table of ASCII has none
         with temporary.open("w", newline="", encoding="utf-8" if plain else "utf-8-sig") as file:
             shutil.copyfileobj(table, file)
 
 
-def cell(value: object) -> object:
+def cell(value: object, is_name: bool = False) -> object:
     """What a table shows of a value, see `write_csv`."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.8f}"
     # https://owasp.org/www-community/attacks/CSV_Injection
-    runs = isinstance(value, str) and value.startswith(FORMULA) and not re.fullmatch(SIGNED, value)
-    return f"'{value}" if runs else value
+    runs = isinstance(value, str) and value.startswith(FORMULA)
+    return f"'{value}" if runs and (is_name or not re.fullmatch(SIGNED, str(value))) else value
 
 
 @contextlib.contextmanager
