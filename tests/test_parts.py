@@ -51,7 +51,7 @@ def test_only_the_parts_that_are_asked_for_are_written_and_others_of_an_earlier_
     assert '"masks"' in page and '"outlines"' in page and '["Uncertainty"' not in page
     with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
         assert "vessel_share" not in next(csv.reader(file))
-    assert set(PARTS) == {"masks", "probability", "uncertainty", "outlines", "measures"}
+    assert set(PARTS) == {"masks", "probability", "uncertainty", "outlines", "arteries_veins", "measures"}
 
 
 def test_pictures_to_look_at_are_reduced_in_whole_blocks_and_masks_are_not(
