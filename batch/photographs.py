@@ -112,24 +112,33 @@ def write_results(
     for folder in left_out(parts):
         (out / result_file(folder, name)).unlink(missing_ok=True)
     mask = found.mask
-    small, landmarks = reduced(found.photograph), found.taken.landmarks
-    scale = len(small) / len(mask)
-    places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
-    landmarks = replace(landmarks, **{name: scale * getattr(landmarks, name) for name in places})
-    if "outlines" in parts:
-        write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
+    if "outlines" in parts or kinds:
+        write_pictures(out, name, found, mask, "outlines" in parts, kinds)
     pictures: dict[str, np.ndarray] = {"masks": mask} if "masks" in parts else {}
     pictures |= {"probability": found.levels} if "probability" in parts else {}
     pictures |= {"uncertainty": uncertainty(found.levels)} if "uncertainty" in parts else {}
     if found.kinds and kinds:
         pictures |= found.kinds.masks
         pictures |= {"probability_arteries": found.kinds.artery, "probability_veins": found.kinds.vein}
+    for folder, pixels in pictures.items():
+        write_png(out / result_file(folder, name), pixels)
+
+
+def write_pictures(
+    out: Path, name: str, found: Segmentation, mask: np.ndarray, outlines: bool, kinds: ArteriesVeins | None
+) -> None:
+    """Write the pictures to look at, reduced: the layers of the outlines, that of arteries and veins."""
+    small, landmarks = reduced(found.photograph), found.taken.landmarks
+    scale = len(small) / len(mask)
+    places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
+    landmarks = replace(landmarks, **{place: scale * getattr(landmarks, place) for place in places})
+    if outlines:
+        write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
+    if found.kinds and kinds:
         pixels = cv2.resize(found.kinds.found.pixels, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         six = {kind: [replace(one, line=scale * one.line) for one in own] for kind, own in kinds.six.items()}
         drawn = overlay_kinds(small, pixels, landmarks, six)
         write_jpeg(out / result_file("page/arteries_veins", name), drawn)
-    for folder, pixels in pictures.items():
-        write_png(out / result_file(folder, name), pixels)
 
 
 def predict_photographs(

@@ -44,7 +44,7 @@ class Eye:
         return self.mask
 
     def target(self, output: str) -> tuple[np.ndarray, np.ndarray]:
-        """What an output of a network is to find here, and where that is known: uint8 (H, W), 0 or 255.
+        """What an output of a network is to find here, and where that is known: (H, W), not 0 there.
 
         Args:
             output: `vessels`, `artery` or `vein`; vessels of unknown kind count for neither.

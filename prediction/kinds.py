@@ -9,6 +9,7 @@ import numpy as np
 
 from anatomy.photograph import Photograph
 from datasets.kinds import split_kinds
+from datasets.masks import as_mask
 from measures.segments import KindMap, label_vessels
 from prediction.segmentation import segment
 
@@ -30,11 +31,8 @@ class Kinds:
     @property
     def masks(self) -> dict[str, np.ndarray]:
         """Arteries and veins, uint8 (H, W), 0 or 255 each; a crossing is in both, what is undecided in none."""
-        arteries, veins = split_kinds(self.found.pixels)
-        return {
-            name: mask.view(np.uint8) * np.uint8(255)
-            for name, mask in (("arteries", arteries), ("veins", veins))
-        }
+        arteries, veins = map(as_mask, split_kinds(self.found.pixels))
+        return {"arteries": arteries, "veins": veins}
 
 
 def find_kinds(

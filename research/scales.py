@@ -20,16 +20,14 @@ import numpy as np
 from tqdm import tqdm
 
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
-from data import read_sets
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
-from model import Network, fold_batch_norm
-from networks.checkpoints import load_checkpoint
+from model import Network
 from prediction.scale import WORKING_DISC, factor_of, plan_scale
 from prediction.segmentation import segment
+from research.left_out import add_left_out, left_out
 from scoring import metrics
-from system.devices import pick_device
-from training.thresholds import f1_curve, native_eyes, threshold_of_best
+from training.thresholds import f1_curve, threshold_of_best
 from utils import path_name, run
 
 
@@ -37,15 +35,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("data_sets", nargs="*", help="that were left out (default: all)")
-    parser.add_argument("--data", type=path_name, default=Path("new_data"), help="written with --leave-one-out")
-    parser.add_argument("--files", type=path_name, default=Path("files"), help="of train.py --leave-one-out")
+    add_left_out(parser)
     parser.add_argument("--anatomy", type=path_name, help="folder of the drawn discs")
     parser.add_argument("--diameters", type=int, nargs="*", default=[480, 548, 640, 720, 860], help="pixels")
     parser.add_argument("--disc", type=float, default=WORKING_DISC, help="pixels, of a network that has none")
     parser.add_argument("--views", type=int, choices=(1, 2, 4, 8), default=1, help="flips and turns, averaged")
-    parser.add_argument("--every", type=int, default=1, help="score every N-th eye")
-    parser.add_argument("--threshold", type=float, default=0.38, help="probability that makes a vessel")
     return parser.parse_args()
 
 
@@ -81,18 +75,11 @@ def ways(
 
 def main() -> None:
     args = parse_args()
-    sets: dict[str, list[str]] = {}
-    for name, data_set in read_sets(args.data).items():
-        sets.setdefault(data_set, []).append(name)
     print(
         f"{'left out':12}{'scale':26}"
         + "".join(f"{t:>10}" for t in ("factor", "AUC", "AP", "F1", "best F1", "at"))
     )
-    for data_set in args.data_sets or sets:
-        network, _ = load_checkpoint(args.files / f"without_{data_set}" / "checkpoint.pth", pick_device("cpu"))
-        network = fold_batch_norm(network)
-        names = sorted(sets[data_set])[:: args.every]
-        eyes = list(native_eyes(args.data, names))
+    for data_set, network, eyes in left_out(args):
         taken = [look_at(eye.image) for eye in eyes]
         discs: dict[tuple[int, ...], list[float]] = {}
         for photograph in taken:

@@ -14,8 +14,7 @@ def vessel_loss(logits: Tensor, masks: Tensor, fovs: Tensor, dice: float = 0.0) 
     """Binary cross-entropy of the logits inside the field of view, plus `dice` times the soft Dice loss.
 
     Of arteries and veins there are two channels, whose cross-entropies are added, and that of the kind: where a
-    pixel is of one kind alone, the difference of the logits says which. Without it a network is content for
-    long with finding vessels.
+    pixel is of one kind alone, the difference of the logits says which.
 
     Args:
         logits: (N, 1 or 2, H, W), any float type; computed in float32.
@@ -31,16 +30,19 @@ def vessel_loss(logits: Tensor, masks: Tensor, fovs: Tensor, dice: float = 0.0) 
 
     logits = logits.float()
     sums = [F.binary_cross_entropy_with_logits(logits, masks, weight=fovs, reduction="sum"), fovs.sum()]
-    probability = logits.sigmoid() * fovs
-    sums += [(probability * masks).sum(), probability.sum(), (masks * fovs).sum()]
-    if masks.shape[1] == 2:
+    if has_kinds := masks.shape[1] == 2:
         vein, one_kind = masks[:, 1:], fovs * (masks[:, :1] != masks[:, 1:])
         of_kind = logits[:, 1:] - logits[:, :1]
         sums += [F.binary_cross_entropy_with_logits(of_kind, vein, one_kind, reduction="sum"), one_kind.sum()]
-    entropy, pixels, both, predicted, true, *of_kinds = distributed.total(torch.stack(sums))
+    if dice:
+        probability = logits.sigmoid() * fovs
+        sums += [(probability * masks).sum(), probability.sum(), (masks * fovs).sum()]
+    entropy, pixels, *others = distributed.total(torch.stack(sums))
     loss = entropy / pixels.clamp(min=1)
     if dice:
+        *others, both, predicted, true = others
         loss = loss + dice * (1 - (2 * both + 1) / (predicted + true + 1))
-    if of_kinds:
-        loss = loss + of_kinds[0] / of_kinds[1].clamp(min=1)
+    if has_kinds:
+        entropy_of_kind, number = others
+        loss = loss + entropy_of_kind / number.clamp(min=1)
     return loss
