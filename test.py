@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,15 +42,13 @@ from scoring.comparison import compare_scores, describe_comparison
 from scoring.kinds import count_eyes, write_kinds_scores
 from scoring.other_masks import Maps, name_folders, read_maps
 from scoring.scores import score, sentence
-from system.devices import describe, pick_device
+from system.devices import Stopwatch, describe, pick_device
 from system.files import write_csv
 from system.records import replace_results
 from system.threads import threads
 from utils import HelpFormatter, UserError, folder_name, path_name, run
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from model import Network
 
 
@@ -87,23 +84,6 @@ def parse_args() -> argparse.Namespace:
         parser.error("--masks scores what is there already; leave out --weights")
     args.results = args.results or Path("results", "masks_scored" if args.masks else "")
     return args
-
-
-class Stopwatch:
-    """Adds up the seconds spent in a network; waits for a GPU."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.seconds, self.on_gpu = 0.0, next(model.parameters()).is_cuda
-        model.register_forward_pre_hook(lambda *_: self.add(-1))
-        model.register_forward_hook(lambda *_: self.add(1))
-
-    def add(self, sign: int) -> None:
-        """Subtract the time at the beginning, add it at the end."""
-        if self.on_gpu:
-            import torch
-
-            torch.cuda.synchronize()
-        self.seconds += sign * time.perf_counter()
 
 
 def main() -> int:

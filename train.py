@@ -18,7 +18,7 @@ from datasets.eyes import Eye
 from networks.checkpoints import MAX_DEPTH, MAX_WIDTH, load_checkpoint
 from networks.loading import add_device, add_threshold
 from system import processes
-from system.devices import describe, pick_device
+from system.devices import advise_threads, describe, pick_device
 from system.files import claim
 from training.earlier import without_checkpoint
 from training.held_out import cross_validate, leave_one_out
@@ -224,6 +224,8 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
         )
     device = processes.own_device(args.device)
     print(f"device: {describe(device)}{f' in each of {number} processes' if number > 1 else ''}")
+    if number == 1 and (advice := advise_threads(device)):
+        print(advice)
     eyes = {eye.name: eye for eye in read_eyes(args.data / "train", labels=True)}
     check_different(args.data / "train", eyes.values())
     data_sets = list(dict.fromkeys(eye.source for eye in eyes.values()))

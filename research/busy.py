@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from research.benchmark import our_prediction, our_step
+from research.steps import our_prediction, our_step
 from system.devices import describe, keep_memory
 from utils import versions
 

@@ -6,14 +6,16 @@ import contextlib
 import ctypes
 import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from system.limits import usable_cores
+from system.limits import busy_cores, usable_cores
 from utils import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -107,3 +109,43 @@ def free_memory() -> float:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         free.append(limit - used)
     return min(free)
+
+
+class Stopwatch:
+    """Adds up the seconds spent in a network; waits for a GPU."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.seconds, self.on_gpu = 0.0, next(model.parameters()).is_cuda
+        model.register_forward_pre_hook(lambda *_: self.add(-1))
+        model.register_forward_hook(lambda *_: self.add(1))
+
+    def add(self, sign: int) -> None:
+        """Subtract the time at the beginning, add it at the end."""
+        if self.on_gpu:
+            import torch
+
+            torch.cuda.synchronize()
+        self.seconds += sign * time.perf_counter()
+
+
+def advise_threads(device: torch.device) -> str:
+    """What to say before threads share the work of a training: how many are faster, where others are busy.
+
+    A training step is so short that waiting for the thread on a busy core is most of it (docs/speed.md). The
+    number is not changed here, since another one gives other bits.
+
+    Returns:
+        A line, or nothing where there are cores enough, or on a GPU.
+    """
+    import torch
+
+    threads = torch.get_num_threads() if device.type == "cpu" else 0
+    cores, busy = usable_cores(), busy_cores()
+    free = max(1, cores - round(busy))
+    if free >= threads or busy < 0.5:
+        return ""
+    return (
+        f"programs kept {busy:.1f} of {cores} cores busy in the last minute: if they go on, a training step is "
+        f"faster with OMP_NUM_THREADS={free} in the environment than with {threads} threads that wait for "
+        "one another"
+    )

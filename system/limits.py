@@ -23,6 +23,14 @@ def usable_cores() -> int:
     return max(min([cores, *map(math.ceil, limits_of_groups())]), 1)
 
 
+def busy_cores() -> float:
+    """The cores that programs kept busy in the last minute, on average; 0 where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has no such call
+        return 0.0
+
+
 def limits_of_groups() -> Iterator[float]:
     """The limits of the control groups that this process is in, in cores."""
     for line in read_words(SYSTEM / "proc/self/cgroup"):

@@ -168,3 +168,16 @@ def test_a_process_has_the_cores_of_its_affinity() -> None:
     code += "from system.limits import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "set_to"), [(0.1, 2, None), (1.0, 2, 1), (3.2, 2, 1), (1.0, 1, None), (1.1, 4, 3)]
+)
+def test_a_training_beside_other_programs_is_told_how_many_threads_are_faster(
+    load: float, threads: int, set_to: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)
+    monkeypatch.setattr(devices, "usable_cores", lambda: max(2, threads))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    said = devices.advise_threads(torch.device("cpu"))
+    assert (f"OMP_NUM_THREADS={set_to} " in said) if set_to else said == ""

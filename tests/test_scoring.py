@@ -21,6 +21,7 @@ from measures.vessels import measure
 from networks.checkpoints import load_checkpoint
 from pages import report
 from scoring import metrics
+from system.devices import Stopwatch
 from system.records import write_record
 from utils import UserError
 
@@ -175,7 +176,7 @@ def test_the_stopwatch_counts_the_network_alone() -> None:
             return super().forward(x)
 
     model = Slow(2, 2)
-    watch = tester.Stopwatch(model)
+    watch = Stopwatch(model)
     for _ in range(3):
         model(torch.zeros(1, 2))
         time.sleep(0.2)
