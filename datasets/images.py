@@ -32,7 +32,7 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path
 def refuse_among_images(flag: str, folder: Path) -> None:
     """Raise UserError if a folder for results has images, and no record that says they are results."""
     images = list_images(folder) if folder.is_dir() and not read_record(folder).script else []
-    if images:
+    if images := [path for path in images if path.is_file()]:
         raise UserError(f"{flag} {folder}: holds images, such as {images[0].name}; choose another folder")
 
 

@@ -185,13 +185,13 @@ def drawn() -> tuple[np.ndarray, np.ndarray, list, float]:
 def test_length_and_calibre_of_a_drawn_eye(drawn: tuple) -> None:
     mask, fov, vessels, radius = drawn
     found = measure(levels_of(mask), fov, 0.5)
-    steps = [np.hypot(*np.diff(points, axis=0).T) for points, _, _ in vessels]
-    inside = [np.hypot(*points[1:].T) < 1 for points, _, _ in vessels]
+    steps = [np.hypot(*np.diff(points, axis=0).T) for points, *_ in vessels]
+    inside = [np.hypot(*points[1:].T) < 1 for points, *_ in vessels]
     length = sum(step[keep].sum() for step, keep in zip(steps, inside, strict=True))
     # vessels that touch share a centre line, so it is shorter
     assert 0.85 * length / 2 < found["length"] < length / 2
     weight = np.concatenate([step[keep] for step, keep in zip(steps, inside, strict=True)])
-    half = np.concatenate([w[1:][keep] for (_, w, _), keep in zip(vessels, inside, strict=True)])
+    half = np.concatenate([w[1:][keep] for (_, w, *_), keep in zip(vessels, inside, strict=True)])
     # drawn to whole thirds of a pixel, and vessel from two fifths of a pixel on: a little wider than meant
     assert found["width_mean"] == pytest.approx(np.average(2 * half * radius, weights=weight), abs=0.5)
     assert found["vessel_share"] == pytest.approx(np.mean(mask[fov > 0] > 0), abs=1e-6)

@@ -196,10 +196,10 @@ def plan_move(files: Path, folds: bool = True) -> Move | None:
     """
     if not processes.is_main():
         return None
-    refuse_among_images("--files", files)
     undo_move(files)
     names = [*OWN, "scores.csv", *(f"probability/{path.name}" for path in files.glob("probability/*.png"))]
     check_own(files, [*OWN, *(["folds.csv"] if folds else [])])
+    refuse_among_images("--files", files)
     if folds:
         names.append("folds.csv")
         for folder in sorted(path for path in files.glob("fold*") if path.name[4:].isdecimal()):
