@@ -30,6 +30,15 @@ if hasattr(signal, "SIGHUP"):
 HEIGHT, WIDTH = 96, 92
 
 
+def product_files() -> list[Path]:
+    """The modules of the program: without its tests, and without a virtual environment in its folder."""
+    root = Path(__file__).resolve().parent.parent
+    packages = [path.parent for path in root.glob("[a-z]*/__init__.py")]
+    found = [path for folder in (root, *packages) for path in folder.glob("*.py")]
+    assert len(found) > 90, "as many as there are"
+    return found
+
+
 def run_script(main: Callable[[], int | None], *arguments: object) -> int | None:
     """Run a script's main with these command line arguments in this process."""
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, run_script, write_photographs
+from conftest import TINY, product_files, run_script, write_photographs
 from test_resume_prediction import finished
 
 import augment
@@ -146,8 +146,8 @@ def test_every_script_writes_to_a_disk_without_fsync(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for path in ROOT.glob("**/*.py"):  # demo.py, app.py and export.py write by the same functions
-        if path.name != "files.py" and not path.is_relative_to(ROOT / "tests"):
+    for path in product_files():  # demo.py, app.py and export.py write by the same functions
+        if path.name != "files.py":
             assert "fsync" not in path.read_text(encoding="utf-8"), path
 
     def refuse(_: int) -> None:
