@@ -27,11 +27,11 @@ from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter
 from datasets.images import read_image, write_png
 from datasets.kinds import KINDS_FILES
 from datasets.layouts import STARE_FOLDS, DataSet, Source
-from datasets.new_data import check_out, replace_data, scratch
-from datasets.published import WHERE_FROM, find_data_set
+from datasets.new_data import check_out, remove_leftovers, replace_data, scratch
+from datasets.published import find_data_sets
 from prediction.scale import WORKING_DISC
+from prediction.teacher import teach
 from system.files import claim
-from system.records import read_record
 from system.threads import threads
 from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
 
@@ -72,6 +72,20 @@ def parse_args() -> argparse.Namespace:
         metavar="FOLDER",
         help="labels of arteries and veins that lie elsewhere, of the photographs' names",
     )
+    parser.add_argument(
+        "--unlabelled",
+        type=path_name,
+        metavar="FOLDER",
+        help="photographs without labels that train too, with what the networks of --teacher find in them",
+    )
+    parser.add_argument(
+        "--teacher",
+        type=path_name,
+        nargs="+",
+        default=[],
+        metavar="WEIGHTS",
+        help="checkpoints whose probabilities, averaged over 8 views, are the labels of --unlabelled",
+    )
     parser.add_argument("--out", type=folder_name, default=Path("new_data"), help="folder to write")
     parser.add_argument(
         "--leave-one-out",
@@ -94,6 +108,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--disc {args.disc}: give 16 to 1024 pixels")
     if args.size is not None and (args.leave_one_out or args.disc):
         parser.error("--size: goes neither with --leave-one-out nor with --disc")
+    if bool(args.unlabelled) != bool(args.teacher) or (args.unlabelled and args.size):
+        parser.error("--unlabelled: with --teacher, and without --size")
     if not 0 <= args.stare_fold < STARE_FOLDS:
         parser.error(f"--stare-fold {args.stare_fold}: give 0 to {STARE_FOLDS - 1}")
     return args
@@ -195,24 +211,9 @@ def usual_disc(data_sets: Sequence[DataSet]) -> float | None:
     return None
 
 
-def find_data_sets(args: argparse.Namespace) -> list[DataSet]:
-    """Find the data sets in the given folders, each once; by default that in ./DRIVE.
-
-    Raises:
-        UserError: a folder is missing or holds no known data set.
-    """
-    found = [find_data_set(folder, args.stare_fold) for folder in args.folders]
-    if args.drive or not found:
-        try:
-            found.insert(0, find_data_set(args.drive or Path("DRIVE"), args.stare_fold))
-        except UserError as error:
-            raise UserError(f"{error}\n{WHERE_FROM}") from None
-    return list({data_set.folder.resolve(): data_set for data_set in found}.values())
-
-
 def main() -> None:
     args = parse_args()
-    data_sets = find_data_sets(args)
+    data_sets = find_data_sets(args.folders, args.drive, args.stare_fold)
     out = args.out
     problems = [problem for data_set in data_sets for problem in data_set.problems]
     surplus: list[str] = []
@@ -242,9 +243,7 @@ def main() -> None:
     refuse_all(problems)  # before any pixel is read
     disc = None if args.size else args.disc or usual_disc(data_sets)
     with claim(out):
-        for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):  # left by a killed run
-            if read_record(leftover).script == "augment.py":
-                shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers(out)
         staged = scratch(out, ".staged-")
         try:
             if disc:
@@ -253,10 +252,15 @@ def main() -> None:
                 for source in training:
                     source.disc = discs.get(source.image)
             write_all(sources, staged, args, disc)
+            taught: dict[str, str] = {}
+            if args.unlabelled:
+                names, working = [s.name for s in sources], disc or WORKING_DISC
+                taught, trained_on = teach(args.unlabelled, args.teacher, working, staged / "train", names)
             counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
             info["disc"] = disc
-            info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes}
+            info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes} | taught
+            info |= {"teachers_trained_on": trained_on} if taught else {}
             info["sources"] = [
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets

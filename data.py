@@ -6,6 +6,7 @@ Layout of `new_data`, written by augment.py and read by train.py and test.py:
     new_data/{train,test}/image/     photographs, RGB PNG
     new_data/{train,test}/mask/      vessel masks of the same names, 0 or 255; test/mask only with test labels
     new_data/{train,test}/fov/       fields of view of the same names, 0 or 255
+    new_data/train/probability/      in place of masks, 0 to 255: what trained networks found, see `Eye.taught`
     new_data/test/second_observer/   the second human's vessel masks, where there are any
     new_data/{train,test}/arteries_veins/    arteries and veins, where these are known, see `datasets.kinds`
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -117,7 +118,10 @@ def read_working_disc(folder: Path) -> float | None:
 def read_eye(path: Path, folder: Path, labels: bool) -> Eye:
     """Read one image of `folder/image` with its masks; see `read_eyes`."""
     files = {}
-    for part in ("fov", "mask", "second_observer", *KINDS_FILES):
+    taught = partner(path, folder / "probability")
+    if taught.exists():
+        files["probability"], labels = taught, False
+    for part in ("fov", *(() if files else ("mask",)), "second_observer", *KINDS_FILES):
         file = partner(path, folder / part)
         # a second observer, or who drew arteries and veins, may have drawn only some of the eyes
         if (labels and part == "mask") or (file.parent if part in ("fov", "mask") else file).exists():
@@ -163,13 +167,21 @@ def first_copies(eyes: Iterable[Eye]) -> list[Eye]:
     return list(first.values())
 
 
+def split_taught(eyes: Mapping[str, Eye]) -> tuple[list[str], list[str]]:
+    """The names of the eyes that have labels, and of those that teachers taught: these only ever train."""
+    taught = [name for name, eye in eyes.items() if eye.taught]
+    return [name for name, eye in eyes.items() if not eye.taught], taught
+
+
 def check_different(folder: Path, eyes: Iterable[Eye]) -> None:
     """Check that no photograph of `folder` has two names: it could train and validate.
 
     Raises:
         UserError: names each pair.
     """
-    pairs = find_equal({eye.name: fingerprint(eye.image, eye.fov) for eye in first_copies(eyes)})
+    first = {eye.name: eye for eye in first_copies(eyes)}
+    pairs = find_equal({name: fingerprint(eye.image, eye.fov) for name, eye in first.items()})
+    pairs = [pair for pair in pairs if not all(first[name].taught for name in pair)]  # these only train
     if pairs:
         equal = [
             f"{one} and {other} are the same photograph, perhaps turned or mirrored" for one, other in pairs
@@ -210,7 +222,9 @@ def person_of(name: str) -> str:
     return without_side(eye_of(name))
 
 
-def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -> dict[str, list[str]]:
+def split_by_eye(
+    names: Sequence[str], fraction: float = 0.15, seed: int = 42, always_train: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """Split copies into `train` and `validation`, keeping all copies of an eye on one side.
 
     Both eyes of a person stay together too, since they are alike. A random split of the copies would put copies
@@ -229,6 +243,7 @@ def split_by_eye(names: Sequence[str], fraction: float = 0.15, seed: int = 42) -
         )
     sides = next(GroupShuffleSplit(1, test_size=fraction, random_state=seed).split(names, groups=people))
     split = {side: [names[i] for i in rows] for side, rows in zip(("train", "validation"), sides, strict=True)}
+    split["train"] += always_train
     check_split(split)
     return split
 

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from anatomy.photograph import DISC_SHARE
-from data import check_different, eye_of, read_eyes, split_by_eye
+from data import check_different, eye_of, read_eyes, split_by_eye, split_taught
 from datasets.eyes import Eye
 from networks.checkpoints import MAX_DEPTH, MAX_WIDTH, load_checkpoint
 from networks.loading import add_device, add_threshold
@@ -254,7 +254,8 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
     if args.all_eyes:
         split = {"train": list(eyes), "validation": []}
     else:
-        split = split_by_eye(list(eyes), seed=settings.seed)
+        labelled, taught = split_taught(eyes)
+        split = split_by_eye(labelled, seed=settings.seed, always_train=taught)
     sides = f"{len(split['train'])} images to train, {len(split['validation'])} to validate"
     validated = ", ".join(sorted({eye_of(name) for name in split["validation"]})) or "none"
     print(f"split by eye: {sides} ({validated})")

@@ -13,7 +13,7 @@ import numpy as np
 from datasets.checks import check_fov, check_label
 from datasets.decoding import turning
 from datasets.field_of_view import estimate_fov
-from datasets.images import read_fov, read_image, read_mask, size
+from datasets.images import read_fov, read_image, read_mask, read_probability, size
 from datasets.kinds import KINDS_FILES, NONE, UNCERTAIN, check_kinds, join_kinds, read_kinds, split_kinds
 from datasets.masks import as_mask
 from datasets.polygons import draw_polygons
@@ -27,14 +27,15 @@ class Eye:
     name: str  # such as 21_training_0
     image: np.ndarray  # uint8 (H, W, 3) RGB
     fov: np.ndarray  # uint8 (H, W), 0 or 255
-    mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255
+    mask: np.ndarray | None = None  # uint8 (H, W), 0 or 255; where `taught` anything between
     second: np.ndarray | None = None  # a second observer's mask
     kinds: np.ndarray | None = None  # arteries and veins, uint8 (H, W), see `datasets.kinds`
     source: str = ""  # the data set it is from, where new_data says so
+    taught: bool = False  # `mask` is the probability that trained networks find, not drawn by anyone
 
     @property
     def truth(self) -> np.ndarray:
-        """The vessel mask, uint8 (H, W), 0 or 255.
+        """The vessel mask, uint8 (H, W), 0 or 255, or where `taught` the probability of vessel.
 
         Raises:
             ValueError: the eye has none.
@@ -69,7 +70,8 @@ def rescale(eye: Eye, scale: float) -> Eye:
     """Resize an eye by a factor, the same way for training and prediction.
 
     Shrinking averages the photograph; a shrunk mask is vessel where vessels cover a quarter of a pixel or more:
-    half would lose thin vessels (docs/experiments.md), nearest neighbours break them. Masks stay 0 or 255.
+    half would lose thin vessels (docs/experiments.md), nearest neighbours break them. Masks stay 0 or 255, but
+    what teachers found is resized as the photograph is.
     """
     height, width = eye.fov.shape
     wanted = max(1, round(width * scale)), max(1, round(height * scale))
@@ -81,6 +83,8 @@ def rescale(eye: Eye, scale: float) -> Eye:
     image = cv2.resize(eye.image, wanted, interpolation=how)
     fov = cv2.resize(eye.fov, wanted, interpolation=cv2.INTER_NEAREST)
     mask, second = (None if drawn is None else resize(drawn) for drawn in (eye.mask, eye.second))
+    if eye.taught:
+        mask = cv2.resize(eye.truth, wanted, interpolation=how)
     kinds = None
     if eye.kinds is not None:
         kinds = join_kinds(*(resize(as_mask(drawn)) for drawn in split_kinds(eye.kinds)))
@@ -106,8 +110,9 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
     Args:
         name: of the eye.
         photograph: its file.
-        files: those of its masks by what they are: `mask`, `second_observer`, `fov`, and `arteries_veins`, or
-            `arteries` and `veins`. Without `fov` the field of view is found in the photograph.
+        files: those of its masks by what they are: `mask`, or `probability` of a teacher, `second_observer`,
+            `fov`, and `arteries_veins`, or `arteries` and `veins`. Without `fov` the field of view is found in
+            the photograph.
 
     Raises:
         UserError: one line for each file that is unreadable, not of this photograph, or not what it should be.
@@ -140,12 +145,20 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
     if problems or image is None:
         raise UserError("\n".join(problems))
     fov = masks.pop("fov") if "fov" in masks else estimate_fov(image)
-    for target, mask in masks.items():
+    if taught := "probability" in masks:  # a photograph may have no vessels that a network finds
+        masks["mask"] = masks.pop("probability")
+    for target, mask in () if taught else masks.items():
         check_label(files[target], as_mask(mask > 0), fov, image, exif)
-    return Eye(name, image, fov, masks.get("mask"), masks.get("second_observer"), kinds_of(files, masks))
+    return Eye(
+        name, image, fov, masks.get("mask"), masks.get("second_observer"), kinds_of(files, masks), "", taught
+    )
 
 
-READERS = {"fov": read_fov, "arteries_veins": read_kinds}  # other files are vessel masks
+READERS = {
+    "fov": read_fov,
+    "arteries_veins": read_kinds,
+    "probability": read_probability,
+}  # other files are vessel masks
 
 
 def kinds_of(files: Mapping[str, Path], masks: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -63,6 +63,21 @@ def read_image(path: Path) -> np.ndarray:
     return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=2)
 
 
+def read_probability(path: Path) -> np.ndarray:
+    """Read a grey image of 8 bits, 0 to 255 for 0 to 1: uint8 (H, W).
+
+    Raises:
+        UserError: as `read_image`; or it has colours or more bits.
+    """
+    levels = decode(path)
+    if levels.dtype != np.uint8 or levels.ndim != 2:
+        levels = read_levels(path)
+        if levels.dtype != np.uint8 or (levels != levels[..., :1]).any():
+            raise UserError(f"{path}: a probability is a grey image of 8 bits; run augment.py again")
+        levels = np.ascontiguousarray(levels[..., 0])
+    return levels
+
+
 def read_levels(path: Path) -> np.ndarray:
     """Read an image as `read_image` does, but leave 16 bits as they are.
 

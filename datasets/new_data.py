@@ -26,6 +26,13 @@ def scratch(out: Path, prefix: str) -> Path:
     return path
 
 
+def remove_leftovers(out: Path) -> None:
+    """Remove what a killed run left in `out`."""
+    for leftover in (*out.glob(".staged-*"), *out.glob(".old-*")):
+        if read_record(leftover).script == "augment.py":
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def check_out(out: Path, data_sets: Sequence[DataSet]) -> None:
     """Refuse to write where a file would be lost, or into a data set.
 

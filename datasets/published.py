@@ -5,6 +5,7 @@ A data set is recognised by its file names, so its folder may have any name and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.by_folder import PART_OF, read_folders
@@ -23,6 +24,21 @@ KNOWN = (
     "STARE (im0001.ppm, im0001.ah.ppm, gzipped or not), HRF (images/01_h.jpg, manual1/01_h.tif) and your own: "
     "photographs with masks of their names (p1.jpg and p1_mask.png; or images/p1.jpg and masks/p1.png)"
 )
+
+
+def find_data_sets(folders: Sequence[Path], drive: Path | None, fold: int) -> list[DataSet]:
+    """Find the data sets in these folders, each once, DRIVE's first; by default that in ./DRIVE.
+
+    Raises:
+        UserError: a folder is missing or holds no known data set.
+    """
+    found = [find_data_set(folder, fold) for folder in folders]
+    if drive or not found:
+        try:
+            found.insert(0, find_data_set(drive or Path("DRIVE"), fold))
+        except UserError as error:
+            raise UserError(f"{error}\n{WHERE_FROM}") from None
+    return list({data_set.folder.resolve(): data_set for data_set in found}.values())
 
 
 def find_data_set(folder: Path, fold: int = 0) -> DataSet:

@@ -106,7 +106,7 @@ class Crops:
             image = spoil_file(rng, change_colour(rng, draw_rim(rng, image, fov)))
         # the statistics of the photograph: those of the jittered crop would undo the jitter
         image = normalize(image, fov, *self.statistics[which][copy], jitter_colour(rng))
-        known, masks = fov[None] > 0, label[None] > 0
+        known, masks = fov[None] > 0, label[None] / np.float32(255)
         if self.kinds:
             known &= label != UNCERTAIN
             masks = np.stack([np.isin(label, (kind, BOTH)) for kind in (ARTERY, VEIN)])

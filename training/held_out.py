@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data import eye_of, first_copies, person_of
+from data import eye_of, first_copies, person_of, read_info, split_taught
 from datasets.eyes import Eye
 from datasets.images import read_levels, write_png
 from networks.checkpoints import load_checkpoint
@@ -54,6 +54,8 @@ def group_by_data_set(data: Path, eyes: Mapping[str, Eye], wanted: Sequence[str]
     """
     sets: dict[str, list[str]] = {}
     for eye in eyes.values():
+        if eye.taught:
+            continue
         sets.setdefault(eye.source, []).append(eye.name)
     if len(sets) < 2:
         raise UserError(
@@ -86,7 +88,8 @@ def cross_validate(
     Raises:
         UserError: more folds than eyes; nothing to resume, or of another training; what `train` raises.
     """
-    groups, everything = group_by_fold(list(eyes), folds), {"train": list(eyes), "validation": []}
+    labelled, _ = split_taught(eyes)
+    groups, everything = group_by_fold(labelled, folds), {"train": list(eyes), "validation": []}
     chosen = [groups[k] for k in (range(folds) if wanted is None else sorted(set(wanted)))]
     whole, last = len(chosen) == folds, run.files / "last.pth"
 
@@ -116,7 +119,7 @@ def cross_validate(
             print("when all folds are trained: the same command with --resume and without --fold")
             return True
         scored = score_groups(run.files, groups, read, labelled=True, outputs=outputs_trained(settings))
-        threshold, mean = write_folds(run, scored, list(eyes))
+        threshold, mean = write_folds(run, scored, labelled)
         if wanted is not None:
             return True
         print(f"all eyes: {len(eyes)} images to train")
@@ -207,6 +210,11 @@ def hold_out(
     for name in eyes:
         split["held_out" if name in left_out else "train"].append(name)
     given = dict(run.given)
+    if seen := set(read_info(run.data).get("teachers_trained_on", [])) & set(group.eyes):
+        raise UserError(
+            f"{group.title}: {len(seen)} of its eyes trained the teachers of {run.data}, such as {min(seen)}; "
+            "write it anew with other teachers: augment.py --teacher"
+        )
     if settings.start_from and has_trained(Path(settings.start_from), left_out):
         print(
             f"{group.title}: {settings.start_from} was trained on its eyes, so this begins with random weights"

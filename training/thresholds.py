@@ -79,6 +79,7 @@ def eyes_for_threshold(data: Path, trained: Sequence[Eye]) -> Iterator[tuple[str
     Raises:
         UserError: a native eye is damaged.
     """
+    trained = [eye for eye in trained if not eye.taught]
     for source in dict.fromkeys(eye.source for eye in trained):
         own = first_copies(eye for eye in trained if eye.source == source)
         chosen = own[:: -(-len(own) // EYES_FOR_THRESHOLD)]

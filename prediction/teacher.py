@@ -1,0 +1,65 @@
+"""Vessels of photographs without labels, as trained networks see them: a student learns them too.
+
+What several networks find in eight views is better than what one finds in one view, and photographs without
+labels are of cameras and diseases that no observer has drawn (Hinton et al. 2015,
+https://arxiv.org/abs/1503.02531; Xie et al. 2020, https://arxiv.org/abs/1911.04252).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anatomy.cameras import measure_discs
+from anatomy.photograph import DISC_SHARE
+from datasets.eyes import load_eye, rescale
+from datasets.images import list_images, write_png
+from networks.loading import load_networks
+from prediction.segmentation import segment
+from scoring.metrics import quantize
+from system.devices import pick_device
+from utils import UserError
+
+TEACHER_VIEWS = 8
+
+
+def teach(
+    folder: Path, weights: Sequence[Path], disc: float, out: Path, taken: Sequence[str], device: str = "auto"
+) -> tuple[dict[str, str], list[str]]:
+    """Write the photographs of a folder, and the probability of vessel that the teachers find.
+
+    Args:
+        folder: photographs.
+        weights: checkpoints of the teachers, whose probabilities are averaged.
+        disc: pixels per disc diameter to which the photographs are brought.
+        out: gets image/, fov/ and probability/ (0 to 255 is 0 to 1), PNG.
+        taken: names that labelled eyes have.
+        device: see `system.devices.pick_device`.
+
+    Returns:
+        The data set, `unlabelled`, of each eye by its name; the names of the eyes that trained the teachers.
+
+    Raises:
+        UserError: no photographs; one has the name of a labelled eye or cannot be read; or the weights cannot
+            be loaded.
+    """
+    from tqdm import tqdm
+
+    paths = list_images(folder) if folder.is_dir() else []
+    if not paths:
+        raise UserError(f"--unlabelled {folder}: no photographs there; give a folder of them")
+    names = [path.stem for path in paths]
+    if twice := [path for path in paths if names.count(path.stem) > 1 or path.stem in taken]:
+        raise UserError(f"{twice[0]}: its name is used twice; rename it")
+    teachers, _ = load_networks(weights, None, pick_device(device))
+    discs = measure_discs(paths)
+    factor = (teachers.disc or teachers.diameter * DISC_SHARE) / disc
+    for path in tqdm(paths, desc="teachers", unit="photograph", disable=None):
+        eye = rescale(load_eye(path.stem, path, {}), disc / discs.get(path, disc))
+        levels = quantize(segment(teachers, eye.image, eye.fov, TEACHER_VIEWS, factor))
+        parts = {"image": eye.image, "fov": eye.fov, "probability": np.uint8(np.rint(levels / 257.0))}
+        for part, pixels in parts.items():
+            write_png(out / part / f"{eye.name}_0.png", pixels)
+    return dict.fromkeys(names, "unlabelled"), sorted(teachers.trained_on)
