@@ -1,1 +1,1 @@
-"""Scores, pictures and the result page."""
+"""Scores against labels, and their tables."""
