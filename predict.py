@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from batch.folders import find_photographs, name_results
-from batch.manifest import write_manifest
+from batch.manifest import Weights, write_manifest
 from batch.patients import Patients, read_patients
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
@@ -26,16 +26,16 @@ from networks.loading import (
     add_kinds,
     add_prediction_flags,
     add_weights,
+    choose_kinds,
     load_kinds,
     load_networks,
 )
 from pages.report import write_report
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, PARTS, left_out
-from prediction.kinds import KINDS_WEIGHTS
 from prediction.segmentation import segment as segment  # the documented import of those who call it from Python
 from system import processes
 from system.devices import describe
-from system.records import RECORD, sha256
+from system.records import RECORD
 from system.signals import signals_as_interrupts
 from utils import HelpFormatter, UserError, between, folder_name, path_name, run
 
@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
         help=f"only these: {', '.join(PARTS)}, for less time and space (default: all). Without outlines "
         "there is no page",
     )
-    add_kinds(parser)
+    add_kinds(parser, "with the usual weights")
     add_prediction_flags(parser)
     return parser.parse_args()
 
@@ -133,13 +133,12 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = processes.own_device(args.device)
     model, threshold = load_networks(weights, args.threshold, device)
-    told = args.arteries_veins if args.arteries_veins is not None else not args.weights
-    parts = [part for part in PARTS if part in (args.write or PARTS) and (told or part != "arteries_veins")]
-    kinds_weights = find_weights(KINDS_WEIGHTS) if "arteries_veins" in parts else None
-    kinds = load_kinds(kinds_weights, device) if kinds_weights else None
+    wanted = args.write or PARTS
+    of_kinds = choose_kinds(args, not args.weights) if "arteries_veins" in wanted else None
+    kinds = load_kinds(of_kinds, device)
+    parts = [part for part in PARTS if part in wanted and (kinds or part != "arteries_veins")]
     flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter, "parts": parts}
-    flags |= {"arteries_veins": [kinds_weights.name, sha256(kinds_weights)] if kinds_weights else None}
-    results = ResultsFolder(args.out, weights, um_per_pixel, **flags)
+    results = ResultsFolder(args.out, weights, um_per_pixel, of_kinds, **flags)
     names = name_results(photographs, args.out, results.holds_another)
     if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
         print(known)
@@ -150,9 +149,8 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     processes.check_same([results.made_by, list(names), um_per_pixel], same)
     number, is_main = processes.world_size(), processes.is_main()
     each = f" in each of {number} processes" if number > 1 else ""
-    print(
-        f"weights: {', '.join(map(str, weights))}; device: {describe(device)}{each}; threshold {threshold:.4f}"
-    )
+    used = ", ".join(map(str, weights)) + (f"; arteries and veins: {of_kinds}" if of_kinds else "")
+    print(f"weights: {used}; device: {describe(device)}{each}; threshold {threshold:.4f}")
     predictor = Predictor(model, threshold, args.views, args.diameter, results, parts, kinds)
     problems: dict[str, str] = {}
     with ExitStack() as stack:
@@ -164,7 +162,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
             print(f"{len(finished)} of {len(names)} photographs are finished already")
         waiting = [name for name in names if name not in finished]
         share = processes.dealt_out(waiting, store)
-        made_with = (weights, threshold, describe(device), vars(args))
+        made_with = (results.weights, threshold, describe(device), vars(args))
         try:
             with closing(predict_photographs(names, predictor, problems, share)) as done:
                 follow(done, len(waiting))
@@ -185,7 +183,7 @@ def write_tables(
     results: ResultsFolder,
     names: Mapping[str, Path],
     patients: Patients,
-    made_with: tuple[list[Path], float, str, dict[str, Any]],
+    made_with: tuple[Weights, float, str, dict[str, Any]],
     problems: Mapping[str, str],
 ) -> str:
     """Write tables and page of all results in the folder, in rank 0; returns what to say of them.

@@ -10,15 +10,15 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from system.files import atomic
-from system.records import sha256
 from utils import versions
 
 PROGRAM_FOLDER = Path(__file__).resolve().parent.parent
+Weights = Mapping[str, Mapping[Path, str]]  # SHA-256 of each checkpoint, by the flag that gives it
 
 
 def program_version() -> str | None:
@@ -56,7 +56,7 @@ def program() -> dict[str, str | None]:
 
 def write_manifest(
     path: Path,
-    weights: Sequence[Path],
+    weights: Weights,
     threshold: float,
     device: str,
     flags: Mapping[str, Any],
@@ -66,7 +66,7 @@ def write_manifest(
 
     Args:
         path: of the file.
-        weights: the checkpoints.
+        weights: the checkpoints, as of `ResultsFolder`.
         threshold: probability that makes a vessel.
         device: in words.
         flags: what the user asked for.
@@ -91,7 +91,10 @@ def write_manifest(
         "program": program(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "weights": [{"file": str(file), "sha256": sha256(file)} for file in weights],
+        **{
+            what: [{"file": str(file), "sha256": digest} for file, digest in files.items()]
+            for what, files in weights.items()
+        },
         "threshold": threshold,
         "device": device,
         "flags": plain(flags),

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from anatomy.landmarks import Landmarks
+from anatomy.photograph import Photograph
 from batch.results import ResultsFolder
 from datasets.decoding import camera_of
 from datasets.duplicates import fingerprint, pack_print
@@ -24,6 +26,7 @@ from measures.uncertainty import uncertainty
 from pages.kinds import overlay_kinds
 from pages.report import overlay, write_jpeg, write_layers
 from pages.results import PARTS, left_out, result_file
+from prediction.kinds import Kinds
 from prediction.segmenter import Segmentation, segment_photograph
 from system.limits import usable_cores
 from system.processes import on_this_machine
@@ -112,33 +115,37 @@ def write_results(
     for folder in left_out(parts):
         (out / result_file(folder, name)).unlink(missing_ok=True)
     mask = found.mask
-    if "outlines" in parts or kinds:
-        write_pictures(out, name, found, mask, "outlines" in parts, kinds)
     pictures: dict[str, np.ndarray] = {"masks": mask} if "masks" in parts else {}
     pictures |= {"probability": found.levels} if "probability" in parts else {}
     pictures |= {"uncertainty": uncertainty(found.levels)} if "uncertainty" in parts else {}
-    if found.kinds and kinds:
-        pictures |= found.kinds.masks
-        pictures |= {"probability_arteries": found.kinds.artery, "probability_veins": found.kinds.vein}
     for folder, pixels in pictures.items():
         write_png(out / result_file(folder, name), pixels)
+    if "outlines" in parts or kinds:
+        small, landmarks = to_look_at(found.taken)
+        if "outlines" in parts:
+            write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
+        if found.kinds and kinds:
+            write_kinds(out, name, found.kinds, kinds, small, landmarks)
 
 
-def write_pictures(
-    out: Path, name: str, found: Segmentation, mask: np.ndarray, outlines: bool, kinds: ArteriesVeins | None
-) -> None:
-    """Write the pictures to look at, reduced: the layers of the outlines, that of arteries and veins."""
-    small, landmarks = reduced(found.photograph), found.taken.landmarks
-    scale = len(small) / len(mask)
+def to_look_at(taken: Photograph) -> tuple[np.ndarray, Landmarks]:
+    """A photograph reduced for the page, uint8 (h, w, 3) RGB, and its landmarks there."""
+    small = reduced(taken.pixels)
+    scale = len(small) / len(taken.pixels)
     places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
-    landmarks = replace(landmarks, **{place: scale * getattr(landmarks, place) for place in places})
-    if outlines:
-        write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
-    if found.kinds and kinds:
-        pixels = cv2.resize(found.kinds.found.pixels, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        six = {kind: [replace(one, line=scale * one.line) for one in own] for kind, own in kinds.six.items()}
-        drawn = overlay_kinds(small, pixels, landmarks, six)
-        write_jpeg(out / result_file("page/arteries_veins", name), drawn)
+    return small, replace(taken.landmarks, **{p: scale * getattr(taken.landmarks, p) for p in places})
+
+
+def write_kinds(
+    out: Path, name: str, kinds: Kinds, measured: ArteriesVeins, small: np.ndarray, landmarks: Landmarks
+) -> None:
+    """Write arteries and veins: masks, probabilities, and a picture of what `to_look_at` gives."""
+    for folder, pixels in kinds.pictures.items():
+        write_png(out / result_file(folder, name), pixels)
+    scale = len(small) / len(kinds.found.pixels)
+    pixels = cv2.resize(kinds.found.pixels, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    six = {kind: [replace(one, line=scale * one.line) for one in own] for kind, own in measured.six.items()}
+    write_jpeg(out / result_file("page/arteries_veins", name), overlay_kinds(small, pixels, landmarks, six))
 
 
 def predict_photographs(

@@ -32,14 +32,16 @@ from utils import UserError
 SCRIPT, FLAG = "predict.py", "--out"
 RECORDS = "records"  # folder of NAME.json, one for each photograph, written last
 TABLES = (PAGE, MEASURES_TABLE, MANIFEST)
+WEIGHTS_FLAGS = ("weights", "arteries_veins_weights")
 MOST_COMPARED = 10_000  # photographs that are compared with each other: half a minute on one core
 
 
 def describe_maker(made_by: Mapping[str, Any]) -> str:
     """What made the results of a photograph, for the tables, in a few words."""
     version = " ".join(filter(None, [made_by["program"]["version"], (made_by["program"]["commit"] or "")[:7]]))
-    weights = " and ".join(f"{name} {digest[:8]}" for name, digest in made_by["weights"])
-    return f"{version}, {weights}, threshold {made_by['threshold']:.4f}, views {made_by['views']}"
+    used = [" and ".join(f"{n} {d[:8]}" for n, d in made_by[what]) for what in WEIGHTS_FLAGS if made_by[what]]
+    flags = f"threshold {made_by['threshold']:.4f}", f"views {made_by['views']}"
+    return ", ".join([version, *used, *flags])
 
 
 class Rows:
@@ -73,16 +75,24 @@ class ResultsFolder:
         out: the folder.
         weights: the checkpoints.
         um_per_pixel: of `read_um_per_pixel`.
+        kinds: the checkpoint that tells arteries from veins, if they are told apart.
         flags: that decide the results: `threshold`, `views` and others.
     """
 
     def __init__(
-        self, out: Path, weights: Sequence[Path], um_per_pixel: Mapping[str, float], **flags: Any
+        self,
+        out: Path,
+        weights: Sequence[Path],
+        um_per_pixel: Mapping[str, float],
+        kinds: Path | None = None,
+        **flags: Any,
     ) -> None:
         self.out, self.um_per_pixel = out, um_per_pixel
-        digests = [[path.name, sha256(path)] for path in weights]
+        used = zip(WEIGHTS_FLAGS, (weights, [kinds] if kinds else []), strict=True)
+        self.weights = {what: {path: sha256(path) for path in paths} for what, paths in used}
+        named = {what: [[p.name, d] for p, d in files.items()] for what, files in self.weights.items()}
         # as it comes back from JSON, to be compared
-        self.made_by = json.loads(json.dumps({"program": program(), "weights": digests, **flags}))
+        self.made_by = json.loads(json.dumps({"program": program(), **named, **flags}))
 
     def record_path(self, name: str) -> Path:
         """The file of a photograph's record, by the name of its results."""

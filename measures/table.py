@@ -12,7 +12,8 @@ from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from datasets.eyes import Eye
 from datasets.images import reduced
-from measures.arteries_veins import KIND_MEASURES, REASONS
+from datasets.kinds import NONE
+from measures.arteries_veins import KIND_MEASURES, REASONS, ArteriesVeins, measure_kinds
 from measures.doubts import doubts, features
 from measures.uncertainty import confidence
 from measures.vessels import CONFIDENCE, MEASURES, measure
@@ -88,7 +89,11 @@ def anatomy_columns(landmarks: Landmarks, um_per_pixel: float | None) -> dict[st
 
 
 def examine_eye(
-    eye: Eye, levels: np.ndarray, threshold: float, photograph: Photograph | None = None
+    eye: Eye,
+    levels: np.ndarray,
+    threshold: float,
+    photograph: Photograph | None = None,
+    kinds: ArteriesVeins | None = None,
 ) -> list[dict[str, Any]]:
     """Measure the prediction of one eye of new_data, and beside it what each observer drew.
 
@@ -98,10 +103,12 @@ def examine_eye(
         threshold: probability that makes a vessel.
         photograph: of a network's prediction; None: the levels are not a network's, and how sure they are
             nobody knows.
+        kinds: the measures of its arteries and veins, if they are told apart.
 
     Returns:
         Rows with `image`, `by` (`prediction`, `first_observer`, `second_observer`) and the measures; that of
-        the prediction first, with what `examine` says of it if it is the network's.
+        the prediction first, with what `examine` says of it if it is the network's. With `kinds` another by
+        `arteries_veins`: those of the labels, around the same disc.
     """
     inside = eye.fov > 0
     levels = levels * inside
@@ -115,6 +122,12 @@ def examine_eye(
         if drawn is not None:
             truth = np.where((drawn > 0) & inside, np.uint16(65535), np.uint16(0))
             rows.append({"image": eye.result_name, "by": name, **measure(truth, eye.fov, 0.5)})
+    if photograph and kinds:
+        rows[0] |= kinds.row
+        if eye.kinds is not None:
+            truth = np.where((eye.kinds != NONE) & inside, np.uint16(65535), np.uint16(0))
+            drawn_kinds = measure_kinds(truth, eye.kinds, eye.fov, 0.5, photograph.landmarks)
+            rows.append({"image": eye.result_name, "by": "arteries_veins", **drawn_kinds.row})
     return rows
 
 

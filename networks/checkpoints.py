@@ -211,8 +211,8 @@ UNDER_WAY = (
 HERE = Path(__file__).parent.parent
 
 
-def find_weights(names: Sequence[str], roots: Sequence[Path] = (Path(), HERE)) -> Path:
-    """The default weights: the first of these names that exists in the `files` of one of these folders.
+def find_weights(names: Sequence[str], roots: Sequence[Path] = (Path(), HERE), flag: str = "--weights") -> Path:
+    """The default of a `flag`: the first of these names that exists in the `files` of one of these folders.
 
     Raises:
         UserError: none of them exists.
@@ -224,4 +224,4 @@ def find_weights(names: Sequence[str], roots: Sequence[Path] = (Path(), HERE)) -
         begun = path.with_name("last.pth").is_file() or path.with_name("earlier").is_dir()
         if path.name == "checkpoint.pth" and begun:  # other weights would be scored without a word
             raise UserError(f"{path}: {UNDER_WAY}")
-    raise UserError(f"no {' and no '.join(names)} in files; train with: python train.py, or give --weights")
+    raise UserError(f"no {' and no '.join(names)} in files; train with: python train.py, or give {flag}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from networks.checkpoints import KINDS, load_checkpoint
+from networks.checkpoints import KINDS, find_weights, load_checkpoint
 from system.devices import keep_memory
 from utils import UserError, between, path_name
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 USUAL_VIEWS = 4  # averaged; the other four gain less than 0.001 of F1 (docs/results.md)
 # in `files`: the first that is there segments photographs
 USUAL_WEIGHTS = ("fundus_unet.pth", "drive_unet.pth", "checkpoint.pth")
+KINDS_WEIGHTS = ("arteries_veins.pth",)  # tells arteries from veins
 
 
 def add_weights(parser: argparse.ArgumentParser, default: str, nargs: str | None = "+") -> None:
@@ -58,24 +59,47 @@ def add_device(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
 
 
-def add_kinds(parser: argparse.ArgumentParser) -> None:
-    """Add --arteries-veins, the network that tells them apart."""
+def add_kinds(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --arteries-veins and --arteries-veins-weights; `default` says when they are told apart."""
     parser.add_argument(
         "--arteries-veins",
         action=argparse.BooleanOptionalAction,
-        help="tell arteries from veins and measure each (default: with the usual weights)",
+        help=f"tell arteries from veins and measure each (default: {default})",
+    )
+    parser.add_argument(
+        "--arteries-veins-weights",
+        type=path_name,
+        metavar="FILE",
+        help="the checkpoint that tells them apart, of train.py --arteries-veins "
+        f"(default: files/{KINDS_WEIGHTS[0]})",
     )
 
 
-def load_kinds(path: Path, device: torch.device) -> Network:
-    """Load a network of arteries and veins, in evaluation mode on `device`.
+def choose_kinds(args: argparse.Namespace, default: bool) -> Path | None:
+    """The checkpoint that tells arteries from veins; None where they are not told apart.
+
+    `default` says whether they are if no flag does.
+
+    Raises:
+        UserError: the flags contradict each other, or there is no checkpoint.
+    """
+    asked, weights = args.arteries_veins, args.arteries_veins_weights
+    if weights and asked is False:
+        raise UserError(f"--arteries-veins-weights {weights}: not used with --no-arteries-veins; leave out one")
+    if not (weights or (default if asked is None else asked)):
+        return None
+    return weights or find_weights(KINDS_WEIGHTS, flag="--arteries-veins-weights")
+
+
+def load_kinds(path: Path | None, device: torch.device) -> Network | None:
+    """Load what `choose_kinds` gives: a network of arteries and veins, in evaluation mode on `device`.
 
     Raises:
         UserError: as `load_checkpoint`.
     """
     from model import fold_batch_norm
 
-    return fold_batch_norm(load_checkpoint(path, device, KINDS)[0])
+    return fold_batch_norm(load_checkpoint(path, device, KINDS)[0]) if path else None
 
 
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:

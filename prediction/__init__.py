@@ -1,1 +1,1 @@
-"""From a photograph to vessel probabilities: its scale, tiles and views; and which vessels are arteries."""
+"""From a photograph to vessel probabilities: checkpoints, networks, segmentation."""

@@ -16,7 +16,6 @@ from prediction.segmentation import segment
 if TYPE_CHECKING:
     from model import Network
 
-KINDS_WEIGHTS = ("arteries_veins.pth",)  # in `files`
 KINDS_VIEWS = 2  # more would cost more than they gain: each segment is a mean already
 
 
@@ -33,6 +32,11 @@ class Kinds:
         """Arteries and veins, uint8 (H, W), 0 or 255 each; a crossing is in both, what is undecided in none."""
         arteries, veins = map(as_mask, split_kinds(self.found.pixels))
         return {"arteries": arteries, "veins": veins}
+
+    @property
+    def pictures(self) -> dict[str, np.ndarray]:
+        """`masks`, and the probabilities, by the folder where results have them."""
+        return self.masks | {"probability_arteries": self.artery, "probability_veins": self.vein}
 
 
 def find_kinds(

@@ -87,6 +87,7 @@ def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -
     for _ in range(2):
         copy = rescale(eye, min(factor, MOST_ENLARGED))
         probability = segment(network, copy.image, copy.fov)
+        probability = probability if probability.ndim == 2 else probability.max(axis=0)  # arteries and veins
         tree = trace((probability >= BORDER_OF_VESSELS).astype(np.uint8))
         calibres, lengths = widths(probability, tree, BORDER_OF_VESSELS)
         if lengths.sum() < LEAST_LENGTH * (network.disc or WORKING_DISC):

@@ -98,11 +98,20 @@ def segment_photograph(
     with turn or contextlib.nullcontext():
         scale = plan_scale(taken, model)
         check_memory(taken.fov, scale.factor)
-        probability = segment(model, photograph, taken.fov, views, scale.factor)
-        levels, found = metrics.quantize(probability), None
-        if kinds:
-            factor = scale.factor * kinds.diameter / model.diameter
-            found = find_kinds(kinds, taken, levels, threshold, factor)
+        return segment_at(model, taken, scale, threshold, views, kinds)
+
+
+def segment_at(
+    model: Network, taken: Photograph, scale: Scale, threshold: float, views: int, kinds: Network | None = None
+) -> Segmentation:
+    """Segment a photograph at a scale; arguments as of `segment_photograph`."""
+    levels = metrics.quantize(segment(model, taken.pixels, taken.fov, views, scale.factor))
+    found = None
+    if kinds:
+        factor = scale.factor * kinds.diameter / model.diameter
+        if kinds.disc and not model.disc:  # the field of view told the scale of the vessels
+            factor = plan_scale(taken, kinds).factor
+        found = find_kinds(kinds, taken, levels, threshold, factor)
     return Segmentation(taken, levels, threshold, scale, found)
 
 

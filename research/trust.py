@@ -18,7 +18,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from batch.manifest import sha256
 from datasets.field_of_view import estimate_fov
 from datasets.images import read_image, read_mask, write_png
 from datasets.published import find_data_set
@@ -34,6 +33,7 @@ from research.calibration import Pixels, pixels_of, print_uncertainty
 from scoring import metrics
 from system.devices import pick_device
 from system.files import write_csv
+from system.records import sha256
 from utils import run
 
 ROOT = Path(__file__).resolve().parent.parent

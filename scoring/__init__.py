@@ -1,1 +1,1 @@
-"""Scores against labels, and their tables."""
+"""Scores, pictures and the result page."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +15,26 @@ from conftest import run_script
 from test_predict import run_predict
 
 import augment
-import predict
+import test as tester
 import train
+from anatomy.landmarks import Landmarks
+from anatomy.photograph import Photograph
 from data import read_eyes
 from datasets.images import read_image
 from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN
 from datasets.synthetic import write_drive
 from model import UNet
 from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
+from prediction import segmenter
+from prediction.scale import plan_scale
+from scoring.kinds import score_kinds
+from system.records import sha256
 from training.crops import Crops
 from training.losses import vessel_loss
 from training.start import load_initial
 from utils import UserError
 
+FLAG = "--arteries-veins-weights"
 QUICK = ("--width", 4, "--epochs", 1, "--crops", 4, "--crop", 64, "--device", "cpu")
 
 
@@ -43,6 +53,16 @@ def trained(data: Path, no_charts: None, tmp_path_factory: pytest.TempPathFactor
     files = tmp_path_factory.mktemp("files")
     assert run_script(train.main, "--data", data, "--files", files, "--arteries-veins", *QUICK) == 0
     return files
+
+
+@pytest.fixture(scope="module")
+def arteries(trained: Path) -> Path:
+    """A network that calls all vessels arteries."""
+    content = torch.load(trained / "checkpoint.pth", weights_only=True)
+    content["weights"]["classifier.weight"].zero_()
+    content["weights"]["classifier.bias"].copy_(torch.tensor([3.0, -3.0]))
+    save_checkpoint(trained / "arteries.pth", content)
+    return trained / "arteries.pth"
 
 
 def test_the_checkpoint_says_what_it_finds(trained: Path) -> None:
@@ -111,23 +131,18 @@ def test_crops_have_both_masks_and_leave_out_what_is_uncertain(data: Path) -> No
 
 
 def test_predict_tells_arteries_from_veins_inside_its_masks(
-    data: Path, files: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, files: Path, arteries: Path, tmp_path: Path
 ) -> None:
     photograph = next((data / "test" / "image").iterdir())
-    content = torch.load(trained / "checkpoint.pth", weights_only=True)
-    content["weights"]["classifier.weight"].zero_()
-    content["weights"]["classifier.bias"].copy_(torch.tensor([3.0, -3.0]))  # it calls all of them arteries
-    save_checkpoint(tmp_path / "arteries.pth", content)
-    monkeypatch.setattr(predict, "find_weights", lambda names: tmp_path / "arteries.pth")
     weights = files / "checkpoint.pth"
-    assert run_predict(weights, tmp_path / "with", "--arteries-veins", photograph) == 0
+    assert run_predict(weights, tmp_path / "with", FLAG, arteries, photograph) == 0
     assert run_predict(weights, tmp_path / "without", photograph) == 0
     name = f"{photograph.stem}.png"
-    mask, arteries, veins = (
+    mask, called, veins = (
         read_image(tmp_path / "with" / part / name) for part in ("masks", "arteries", "veins")
     )
     assert np.array_equal(mask, read_image(tmp_path / "without" / "masks" / name))
-    assert mask.any() and np.array_equal(arteries, mask) and not veins.any()
+    assert mask.any() and np.array_equal(called, mask) and not veins.any()
     assert (tmp_path / "with" / "page" / "arteries_veins" / f"{photograph.stem}.jpg").is_file()
     assert not (tmp_path / "without" / "arteries").exists()
     with (tmp_path / "with" / "measures.csv").open() as file:
@@ -137,9 +152,123 @@ def test_predict_tells_arteries_from_veins_inside_its_masks(
 
 
 def test_a_network_of_vessels_is_no_network_of_arteries_and_veins(
-    data: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, files: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(predict, "find_weights", lambda names: files / "checkpoint.pth")
     photograph = next((data / "test" / "image").iterdir())
+    flag = (FLAG, files / "checkpoint.pth")
     with pytest.raises(UserError, match="finds vessels, not artery and vein"):
-        run_predict(files / "checkpoint.pth", tmp_path / "out", "--arteries-veins", photograph)
+        run_predict(files / "checkpoint.pth", tmp_path / "out", *flag, photograph)
+    with pytest.raises(UserError, match="not used with --no-arteries-veins"):
+        run_predict(files / "checkpoint.pth", tmp_path / "out", *flag, "--no-arteries-veins", photograph)
+
+
+def test_results_say_which_network_told_them_apart_and_another_does_them_again(
+    data: Path, files: Path, trained: Path, arteries: Path, tmp_path: Path
+) -> None:
+    photograph = next((data / "test" / "image").iterdir())
+    once = (files / "checkpoint.pth", tmp_path, "--views", 1, "--resume", photograph, FLAG)
+    veins = tmp_path / "veins" / f"{photograph.stem}.png"
+    for weights in (arteries, trained / "checkpoint.pth"):
+        assert run_predict(*once, weights) == 0
+        digest = sha256(weights)
+        made = json.loads((tmp_path / "predict.json").read_text(encoding="utf-8"))
+        assert made["arteries_veins_weights"] == [{"file": str(weights), "sha256": digest}]
+        assert [Path(used["file"]).name for used in made["weights"]] == ["checkpoint.pth"]
+        with (tmp_path / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
+            (row,) = csv.DictReader(file)
+        assert f", {weights.name} {digest[:8]}, threshold" in row["made_by"]
+        written = veins.stat().st_mtime_ns
+    assert run_predict(*once, weights) == 0 and veins.stat().st_mtime_ns == written
+
+
+def run_test(data: Path, files: Path, results: Path, *more: object) -> int | None:
+    """Run test.py with the network of vessels of `files`."""
+    flags = ("--weights", files / "checkpoint.pth", "--views", 1, "--device", "cpu", *more)
+    return run_script(tester.main, "--data", data, "--results", results, *flags)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def test_test_scores_and_measures_the_arteries_and_veins_that_predict_finds(
+    data: Path, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = trained / "checkpoint.pth"
+    assert run_test(data, files, tmp_path / "results", FLAG, kinds) == 0
+    assert "trained the network of arteries" not in capsys.readouterr().out
+    (eye,) = read_eyes(data / "test", labels=True)
+    assert eye.kinds is not None
+    name = f"{eye.result_name}.png"
+    artery, vein, mask = (
+        read_image(tmp_path / "results" / part / name)[..., 0] > 0 for part in ("arteries", "veins", "masks")
+    )
+    assert (artery | vein).any() and not ((artery | vein) & ~mask).any()
+    expected = score_kinds(artery, vein, eye.kinds, eye.fov)
+    row, *_ = read_table(tmp_path / "results" / "arteries_veins.csv")
+    assert row["image"] == eye.result_name
+    assert {column: float(row[column]) for column in expected} == pytest.approx(expected)
+    rows = {row["by"]: row for row in read_table(tmp_path / "results" / "measures.csv")}
+    assert float(rows["prediction"]["kind_decided"]) < 1 and not rows["first_observer"]["kind_decided"]
+    arteries = np.count_nonzero(np.isin(eye.kinds, (ARTERY, BOTH)) & (eye.fov > 0))
+    share = arteries / np.count_nonzero(eye.fov)
+    assert float(rows["arteries_veins"]["artery_share"]) == pytest.approx(share, rel=1e-3)
+    assert (tmp_path / "results" / "page" / "arteries_veins" / name).with_suffix(".jpg").is_file()
+    # without the flag, as before
+    assert run_test(data, files, tmp_path / "results") == 0
+    assert not (tmp_path / "results" / "arteries").exists()
+    assert not (tmp_path / "results" / "arteries_veins.csv").exists()
+
+
+def test_by_default_test_tells_them_apart_where_there_are_labels(
+    data: Path, new_data: Path, files: Path, arteries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(files, tmp_path / "files", ignore=shutil.ignore_patterns("earlier", "*.png"))
+    shutil.copy(arteries, tmp_path / "files" / "arteries_veins.pth")
+    monkeypatch.chdir(tmp_path)
+    flags = ("--device", "cpu", "--views", 1)
+    assert run_script(tester.main, "--data", data, "--results", "with", *flags) == 0
+    (row, *_) = read_table(Path("with", "arteries_veins.csv"))
+    assert float(row["f1_artery"]) > 0 == float(row["f1_vein"])
+    assert run_script(tester.main, "--data", data, "--results", "no", "--no-arteries-veins", *flags) == 0
+    assert run_script(tester.main, "--data", new_data, "--results", "without", *flags) == 0
+    assert not Path("no", "arteries").exists() and not Path("without", "arteries").exists()
+
+
+def test_one_data_set_alone_is_scored_and_a_network_that_has_seen_its_eyes_is_named(
+    data: Path, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    info = json.loads((data / "dataset.json").read_text())
+    for part in ("image", "mask", "fov", "arteries_veins"):
+        seen = next((data / "train" / part).glob("21_training_0.*"))
+        shutil.copy(seen, tmp_path / "data" / "test" / part)
+    info["sets"] = {"21_training": "DRIVE", "01_test": "ELSEWHERE"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"--only HRF: no data set of .*test, which has DRIVE, ELSEWHERE"):
+        run_test(tmp_path / "data", files, tmp_path / "none", "--only", "HRF")
+    assert (
+        run_test(
+            tmp_path / "data", files, tmp_path / "one", "--only", "DRIVE", FLAG, trained / "checkpoint.pth"
+        )
+        == 0
+    )
+    assert "1 of these 1 eyes trained the network of arteries and veins" in capsys.readouterr().out
+    rows = read_table(tmp_path / "one" / "arteries_veins.csv")
+    assert [row["image"] for row in rows] == ["21_training", "mean", "pooled"]
+
+
+def test_a_network_that_knows_the_disc_sees_it_at_its_scale_beside_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vessels, kinds = UNet(width=2, depth=1).eval(), UNet(out_channels=2, width=2, depth=1).eval()
+    kinds.outputs, kinds.disc, kinds.diameter = KINDS, 60.0, 385.0
+    taken = Photograph(*np.zeros((2, 99, 99), np.uint8), 548.0, "border", Landmarks(50, 50, 90.0, *[0.0] * 7))
+    taken = replace(taken, pixels=np.zeros((99, 99, 3), np.uint8))
+    seen: list[float] = []
+    monkeypatch.setattr(segmenter, "find_kinds", lambda *given: seen.append(given[-1]))
+    segmenter.segment_at(vessels, taken, plan_scale(taken, vessels), 0.5, 1, kinds)
+    vessels.disc, vessels.diameter = 120.0, 770.0
+    segmenter.segment_at(vessels, taken, plan_scale(taken, vessels), 0.5, 1, kinds)
+    assert seen == pytest.approx([plan_scale(taken, kinds).factor] * 2, rel=1e-3)

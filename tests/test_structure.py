@@ -55,13 +55,6 @@ def test_all_modules_are_looked_at() -> None:
     assert {"augment", "data", "model", "train", "test", "utils", "predict", "demo"} <= MODULES.keys()
 
 
-def test_the_docs_show_the_rooms_in_their_order() -> None:
-    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs" / "structure.md").read_text(encoding="utf-8"), re.M)[1:]
-    rooms = [tuple(name.strip("` ").removesuffix(".py") for name in row.split(",")) for row in rows]
-    assert sorted(rooms, key=lambda names: LAYER[names[0]]) == rooms
-    assert {name for names in rooms for name in names} == LAYER.keys()
-
-
 @pytest.mark.parametrize("module", MODULES)
 def test_no_import_runs_back_up(module: str) -> None:
     above = {other for other in imports_of(MODULES[module]) if layer_of(other) > layer_of(module)}
