@@ -26,7 +26,8 @@ from datasets.images import write_png
 from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
 from networks.loading import add_prediction_flags, add_weights
-from pages.report import UNSEEN, as_rgb, compare, overlay
+from pages.pictures import as_rgb, compare, overlay
+from pages.report import UNSEEN
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop

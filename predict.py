@@ -17,6 +17,7 @@ from batch.manifest import Weights, write_manifest
 from batch.patients import Patients, read_patients
 from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
+from datasets.dicom import IDENTIFIERS
 from measures.doubts import CONTRADICTION
 from measures.micrometres import describe_um, read_um_per_pixel
 from measures.table import list_doubtful, write_measures
@@ -96,6 +97,11 @@ def parse_args() -> argparse.Namespace:
         "there is no page",
     )
     add_kinds(parser, "with the usual weights")
+    parser.add_argument(
+        "--dicom-id",
+        choices=IDENTIFIERS,
+        help="tag of DICOM files that is written as the patient (default: none is copied)",
+    )
     add_prediction_flags(parser)
     return parser.parse_args()
 
@@ -138,7 +144,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     kinds = load_kinds(of_kinds, device)
     parts = [part for part in PARTS if part in wanted and (kinds or part != "arteries_veins")]
     flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter, "parts": parts}
-    results = ResultsFolder(args.out, weights, um_per_pixel, of_kinds, **flags)
+    results = ResultsFolder(args.out, weights, um_per_pixel, of_kinds, **flags, dicom_id=args.dicom_id)
     names = name_results(photographs, args.out, results.holds_another)
     if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
         print(known)
@@ -261,7 +267,7 @@ def write_page(
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []
     if doubtful := sum(bool(row["doubtful"]) for row in rows):
         notes.append(f"{doubtful} of {len(rows)} are doubtful: they stand first, with the reason.")
-    notes.append("docs/measures.md says how far to trust each measure.")
+    notes.append("Below stands what the measures mean, and how far to trust them.")
     names = [row["image"] for row in rows]
     write_report(out / PAGE, names, threshold, notes, measured=rows, hidden=hidden)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batch.results import place_of
+from datasets.decoding import is_installed
+from datasets.dicom import is_dicom
 from datasets.images import SUFFIXES, list_images, passed_over
 from pages.results import RESULT_SUFFIXES
 from system.records import read_record
@@ -104,7 +106,9 @@ def is_photograph(file: Path) -> bool:
         return Path(file.stem if file.suffix.lower() == ".gz" else file.name).suffix.lower() in SUFFIXES
     try:
         with file.open("rb") as content:
-            return content.read(4).startswith(SIGNATURES)
+            if content.read(4).startswith(SIGNATURES):
+                return True
+        return is_installed("pydicom") and is_dicom(file)
     except OSError:
         return False
 

@@ -18,13 +18,15 @@ from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from batch.results import ResultsFolder
 from datasets.decoding import camera_of
+from datasets.dicom import read_tags
 from datasets.duplicates import fingerprint, pack_print
 from datasets.images import read_image, reduced, write_png
 from measures.arteries_veins import ArteriesVeins
 from measures.micrometres import um_of
 from measures.uncertainty import uncertainty
+from measures.zones import DISC_UM
 from pages.kinds import overlay_kinds
-from pages.report import overlay, write_jpeg, write_layers
+from pages.pictures import overlay, write_jpeg, write_layers
 from pages.results import PARTS, left_out, result_file
 from prediction.kinds import Kinds
 from prediction.segmenter import Segmentation, segment_photograph
@@ -36,6 +38,7 @@ from utils import UserError
 if TYPE_CHECKING:
     from model import Network
 
+DISCS_DIFFER = 1.6  # times from the mean at most: the smallest and the largest are 1.2 and 2.9 mm
 MOST_WORKERS = 4  # each holds a photograph with all its results
 
 
@@ -81,23 +84,38 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     except UserError as error:  # too large for the memory
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
-    um = um_of(path, predictor.results.um_per_pixel, name)
+    tags = read_tags(path, predictor.results.made_by["dicom_id"])
+    given = um_of(path, predictor.results.um_per_pixel, name)
+    um = given or likely_um(tags.um_per_pixel, found.taken.landmarks.disc_diameter)
     kinds = found.measure_kinds(um)
     write_results(predictor.results.out, name, found, predictor.parts, kinds)
+    row: dict[str, Any] = {"doubtful": ""}
+    if "measures" in predictor.parts:
+        row = found.examine(um) | (kinds.row if kinds else {})
+        if um and not given:
+            row["um_per_pixel_from"] = "file"
+    if tags.frames > 1:
+        row["doubtful"] = "; ".join(filter(None, [f"the first of {tags.frames} frames", row["doubtful"]]))
     height, width = found.fov.shape
     return {
         "image": name,
         "photograph": str(path),
         "photograph_width": width,
         "photograph_height": height,
-        "camera": camera_of(path),
+        "patient": tags.identifier,
+        "eye": tags.eye,
+        "camera": tags.camera or camera_of(path),
         "fingerprint": pack_print(fingerprint(reduced(photograph), reduced(found.fov))),
         "diameter": found.taken.diameter,
         "border": found.taken.border,
         "scale": found.scale.factor,
-        **(found.examine(um) if "measures" in predictor.parts else {"doubtful": ""}),
-        **(kinds.row if kinds and "measures" in predictor.parts else {}),
+        **row,
     }
+
+
+def likely_um(tagged: float | None, disc: float) -> float | None:
+    """Micrometres a pixel as a file says it, if the disc, of this diameter in pixels or NaN, agrees roughly."""
+    return None if tagged is None or not 1 / DISCS_DIFFER < tagged * disc / DISC_UM < DISCS_DIFFER else tagged
 
 
 def write_results(

@@ -14,7 +14,8 @@ from data import read_eyes, read_info
 from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import examine_eye, write_all_measures
-from pages.report import compare, picture, write_layers, write_report
+from pages.pictures import compare, picture, write_layers
+from pages.report import write_report
 from pages.results import (
     CHALLENGE,
     COMPARISON,

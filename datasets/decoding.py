@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
+import importlib.util
 import io
 import unicodedata
 from collections.abc import Callable
@@ -13,24 +15,31 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from datasets.dicom import camera_name, is_dicom, read_frame
 from utils import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 # Pillow reads more formats, but starts other programs for some
-FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "MPO", "BMP", "DIB", "PPM", "WEBP", "JPEG2000", "AVIF")
+FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "MPO", "BMP", "DIB", "PPM", "WEBP", "JPEG2000", "AVIF", "HEIF")
 MAX_PIXELS = 120_000_000  # larger images are refused before decoding: they could exhaust the memory
 MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to
 MOST_PAGES = 50  # files of more are no photographs
 JPEG_START = b"\xff\xd8\xff"
-DICOM = "a DICOM file; export the photograph as PNG or JPEG, for example with dcmj2pnm of DCMTK"
+INSTALL = "to read it, pip install -r requirements-formats.txt"
+DICOM = f"a DICOM file; {INSTALL}, or export the photograph as PNG or JPEG"
+HEIC = f"a HEIC photograph; {INSTALL}, or export it as JPEG"
+OPTIONAL = {  # read where this package is installed
+    **dict.fromkeys((".dcm", ".dicom", ".dicm"), "pydicom"),
+    **dict.fromkeys((".heic", ".heif"), "pillow_heif"),
+}
 OTHER_KINDS = {  # that people have, but that are not read here: the suffix, what it is, what to do
     ".dcm": DICOM,
     ".dicom": DICOM,
     ".dicm": DICOM,
-    ".heic": "a HEIC photograph; export it as JPEG",
-    ".heif": "a HEIC photograph; export it as JPEG",
+    ".heic": HEIC,
+    ".heif": HEIC,
     ".pdf": "a PDF; export its pictures as PNG or JPEG",
     ".zip": "an archive; unpack it",
     ".gz": "gzipped; unpack it, for example with gunzip",  # named itself, it is read: STARE comes so
@@ -53,9 +62,10 @@ def decode(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
     too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
-    Image.init()
-    formats = [kind for kind in FORMATS if kind in Image.OPEN]
+    formats = readable_formats()
     try:
+        if is_dicom(path) and is_installed("pydicom"):
+            return read_frame(path, MAX_PIXELS)
         # not the path: Pillow would map the file, and shear an uncompressed TIFF that its EXIF turns
         with unpack(path) if path.suffix.lower() == ".gz" else path.open("rb") as source:
             with Image.open(source, formats=formats) as file:
@@ -74,7 +84,8 @@ def decode(path: Path) -> np.ndarray:
     except Exception as error:
         # Pillow's readers have no common exception for damaged files
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+        kind = "a DICOM" if is_dicom(path) else "an"
+        raise UserError(f"{path}: cannot be read as {kind} image ({reason})") from None
     if levels.dtype == np.uint8:
         return levels
     whole = levels.dtype.kind != "f" or bool((np.isfinite(levels) & (levels == np.round(levels))).all())
@@ -83,6 +94,24 @@ def decode(path: Path) -> np.ndarray:
     if levels.min() < 0 or levels.max() > 65535:
         raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
     return levels.astype(np.uint16)
+
+
+def is_installed(package: str) -> bool:
+    """Whether an optional package is there."""
+    return importlib.util.find_spec(package) is not None
+
+
+@functools.cache
+def readable_formats() -> list[str]:
+    """The formats that Pillow can read here."""
+    from PIL import Image
+
+    Image.init()
+    if is_installed("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return [kind for kind in FORMATS if kind in Image.OPEN]
 
 
 def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
@@ -193,7 +222,7 @@ def camera_of(path: Path) -> str:
     """Maker and model of the camera in the EXIF of an image, such as Canon CR-2; empty if it does not say."""
     exif = exif_of(path)
     maker, model = (" ".join(printable(str(exif.get(tag, ""))).split()) for tag in (0x010F, 0x0110))
-    return model if model.casefold().startswith(maker.casefold()) else f"{maker} {model}".strip()
+    return camera_name(maker, model)
 
 
 def printable(text: str) -> str:
@@ -206,7 +235,7 @@ def exif_of(path: Path) -> dict[int, Any]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        with Image.open(path, formats=readable_formats()) as file:
             return dict(file.getexif())
     except Exception:  # gzipped, or EXIF that is damaged: the image itself was read
         return {}
@@ -238,10 +267,10 @@ def what_is(path: Path) -> str:
         head = file.read(132)
     if not head:
         return "empty"
-    if head[128:] == b"DICM":
+    if is_dicom(path):
         return DICOM
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
-        return OTHER_KINDS[".heic"]
+        return "a HEIC photograph that is damaged" if is_installed("pillow_heif") else HEIC
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         such = "such as one of 64-bit numbers or with a layer beside its colours"
         return f"a TIFF of a kind that cannot be read, {such}; save it as RGB with 8 or 16 bits"

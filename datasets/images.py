@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.decoding import OTHER_KINDS, decode
+from datasets.decoding import OPTIONAL, OTHER_KINDS, decode, is_installed
 from datasets.masks import read_fov as read_fov  # all readers in one place
 from datasets.masks import read_mask as read_mask
 from system.files import atomic
@@ -18,6 +18,7 @@ from utils import UserError
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".webp", ".jp2", ".avif"}
+SUFFIXES |= {suffix for suffix, package in OPTIONAL.items() if is_installed(package)}
 SHOWN_SIDE = 2048  # pixels of the longer side of a photograph that is looked at, about
 TOPS = (255, 1023, 4095, 16383, 65535)  # the brightest level of 8, 10, 12, 14 and 16 bits
 
@@ -46,7 +47,8 @@ def passed_over(folder: Path, images: Collection[Path]) -> list[str]:
 def read_image(path: Path) -> np.ndarray:
     """Read an image, gzipped or not; `FORMATS` names the kinds. Of several pages or pictures the largest.
 
-    WebP, JPEG 2000 and AVIF are read where Pillow was built with them.
+    WebP, JPEG 2000 and AVIF are read where Pillow was built with them, DICOM and HEIC where
+    requirements-formats.txt is installed. DICOM has no EXIF orientation.
 
     Returns:
         uint8 (H, W, 3) RGB. Grey becomes RGB; 10, 12, 14 and 16 bits are scaled to 8; pixels that are fully

@@ -61,7 +61,7 @@ EQUIVALENTS = {
     "kind_decided": Measure("Decided", 3, "share of the vessel pixels that are called artery or vein"),
 }
 KIND_MEASURES = EQUIVALENTS | {
-    f"{kind}_{name}": replace(each, title=f"{kind.capitalize()}: {each.title}")
+    f"{kind}_{name}": replace(each, title=f"{kind.capitalize()}: {each.title}", trust="")  # that of all vessels
     for kind in VALUES
     for name, each in BY_KIND.items()
 }

@@ -21,22 +21,16 @@ from measures.zones import DISC_UM
 from scoring import metrics
 from system.files import write_csv
 
+MOST_LISTED = 20  # doubtful photographs that the terminal names
 ANATOMY = (
     *("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y"),
     *("side", "scale_from", "um_per_pixel", "um_per_pixel_from"),
 )
 # what a table of the user may say too
 WHOSE = ("patient", "eye", "visit", "camera")
-TABLE_COLUMNS: tuple[str, ...] = (
-    "image",
-    "photograph",
-    *WHOSE,
-    "photograph_width",
-    "photograph_height",
-    "copy_of",
-)
-TABLE_COLUMNS += ("by", "doubtful", "threshold", *ANATOMY, *CONFIDENCE, *MEASURES, *KIND_MEASURES, *REASONS)
-TABLE_COLUMNS += ("made_by",)
+TABLE_COLUMNS: tuple[str, ...] = ("image", "photograph", *WHOSE, "copy_of", "by", "doubtful", "threshold")
+TABLE_COLUMNS += ("photograph_width", "photograph_height", *ANATOMY, *CONFIDENCE, *MEASURES)
+TABLE_COLUMNS += (*KIND_MEASURES, *REASONS, "made_by")
 
 
 def examine(
@@ -162,10 +156,11 @@ def write_all_measures(results: Path, rows: Iterable[list[dict[str, Any]]]) -> l
 
 
 def list_doubtful(rows: Iterable[Mapping[str, Any]], total: int) -> str:
-    """One line: how many photographs are doubtful, and which; empty if none is."""
-    names = [f"{row['image']} ({row['doubtful']})" for row in rows if row["doubtful"]]
+    """How many photographs are doubtful, and which, a line each; empty if none is."""
+    names = [f"{row['image']}: {row['doubtful']}" for row in rows if row["doubtful"]]
     if not names:
         return ""
-    shown = names[:5] + ([f"and {len(names) - 5} more, see measures.csv"] if len(names) > 5 else [])
+    shown = names[:MOST_LISTED]
+    shown += [f"and {len(names) - MOST_LISTED} more, see measures.csv"] if len(names) > MOST_LISTED else []
     verb = "photograph is" if total == 1 else "photographs are" if len(names) > 1 else "photographs is"
-    return f"{len(names)} of {total} {verb} doubtful: {', '.join(shown)}"
+    return "\n  ".join([f"{len(names)} of {total} {verb} doubtful:", *shown])

@@ -5,10 +5,8 @@ docs/measures.md defines every measure and says how far it can be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import cv2
 import numpy as np
@@ -31,8 +29,16 @@ class Measure:
     title: str
     digits: int
     hint: str  # what it is, with its unit
+    trust: str = ""  # one of TRUST; empty where nothing was measured
 
 
+# how far to trust a measure, by docs/measures.md, which says how that was found, and what each word means
+TRUST = {
+    "values": "its values agree with those of masks drawn by hand, on cameras that the network has not seen",
+    "differences": "trust differences between eyes of one camera, not values as such",
+    "with care": "differences between eyes of one camera, with care",
+    "no": "it does not agree with masks drawn by hand",
+}
 # of the segmentation, not of the vessels: see measures.uncertainty
 CONFIDENCE = {
     "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
@@ -41,29 +47,39 @@ CONFIDENCE = {
     ),
 }
 MEASURES = {
-    "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel"),
-    "length": Measure("Length", 2, "length of all centre lines, in diameters of the field of view"),
-    "segments": Measure("Segments", 0, "segments between branch points and end points"),
-    "branch_points": Measure("Branch points", 0, "number of branch points"),
-    "end_points": Measure("End points", 0, "number of end points"),
-    "largest_tree": Measure("Largest tree", 3, "share of the vessel pixels in the largest connected tree"),
-    "width_mean": Measure("Width", 2, "mean width over the centre lines, pixels"),
-    "width_median": Measure("Median width", 2, "median width over the centre lines, pixels"),
-    "width_p5": Measure("Width, 5 %", 2, "5th percentile of the width, pixels"),
-    "width_p95": Measure("Width, 95 %", 2, "95th percentile of the width, pixels"),
-    "width_mean_fov": Measure("Width / field", 2, "mean width, thousandths of the field of view's diameter"),
-    "width_median_fov": Measure("Median / field", 2, "median width, thousandths of the diameter"),
-    "width_p5_fov": Measure("5 % / field", 2, "5th percentile of the width, thousandths of the diameter"),
-    "width_p95_fov": Measure("95 % / field", 2, "95th percentile of the width, thousandths of the diameter"),
-    "width_mean_um": Measure("Width, µm", 1, "mean width, micrometres"),
-    "width_median_um": Measure("Median width, µm", 1, "median width, micrometres"),
-    "width_p5_um": Measure("Width, 5 %, µm", 1, "5th percentile of the width, micrometres"),
-    "width_p95_um": Measure("Width, 95 %, µm", 1, "95th percentile of the width, micrometres"),
-    "tortuosity": Measure("Tortuosity", 4, "arc / chord - 1 of the segments, weighted by length"),
-    "curvature": Measure("Curvature", 1, "total squared curvature / length, in 1 / diameter squared"),
-    "fractal_d0": Measure("D0", 4, "fractal dimension (capacity)"),
-    "fractal_d1": Measure("D1", 4, "information dimension"),
-    "fractal_d2": Measure("D2", 4, "correlation dimension"),
+    "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel", "with care"),
+    "length": Measure(
+        "Length", 2, "length of all centre lines, in diameters of the field of view", "differences"
+    ),
+    "segments": Measure("Segments", 0, "segments between branch points and end points", "no"),
+    "branch_points": Measure("Branch points", 0, "number of branch points", "differences"),
+    "end_points": Measure("End points", 0, "number of end points", "no"),
+    "largest_tree": Measure(
+        "Largest tree", 3, "share of the vessel pixels in the largest connected tree", "no"
+    ),
+    "width_mean": Measure("Width", 2, "mean width over the centre lines, pixels", "no"),
+    "width_median": Measure("Median width", 2, "median width over the centre lines, pixels", "no"),
+    "width_p5": Measure("Width, 5 %", 2, "5th percentile of the width, pixels", "no"),
+    "width_p95": Measure("Width, 95 %", 2, "95th percentile of the width, pixels", "with care"),
+    "width_mean_fov": Measure(
+        "Width / field", 2, "mean width, thousandths of the field of view's diameter", "no"
+    ),
+    "width_median_fov": Measure("Median / field", 2, "median width, thousandths of the diameter", "no"),
+    "width_p5_fov": Measure("5 % / field", 2, "5th percentile of the width, thousandths of the diameter", "no"),
+    "width_p95_fov": Measure(
+        "95 % / field", 2, "95th percentile of the width, thousandths of the diameter", "with care"
+    ),
+    "width_mean_um": Measure("Width, µm", 1, "mean width, micrometres", "no"),
+    "width_median_um": Measure("Median width, µm", 1, "median width, micrometres", "no"),
+    "width_p5_um": Measure("Width, 5 %, µm", 1, "5th percentile of the width, micrometres", "no"),
+    "width_p95_um": Measure("Width, 95 %, µm", 1, "95th percentile of the width, micrometres", "with care"),
+    "tortuosity": Measure("Tortuosity", 4, "arc / chord - 1 of the segments, weighted by length", "no"),
+    "curvature": Measure(
+        "Curvature", 1, "total squared curvature / length, in 1 / diameter squared", "differences"
+    ),
+    "fractal_d0": Measure("D0", 4, "fractal dimension (capacity)", "differences"),
+    "fractal_d1": Measure("D1", 4, "information dimension", "differences"),
+    "fractal_d2": Measure("D2", 4, "correlation dimension", "differences"),
     "fractal_r2": Measure("R² of D0", 4, "R² of the line that D0 is the slope of"),
     "box_smallest": Measure("Smallest box", 1, "side of the smallest boxes, pixels"),
     "box_largest": Measure("Largest box", 1, "side of the largest boxes, pixels"),
@@ -205,9 +221,3 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
     turn[first] = turn[last] = 0
     squared = tree.sums(turn)
     return by_chord, float(squared[long].sum() / arc[long].sum() * diameter**2)
-
-
-def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns of `CONFIDENCE` and `MEASURES` that any of the rows has a value for, in this order."""
-    present = {name for row in rows for name in row}
-    return [name for name in (*CONFIDENCE, *MEASURES) if name in present]

@@ -11,10 +11,11 @@ from anatomy.landmarks import Landmarks
 from datasets.eyes import Eye
 from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN, join_kinds
 from measures.zones import Crossing, zone_circles
-from pages.report import LANDMARK
+from pages.pictures import LANDMARK
 
 # as in RITE: red arteries, blue veins, green crossings, white where the kind is unknown
 KIND_COLOURS = {ARTERY: (235, 70, 60), VEIN: (75, 115, 245), BOTH: (60, 200, 90), UNCERTAIN: (225, 225, 225)}
+KIND_NAMES = {ARTERY: "artery", VEIN: "vein", BOTH: "crossing", UNCERTAIN: "unknown"}
 
 
 def colour_kinds(kinds: np.ndarray) -> np.ndarray:

@@ -52,17 +52,6 @@ def left_out(parts: Collection[str]) -> list[str]:
     return [folder for part, folders in PARTS.items() if part not in parts for folder in folders]
 
 
-def layers(labelled: bool, uncertainty: bool = False, kinds: bool = False) -> list[list[str]]:
-    """The layers of the page: title, folder beside the page, and suffix of each."""
-    titles = {"Photograph": "page/photograph"}
-    titles |= {"Truth": "page/truth"} if labelled else {}
-    titles |= {"Prediction": "masks"}
-    titles |= {"Uncertainty": "uncertainty"} if uncertainty else {}
-    titles |= {"Differences": "page/differences"} if labelled else {"Outline": "outlines"}
-    titles |= {"Arteries, veins": "page/arteries_veins"} if kinds else {}
-    return [[title, folder, RESULT_SUFFIXES[folder]] for title, folder in titles.items()]
-
-
 def check_results(results: Path, data: Path) -> None:
     """Raise UserError if the results would lie among the eyes that are read."""
     place, whole = results.resolve(), data.resolve()

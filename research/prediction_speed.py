@@ -38,7 +38,7 @@ from datasets.images import read_image
 from datasets.synthetic import draw_eye
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_WEIGHTS, load_networks
-from pages.report import write_jpeg
+from pages.pictures import write_jpeg
 from prediction import segmentation, segmenter
 from prediction.scale import plan_scale
 from prediction.segmentation import segment

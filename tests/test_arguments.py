@@ -73,7 +73,9 @@ def test_no_script_reads_a_path_in_another_way() -> None:
 def test_dicom_files_are_named_with_what_to_do(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     (said,) = passed_over(tmp_path, [])
-    assert said.startswith(f"{tmp_path / name}: a DICOM file; export the photograph as PNG or JPEG")
+    assert said.startswith(
+        f"{tmp_path / name}: a DICOM file; to read it, pip install -r requirements-formats.txt"
+    )
 
 
 def test_a_training_stopped_in_its_first_epoch_says_what_there_is(tmp_path: Path) -> None:

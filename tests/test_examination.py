@@ -138,11 +138,11 @@ def test_nothing_found_is_sure_of_nothing() -> None:
     assert all(np.isnan(value) for value in found.values())
 
 
-def test_the_last_line_names_the_doubtful() -> None:
+def test_the_last_lines_name_the_doubtful() -> None:
     rows = [
         {"image": name, "doubtful": why} for name, why in (("a", ""), ("b", "very dark"), ("c", "grey; dark"))
     ]
-    assert list_doubtful(rows, 3) == "2 of 3 photographs are doubtful: b (very dark), c (grey; dark)"
+    assert list_doubtful(rows, 3) == "2 of 3 photographs are doubtful:\n  b: very dark\n  c: grey; dark"
     assert list_doubtful(rows[:1], 1) == ""
 
 
@@ -229,7 +229,7 @@ def test_a_name_of_digits_can_be_told_by_its_photograph(results: tuple[Path, Pat
     assert {name: row["photograph"] for name, row in rows.items()} == {
         name: str(photographs / f"{name}.png") for name in rows
     }
-    assert list(rows["c"])[:3] == ["image", "photograph", "photograph_width"]
+    assert list(rows["c"])[:3] == ["image", "photograph", "doubtful"]
 
 
 def test_the_page_of_text_is_doubtful_and_said_so(
@@ -238,7 +238,7 @@ def test_the_page_of_text_is_doubtful_and_said_so(
     photographs, out = results
     assert "a fundus photograph?" in read_rows(out / "measures.csv")["page"]["doubtful"]
     run_script(predict.main, photographs / "page.png", "--weights", files / "checkpoint.pth", "--out", tmp_path)
-    assert capsys.readouterr().out.splitlines()[-1].startswith("1 of 1 photograph is doubtful: page (not round")
+    assert "1 of 1 photograph is doubtful:\n  page: not round" in capsys.readouterr().out
 
 
 def test_the_uncertainty_map_is_of_the_photographs_size_and_its_probability(results: tuple[Path, Path]) -> None:

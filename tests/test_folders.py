@@ -29,7 +29,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photograph = draw_eye(np.random.default_rng(4), 120, 110)[0]
     for k, name in enumerate(("eye", "a/eye", "a/b c/#eye 100%", "masks/eye")):
         write_png(tree / f"{name}.png", np.roll(photograph, k, axis=2))
-    for name in ("notes.txt", "a/b c/eye.dcm", ".hidden/eye.png", "a/.DS_Store"):
+    for name in ("notes.txt", "a/b c/eye.pdf", ".hidden/eye.png", "a/.DS_Store"):
         (tree / name).parent.mkdir(exist_ok=True)
         (tree / name).touch()
     (tree / "empty.png").mkdir()
@@ -59,7 +59,7 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     assert '"url": "a/b%20c/%23eye%20100%25"' in page
     assert f"{tree / 'masks' / 'eye.png'}: called masks_2/eye in the results" in said.out
     others = [line.split(":")[0].strip() for line in said.err.splitlines()[-2:]]
-    assert others == [str(tree / "notes.txt"), str(tree / "a" / "b c" / "eye.dcm")]
+    assert others == [str(tree / "notes.txt"), str(tree / "a" / "b c" / "eye.pdf")]
 
     before, segmented, original = contents(out), [], photographs.predict_photograph
 

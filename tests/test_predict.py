@@ -133,15 +133,14 @@ def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(
     folder = tmp_path / "photographs"
     folder.mkdir()
     Image.fromarray(small).save(folder / "eye.JPG")
-    for name in ("a.dcm", "b.heic", "im1.tar.gz", "notes.txt", "Thumbs.db", ".hidden"):
+    for name in ("a.pdf", "b.zip", "im1.tar.gz", "notes.txt", "Thumbs.db", ".hidden"):
         (folder / name).touch()
     assert run_predict(weights, tmp_path / "out", folder) == 0
     said = capsys.readouterr().err
     lines = [
         "4 other files were left out:",
-        f"  {folder / 'a.dcm'}: a DICOM file; export the photograph as PNG or JPEG, "
-        "for example with dcmj2pnm of DCMTK",
-        f"  {folder / 'b.heic'}: a HEIC photograph; export it as JPEG",
+        f"  {folder / 'a.pdf'}: a PDF; export its pictures as PNG or JPEG",
+        f"  {folder / 'b.zip'}: an archive; unpack it",
         f"  {folder / 'im1.tar.gz'}: gzipped; unpack it, for example with gunzip",
         f"  {folder / 'notes.txt'}: not an image that can be read here",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -22,7 +23,9 @@ import predict
 import test as tester
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
-from pages.report import thin_curves, write_layers, write_report
+from measures.vessels import MEASURES, TRUST
+from pages.pictures import write_layers
+from pages.report import thin_curves, write_report
 from scoring import metrics
 
 ODD = (
@@ -148,7 +151,7 @@ def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_imag
 
 def test_thumbnails_are_small_and_show_both_pictures(scored: Path) -> None:
     thumbnail = scored.parent / "page" / "thumbnail" / "2_test.jpg"
-    assert cv2.imdecode(np.fromfile(thumbnail, np.uint8), cv2.IMREAD_COLOR).shape == (160, 306, 3)
+    assert cv2.imdecode(np.fromfile(thumbnail, np.uint8), cv2.IMREAD_COLOR).shape == (96, 184, 3)
     assert thumbnail.stat().st_size < 40_000
 
 
@@ -156,7 +159,9 @@ def missing_pictures(page: Path) -> list[Path]:
     """The pictures that a page shows and that are not there."""
     data = embedded(page)
     names = [image["name"] for image in data["images"]]
-    files = [page.parent / folder / (name + suffix) for _, folder, suffix in data["layers"] for name in names]
+    files = [
+        page.parent / folder / (name + suffix) for _, folder, suffix, _ in data["layers"] for name in names
+    ]
     files += [page.parent / "page" / "thumbnail" / f"{name}.jpg" for name in names]
     return [file for file in files if not file.is_file()]
 
@@ -180,13 +185,13 @@ def test_the_page_of_predict_py_has_all_pictures(new_data: Path, files: Path, tm
     assert run_script(predict.main, *arguments) in (0, None)
     data = embedded(tmp_path / "index.html")
     assert "columns" not in data
-    assert ["Uncertainty", "uncertainty", ".png"] in data["layers"]
+    assert ["Uncertainty", "uncertainty", ".png"] in [layer[:3] for layer in data["layers"]]
     assert missing_pictures(tmp_path / "index.html") == []
 
 
-ROWS = "[...document.querySelectorAll('tbody:last-child .open span')].map(name => name.textContent)"
+ROWS = "[...document.querySelectorAll('.table tbody:last-child .open span')].map(name => name.textContent)"
 FIRST_SCORES = (
-    "[...document.querySelectorAll('tbody:last-child td:nth-child(2)')].map(cell => +cell.textContent)"
+    "[...document.querySelectorAll('.table tbody:last-child td:nth-child(2)')].map(cell => +cell.textContent)"
 )
 SORTED = "[...document.querySelectorAll('th')].map(head => head.ariaSort).findIndex(Boolean)"
 SHOWN = "document.querySelector('#stack .shown').alt"
@@ -215,7 +220,7 @@ def test_a_click_on_a_title_sorts_and_a_second_click_turns_round(browser: Browse
 
 def test_the_keyboard_reaches_a_title_and_sorts(browser: Browser, scored: Path) -> None:
     browser.open(scored)
-    browser.key("Tab", 3)  # the table, the first title, the second
+    browser.key("Tab", 5)  # large pictures, print, the table, the first title, the second
     assert browser.js("document.activeElement.textContent") == "F1"
     browser.key("Enter")
     scores = browser.js(FIRST_SCORES)
@@ -286,6 +291,7 @@ def test_all_pictures_of_all_names_load_without_an_error(
     for _ in NAMES:
         browser.wait(LOADED)
         browser.key("n")
+    browser.js("document.querySelectorAll('.open img').forEach(img => { img.loading = 'eager'; })")
     browser.wait("[...document.querySelectorAll('.open img')].every(img => img.naturalWidth > 0)")
     assert browser.errors == []
 
@@ -388,14 +394,14 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
-FIRST_NAME = "document.querySelector('tbody:last-child .open span').textContent"
+FIRST_NAME = "document.querySelector('.table tbody:last-child .open span').textContent"
 
 
 def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer_go_through(
     browser: Browser, many: Path
 ) -> None:
     browser.open(many)
-    assert browser.js("document.querySelectorAll('tbody:last-child tr').length") == 500
+    assert browser.js("document.querySelectorAll('.table tbody:last-child tr').length") == 500
     assert browser.js("document.querySelector('#range').textContent") == "1 to 500 of 5000"
     assert browser.js(FIRST_NAME) == "43/eye_4321", "the doubtful one stands first, wherever it was"
 
@@ -406,7 +412,7 @@ def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer
     assert browser.js("document.querySelector('#range').textContent") == "501 to 1000 of 5000"
 
     # the viewer goes on to the next page, which then is shown
-    browser.js("document.querySelector('tbody:last-child tr:last-child .open').click()")
+    browser.js("document.querySelector('.table tbody:last-child tr:last-child .open').click()")
     browser.key("n")
     assert browser.js("document.querySelector('#name').textContent") == "10/eye_1000"
     browser.key("Escape")
@@ -455,13 +461,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
-NAMED = "[...document.querySelectorAll('tbody:last-child .open span:first-of-type')].map(s => s.textContent)"
+NAMED = (
+    "[...document.querySelectorAll('.table tbody:last-child .open span:first-of-type')].map(s => s.textContent)"
+)
 
 
 def test_doubtful_photographs_stand_first_with_the_reason(browser: Browser, measured: Path) -> None:
     browser.open(measured)
     assert browser.js(NAMED) == ["b", "d", "a", "c"]
-    marks = browser.js("[...document.querySelectorAll('.doubt')].map(mark => mark.textContent)")
+    marks = browser.js("[...document.querySelectorAll('#images .doubt')].map(mark => mark.textContent)")
     assert marks == ["\u26a0 doubtful: very dark; <b>", "\u26a0 doubtful: very blurred"]
     assert browser.errors == []
 
@@ -494,10 +502,147 @@ def test_the_uncertainty_is_a_layer_and_the_doubt_stands_beside_it(browser: Brow
     browser.wait(LOADED)
     browser.key("3")
     assert browser.js(SHOWN) == "Uncertainty of b"
-    assert browser.js("document.querySelector('#scores').textContent").startswith("\u26a0 doubtful: very dark")
+    assert browser.js("document.querySelector('#doubt').textContent").startswith("\u26a0 doubtful: very dark")
 
 
 def test_measures_need_no_scrolling_sideways_on_a_phone(browser: Browser, measured: Path) -> None:
     browser.open(measured, width=360)
     browser.click("document.querySelector('#histograms summary')")
     assert browser.js("document.documentElement.scrollWidth") <= 360
+
+
+def test_docs_and_page_have_the_same_words_of_trust(tmp_path: Path) -> None:
+    text = (Path(predict.__file__).parent / "docs" / "measures.md").read_text(encoding="utf-8")
+    table = re.search(r"\| measure \| STARE \|.*\| trust \|\n.*\n((?:\|.*\n)+)", text)[1]
+    words = {line.split("`")[1]: line.split("|")[-2].strip() for line in table.splitlines()}
+    assert words == {name: MEASURES[name].trust for name in words}
+    assert all(f"`{word}`" in text for word in TRUST)
+    assert {name for name, how in MEASURES.items() if how.trust} >= words.keys()
+    rows = [dict.fromkeys(words, 0.5)]
+    write_report(page := tmp_path / "index.html", ["a"], 0.5, [], measured=rows)
+    shown = {title: trust for title, _, _, trust in embedded(page)["measures"]}
+    assert shown == {MEASURES[name].title: word for name, word in words.items()}
+    assert embedded(page)["trust"] == TRUST
+
+
+def test_each_measure_has_its_meaning_and_its_trust_without_a_mouse(browser: Browser, measured: Path) -> None:
+    browser.open(measured)
+    assert browser.js("document.querySelectorAll('[title]').length") == 0
+    browser.js("document.querySelector('#meaning summary').click()")
+    meaning = browser.js("document.querySelector('#meaning').innerText")
+    browser.click("document.querySelector('.open')")
+    facts = browser.js("document.querySelector('#scores').innerText")
+    for name in ("vessel_share", "segments", "width_mean"):
+        for text in (meaning, facts):
+            assert re.search(rf"{MEASURES[name].hint}\s[\s\S]*?{MEASURES[name].trust}", text)
+
+
+def test_one_photograph_opens_outlined_at_once(browser: Browser, tmp_path: Path) -> None:
+    write_images(tmp_path, ["a"], labelled=False)
+    write_report(page := tmp_path / "index.html", ["a"], 0.5, [], measured=[{"vessel_share": 0.1}])
+    browser.open(page)
+    browser.wait(LOADED)
+    assert browser.js(OPEN)
+    assert browser.js(SHOWN) == "Outline of a"
+    assert browser.js("document.querySelector('#stack').offsetHeight") > 400
+
+
+POINT = (  # of the picture that lies at a point of the window, in shares of its width and height
+    "(() => {{ const b = document.querySelector('#stack').getBoundingClientRect(); "
+    "return [({x} - b.x) / b.width, ({y} - b.y) / b.height]; }})()"
+)
+
+
+def test_wheel_and_two_fingers_zoom_what_they_point_at(browser: Browser, unscored: Path) -> None:
+    browser.open(unscored)
+    browser.click("document.querySelector('.open')")
+    browser.wait(LOADED)
+    browser.wait("document.querySelector('#stack').offsetWidth > 0")
+    left, top, width, height = browser.js(
+        "(() => { const b = document.querySelector('#stack').getBoundingClientRect(); "
+        "return [b.x, b.y, b.width, b.height]; })()"
+    )
+    x, y = left + 0.3 * width, top + 0.6 * height
+    place = POINT.format(x=x, y=y)
+    browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-400)
+    browser.wait(f"document.querySelector('#stack').offsetWidth > {1.9 * width}")
+    assert browser.js(place) == pytest.approx([0.3, 0.6], abs=0.02)
+    browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=4000)
+    browser.wait(f"document.querySelector('#stack').offsetWidth === {round(width)}")
+    for apart, kind in ((20, "touchStart"), (40, "touchMove"), (60, "touchMove")):
+        points = [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+    browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    browser.wait(f"document.querySelector('#stack').offsetWidth > {2 * width}")
+    assert browser.js(place) == pytest.approx([0.3, 0.6], abs=0.1)  # while it is small it is centred
+
+
+def test_a_slider_lays_the_photograph_over_a_layer(browser: Browser, unscored: Path) -> None:
+    browser.open(unscored)
+    browser.click("document.querySelector('.open')")
+    browser.wait(LOADED)
+    browser.js("document.querySelector('#split').focus()")
+    browser.key("ArrowRight", 3)
+    share = browser.js("document.querySelector('#split').value")
+    assert int(share) > 0
+    visible = (
+        "[...document.querySelectorAll('#stack img')].filter(i => getComputedStyle(i).visibility === 'visible')"
+    )
+    assert browser.js(f"{visible}.map(i => [i.alt, i.style.clipPath])") == [
+        [f"Photograph of {NAMES[0]}", ""],
+        [f"Outline of {NAMES[0]}", f"inset(0px 0px 0px {share}%)"],
+    ]
+
+
+def test_a_print_has_a_page_an_image_with_picture_measures_doubt_and_maker(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_images(tmp_path, ["a", "b"], labelled=False)
+    rows = [
+        {"vessel_share": share, "doubtful": why, "made_by": f"1.0.0 of {why}"}
+        for share, why in ((0.1, "dark"), (0.25, "red"))
+    ]
+    write_report(page := tmp_path / "index.html", ["a", "b"], 0.5, [], measured=rows)
+    browser.open(page)
+    browser.js("window.print = () => { window.paper = document.querySelector('#print').cloneNode(true); }")
+    browser.click("document.querySelector('#images .paper')")
+    browser.wait("!!window.paper")
+    pages = browser.js("[...paper.children].map(p => [p.textContent, p.querySelector('img').alt])")
+    for (text, alt), name, share, why in zip(pages, "ab", ("0.1000", "0.2500"), ("dark", "red"), strict=True):
+        assert alt == f"Outline of {name}"
+        assert all(part in text for part in (share, f"doubtful: {why}", f"1.0.0 of {why}", "not for diagnosis"))
+    pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+
+
+def test_names_break_between_their_parts_only(browser: Browser, tmp_path: Path) -> None:
+    names = ["patient_000000000001/visit_2020-01-03/OD", "patient_000000000002/visit_2020-01-03/OS"]
+    write_report(page := tmp_path / "index.html", names, 0.5, [], measured=[{"vessel_share": 0.1}] * 2)
+    browser.open(page, width=360)
+    browser.click("document.querySelector('#large')")  # in the small column
+    texts = (
+        "[...document.querySelector('.open span').childNodes].filter(n => n.data).map(n => "
+        "{ const r = document.createRange(); r.selectNode(n); return r.getClientRects().length; })"
+    )
+    assert set(browser.js(texts)) == {1}
+    assert browser.js("document.querySelector('.open span').textContent") == names[0]
+
+
+def test_three_thousand_photographs_open_in_a_second(browser: Browser, tmp_path: Path) -> None:
+    rows = [dict.fromkeys(MEASURES, k / 3000) | {"made_by": "1.0.0"} for k in range(3000)]
+    write_report(page := tmp_path / "index.html", [f"eye_{k}" for k in range(3000)], 0.5, [], measured=rows)
+    browser.open(page)
+    took = browser.js("performance.getEntriesByType('navigation')[0].domComplete")
+    assert took < 5000  # milliseconds; a third of a second on an idle machine
+
+
+def test_everything_that_is_operated_has_a_name(browser: Browser, measured: Path) -> None:
+    browser.open(measured)
+    browser.click("document.querySelector('.open')")
+    nameless = (
+        "[...document.querySelectorAll('button, input, summary, dialog, [role=region], section')].filter(e => "
+        "!(e.textContent.trim() || e.ariaLabel || e.labels?.[0]?.textContent.trim() || "
+        "e.getAttribute('aria-labelledby'))).map(e => e.outerHTML)"
+    )
+    assert browser.js(nameless) == []
+    assert browser.js("[...document.querySelectorAll('img')].filter(i => !i.hasAttribute('alt')).length") == 0

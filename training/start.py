@@ -16,7 +16,7 @@ from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images
 from networks.checkpoints import load_checkpoint, set_views
-from pages.report import write_history
+from pages.pictures import write_history
 from prediction.scale import factor_for, working_diameter
 from system import processes
 from system.devices import pick_device
