@@ -14,7 +14,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from datasets.images import normalize, statistics
-from networks.checkpoints import find_weights
+from networks.checkpoints import VESSELS, find_weights, load_checkpoint
 from networks.loading import USUAL_WEIGHTS, add_weights, load_networks
 from system.devices import pick_device
 from system.files import atomic
@@ -33,7 +33,8 @@ SIZES = ((96, 104), (97, 101), (333, 250))  # height and width to check: even, o
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Write the network as one ONNX file: photograph and field of view of any size -> "
-        "probability of vessel, normalisation inside. Checks it against torch with ONNX Runtime.",
+        "probability of vessel, or of artery and of vein, normalisation inside. Checks it against torch "
+        "with ONNX Runtime.",
         epilog="example: python export.py --weights files/checkpoint.pth --out unet.onnx",
         formatter_class=HelpFormatter,
     )
@@ -45,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def whole(network: Network) -> nn.Module:
-    """Wrap a network: photograph (H, W, 3) and field of view (H, W), uint8 -> probability, float32 (H, W)."""
+    """Wrap a network: photograph (H, W, 3) and field of view (H, W), uint8 -> probabilities, float32 (H, W)."""
     import torch
     from torch import nn
 
@@ -54,7 +55,7 @@ def whole(network: Network) -> nn.Module:
             super().__init__()
             self.network = network
 
-        def forward(self, photograph: Tensor, fov: Tensor) -> Tensor:
+        def forward(self, photograph: Tensor, fov: Tensor) -> tuple[Tensor, ...]:
             height, width = fov.shape
             inside = (fov > 0).double()[..., None]
             # as datasets.images.statistics: in float64, since sums of millions of pixels lose digits
@@ -68,23 +69,29 @@ def whole(network: Network) -> nn.Module:
             rows = torch.arange((height + grid - 1) // grid * grid).clamp(max=height - 1)
             columns = torch.arange((width + grid - 1) // grid * grid).clamp(max=width - 1)
             image = image[rows][:, columns].permute(2, 0, 1)[None]
-            return self.network(image).sigmoid()[0, 0, :height, :width] * inside[..., 0].float()
+            probability = self.network(image).sigmoid()[0, :, :height, :width] * inside[..., 0].float()
+            return probability.unbind()
 
     return Whole().eval()
+
+
+def names_of_outputs(network: Network) -> list[str]:
+    """What the outputs of the ONNX file are called."""
+    return ["probability"] if network.outputs == VESSELS else list(network.outputs)
 
 
 def export(network: Network, metadata: dict[str, str]) -> bytes:
     """The network as an ONNX file with these metadata.
 
     The inputs are `photograph`, uint8 (height, width, 3) RGB, and `fov`, uint8 (height, width), non-zero
-    inside; the output is `probability`, float32 (height, width) in [0, 1], 0 outside.
+    inside; the output is `probability`, or `artery` and `vein`, float32 (height, width) in [0, 1], 0 outside.
     """
     import onnx
     import torch
 
     size = 8 * network.grid
     example = (torch.zeros(size, size, 3, dtype=torch.uint8), torch.ones(size, size, dtype=torch.uint8))
-    axes = {0: "height", 1: "width"}
+    axes, outputs = {0: "height", 1: "width"}, names_of_outputs(network)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         traced = Path(folder, "traced.onnx")
         warnings.simplefilter("ignore")  # of tracing: every size is checked afterwards
@@ -93,15 +100,15 @@ def export(network: Network, metadata: dict[str, str]) -> bytes:
             example,
             traced,
             input_names=["photograph", "fov"],
-            output_names=["probability"],
-            dynamic_axes={"photograph": axes, "fov": axes, "probability": axes},
+            output_names=outputs,
+            dynamic_axes=dict.fromkeys(("photograph", "fov", *outputs), axes),
             opset_version=OPSET,
             dynamo=False,  # tracing takes seconds and needs no further package; the newer way takes a minute
         )
         graph = onnx.load(traced)
     graph.producer_name, graph.doc_string = (
         "retinal-vessel-unet",
-        "Probability of vessel in a fundus photograph",
+        f"Probability of {' and of '.join(network.outputs)} in a fundus photograph",
     )
     onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph, full_check=True)
@@ -120,10 +127,10 @@ def check(content: bytes, network: Network) -> float:
     largest = 0.0
     for seed, (height, width) in enumerate(SIZES):
         photograph, _, fov = draw_eye(np.random.default_rng(seed), height, width)
-        found = session.run(["probability"], {"photograph": photograph, "fov": fov})[0]
+        found = np.stack(session.run(names_of_outputs(network), {"photograph": photograph, "fov": fov}))
         image = torch.from_numpy(normalize(photograph, fov, *statistics(photograph, fov)))[None]
         with torch.inference_mode():
-            wanted = predict(network, image)[0].numpy() * (fov > 0)
+            wanted = predict(network, image).numpy().reshape(-1, *fov.shape) * (fov > 0)
         if found.shape != wanted.shape or not np.isfinite(found).all():
             return float("inf")
         largest = max(largest, float(np.abs(found - wanted).max()))
@@ -141,8 +148,11 @@ def main() -> int:
         missing = f"{error.name} is not installed"
         raise UserError(f"{missing}; install it with: pip install -r requirements-export.txt") from None
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
-    network, threshold = load_networks(weights, None, pick_device("cpu"))
+    device = pick_device("cpu")
+    finds = load_checkpoint(weights[0], device, None)[0].outputs
+    network, threshold = load_networks(weights, None, device, finds)
     metadata = {
+        "outputs": " ".join(names_of_outputs(network)),
         "threshold": f"{threshold:.6f}",
         "diameter": f"{network.diameter:g}",
         "disc": f"{network.disc or 0:g}",

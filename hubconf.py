@@ -130,7 +130,9 @@ class segmenter:  # noqa: N801, an entry point is called by its name
     """Segments photographs: `segmenter(path)`, or of an array, uint8 (H, W, 3) RGB of any size.
 
     The result has `probability`, float32 (H, W) in [0, 1]; `mask` and `fov` (field of view), uint8 (H, W), 0 or
-    255; `photograph`; and `threshold`, which can be set for another mask. It is what predict.py finds.
+    255; `photograph`; and `threshold`, which can be set for another mask. It is what predict.py finds. With
+    arteries_veins=True it also has `kinds`: `kinds.masks["arteries"]` and `["veins"]`, uint8 (H, W), 0 or 255,
+    and the probabilities `kinds.artery` and `kinds.vein`, uint8 (H, W).
 
     Args:
         settings: of `prediction.segmenter.Segmenter`, such as views=1: 1, 2, 4 or 8 flips and turns are
@@ -140,12 +142,14 @@ class segmenter:  # noqa: N801, an entry point is called by its name
     def __init__(self, **settings: Any) -> None:
         with _own_modules():
             from networks.checkpoints import find_weights
-            from networks.loading import USUAL_WEIGHTS
+            from networks.loading import KINDS_WEIGHTS, USUAL_WEIGHTS
             from prediction.segmenter import Segmentation, Segmenter
 
             # of this repository, whatever folder it is called from
             if settings.get("weights") is None:
                 settings["weights"] = find_weights(USUAL_WEIGHTS, [ROOT])
+            if settings.get("arteries_veins") is True:
+                settings["arteries_veins"] = find_weights(KINDS_WEIGHTS, [ROOT])
             self.settings = settings
             self.segmenter = Segmenter(**settings)
             copyreg.pickle(Segmentation, _reduce)

@@ -239,13 +239,13 @@ NETWORKS: dict[str, type[UNet | ResUNet]] = {"unet": UNet, "resunet": ResUNet}
 class Ensemble(Network):
     """The mean probability of several networks, which may differ in kind, width and depth.
 
-    Like each of them it maps images (N, C, H, W) to logits (N, 1, H, W), here of the mean probability.
+    Like each of them it maps images (N, C, H, W) to logits (N, outputs, H, W), here of the mean probability.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        self.diameter, self.disc = networks[0].diameter, networks[0].disc
+        self.diameter, self.disc, self.outputs = networks[0].diameter, networks[0].disc, networks[0].outputs
         self.clahe = all(network.clahe for network in networks)
         self.trained_on = frozenset[str]().union(*(network.trained_on for network in networks))
         self.grid = max(network.grid for network in networks)  # powers of 2: a multiple of all others

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from networks.checkpoints import KINDS, find_weights, load_checkpoint
+from networks.checkpoints import KINDS, VESSELS, find_weights, load_checkpoint
 from system.devices import keep_memory
 from utils import UserError, between, path_name
 
@@ -114,8 +114,10 @@ def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: P
     return threshold
 
 
-def load_networks(weights: Sequence[Path], asked: float | None, device: torch.device) -> tuple[Network, float]:
-    """Load one checkpoint, or several whose probabilities are averaged.
+def load_networks(
+    weights: Sequence[Path], asked: float | None, device: torch.device, outputs: Sequence[str] = VESSELS
+) -> tuple[Network, float]:
+    """Load one checkpoint that finds `outputs`, or several whose probabilities are averaged.
 
     Returns:
         The network in evaluation mode on `device`, and the threshold in [0, 1]: the one asked for, else the
@@ -127,7 +129,7 @@ def load_networks(weights: Sequence[Path], asked: float | None, device: torch.de
     from model import Ensemble, fold_batch_norm
 
     keep_memory()
-    loaded = [load_checkpoint(path, device) for path in weights]
+    loaded = [load_checkpoint(path, device, outputs) for path in weights]
     thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
     if len(scales := {(network.disc or 0, network.diameter) for network, _ in loaded}) > 1:
         words = " and ".join(

@@ -15,7 +15,7 @@ from datasets.images import read_image
 from measures.arteries_veins import ArteriesVeins, measure_kinds
 from measures.table import examine
 from networks.checkpoints import find_weights
-from networks.loading import USUAL_VIEWS, USUAL_WEIGHTS, load_networks
+from networks.loading import KINDS_WEIGHTS, USUAL_VIEWS, USUAL_WEIGHTS, load_kinds, load_networks
 from prediction.kinds import Kinds, find_kinds
 from prediction.scale import Scale, plan_scale
 from prediction.segmentation import VIEWS, binarize, segment
@@ -134,6 +134,7 @@ class Segmenter:
         threshold: probability in [0, 1] that makes a vessel; by default the checkpoint's.
         views: 1, 2, 4 or 8 flips and turns that are averaged.
         device: auto, cpu, cuda, cuda:1 or mps.
+        arteries_veins: tell arteries from veins too; True: with the checkpoint of predict.py, or give another.
 
     Raises:
         UserError: a checkpoint is missing or unusable, the threshold or number of views none, or the device not
@@ -146,6 +147,7 @@ class Segmenter:
         threshold: float | None = None,
         views: int = USUAL_VIEWS,
         device: str = "auto",
+        arteries_veins: bool | str | Path = False,
     ) -> None:
         if weights is None:
             weights = find_weights(USUAL_WEIGHTS)
@@ -158,6 +160,8 @@ class Segmenter:
         self.views = views
         self.device = pick_device(device)
         self.model, self.threshold = load_networks(self.weights, threshold, self.device)
+        kinds = find_weights(KINDS_WEIGHTS) if arteries_veins is True else arteries_veins
+        self.kinds = load_kinds(path_name(str(kinds)) if kinds else None, self.device)
 
     def __call__(self, photograph: str | Path | np.ndarray) -> Segmentation:
         """Segment one photograph.
@@ -175,4 +179,4 @@ class Segmenter:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 found = f"{image.dtype} {image.shape}"
                 raise UserError(f"a photograph is a path or an array, uint8 (H, W, 3) RGB; this is {found}")
-        return segment_photograph(self.model, image, self.threshold, self.views)
+        return segment_photograph(self.model, image, self.threshold, self.views, kinds=self.kinds)

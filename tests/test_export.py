@@ -16,8 +16,10 @@ from PIL import Image
 import export
 from datasets.images import normalize, statistics
 from datasets.synthetic import draw_eye
-from networks.loading import load_networks
-from prediction.segmentation import predict
+from model import UNet
+from networks.checkpoints import KINDS, save_checkpoint
+from networks.loading import load_kinds, load_networks
+from prediction.segmentation import predict, segment
 from prediction.segmenter import Segmenter
 from utils import UserError
 
@@ -69,6 +71,28 @@ def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_fi
     assert not any(tensor.external_data for tensor in graph.graph.initializer)
     assert [file.name for file in onnx_file.parent.iterdir()] == ["drive_unet.onnx"]
     assert [d.dim_param for d in graph.graph.output[0].type.tensor_type.shape.dim] == ["height", "width"]
+
+
+def test_arteries_and_veins_are_two_outputs(onnx_file: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    path = tmp_path / "arteries_veins.onnx"
+    kinds = UNet(out_channels=2, width=4, depth=2)
+    kinds.classifier.bias.data = torch.tensor([1.0, -1.0])
+    content = {"model": kinds.config, "weights": kinds.state_dict(), "outputs": list(KINDS), "disc": 60.0}
+    save_checkpoint(tmp_path / "kinds.pth", content | {"threshold": 0.5, "diameter": 385.0})
+    assert run_script(export.main, "--weights", tmp_path / "kinds.pth", "--out", path) == 0
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["outputs"].split() == [output.name for output in session.get_outputs()] == ["artery", "vein"]
+    assert (float(about["disc"]), float(about["diameter"])) == (60, 385)
+    photograph, _, fov = draw_eye(np.random.default_rng(0), 70, 61)
+    found = np.stack(session.run(None, {"photograph": photograph, "fov": fov}))
+    network = load_kinds(tmp_path / "kinds.pth", torch.device("cpu"))
+    assert network is not None and found.shape == (2, 70, 61) and found[0].mean() > found[1].mean()
+    assert np.abs(found - segment(network, photograph, fov)).max() < 0.02  # that rounds to bfloat16
+    with pytest.raises(UserError, match="drive_unet.pth: a network that finds vessels, not artery and vein"):
+        run_script(export.main, "--weights", tmp_path / "kinds.pth", SHIPPED, "--out", path)
 
 
 def test_a_file_that_differs_from_torch_is_not_written(

@@ -71,13 +71,16 @@ def test_a_network_that_is_not_there_is_one_clear_line(
 
 def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path) -> None:
     run_script(predict.main, photograph, "--out", tmp_path, "--views=1", "--device", "cpu")
-    segmenter = load("segmenter", views=1, device="cpu")
+    segmenter = load("segmenter", views=1, device="cpu", arteries_veins=True)
     for given in (str(photograph), iio.imread(photograph)):
         result = segmenter(given)
         assert result.photograph.shape == (301, 287, 3)
         assert result.fov.shape == (301, 287)
         assert (result.mask == iio.imread(tmp_path / "masks" / "eye.png")).all()
         assert (result.levels == iio.imread(tmp_path / "probability" / "eye.png")).all()
+        for folder, pixels in result.kinds.pictures.items():
+            assert (pixels == iio.imread(tmp_path / folder / "eye.png")).all(), folder
+        assert result.kinds.masks["arteries"].any() and result.kinds.masks["veins"].any()
         assert result.probability.dtype == np.float32
         assert 0.5 < result.probability.max() <= 1
     result.threshold = 0.9
@@ -132,7 +135,7 @@ def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.Monkey
 
 
 def test_segmenter_and_results_pass_between_processes(photograph: Path, tmp_path: Path) -> None:
-    segmenter = load("segmenter", views=1, device="cpu", threshold=0.4)
+    segmenter = load("segmenter", views=1, device="cpu", threshold=0.4, arteries_veins=True)
     result = segmenter(photograph)
     (tmp_path / "both.pkl").write_bytes(pickle.dumps([segmenter, result]))
     (tmp_path / "script.py").write_text(f"""
@@ -145,6 +148,7 @@ if __name__ == "__main__":
         for each in (result, other, again):
             assert type(each) is type(result) and each.threshold == 0.4, each
             assert (each.levels == result.levels).all() and (each.photograph == result.photograph).all()
+            assert (each.kinds.artery == result.kinds.artery).all() and each.kinds.masks["veins"].any()
         again.threshold = 0.9
         print(result.examine()["vessel_share"] == other.examine()["vessel_share"], int(result.levels.sum()))
 """)
