@@ -1,37 +1,36 @@
 """How far measures of arteries and veins can be trusted: beside labels, and in repeated photographs; by hand.
 
-    python predict.py HRF/images --out results/hrf        # with a network that has not seen them
-    python -m research.kinds_trust results/hrf --labels FOLDER_OF_LABELS
+    # eyes that neither network has seen; after --test the flags of test.py, which writes the results first
+    python -m research.kinds_trust results/HRF --test --only HRF --weights files/drive_unet.pth \\
+        --arteries-veins-weights files/kinds/without_HRF/checkpoint.pth
 
     python -m research.kinds_trust --copies copies HRF/images/*.jpg      # the same eyes, changed
     python predict.py copies --out results/copies
     python -m research.kinds_trust results/copies
 
-Labels are called as the results, with the levels 0 none, 1 artery, 2 vein, 3 both. They are measured around the
-disc that `measures.csv` has, so that all the difference is that of the vessels.
+Labels are measured around the disc that was found, so that all the difference is that of the vessels.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anatomy.landmarks import Landmarks
-from datasets.field_of_view import estimate_fov
 from datasets.images import read_image, write_png
-from datasets.kinds import NONE
-from measures.arteries_veins import KIND_MEASURES, measure_kinds
+from measures.arteries_veins import KIND_MEASURES
 from pages.results import MEASURES_TABLE
 from research.agreement import Rows, print_agreement, print_verdicts
 from utils import UserError, folder_name, path_name, run
 
+ROOT = Path(__file__).resolve().parent.parent
 # in units that no change of the file changes, and of the vessels
 COMPARED = tuple(
     name
@@ -75,12 +74,12 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "paths", type=path_name, nargs="+", help="results of predict.py; with --copies photographs"
-    )
-    parser.add_argument(
-        "--labels", type=path_name, help="folder of labels: compare the first results with them"
+        "paths", type=path_name, nargs="+", help="results of test.py or predict.py; with --copies photographs"
     )
     parser.add_argument("--copies", type=folder_name, help="folder to write changed copies of photographs to")
+    parser.add_argument(
+        "--test", nargs=argparse.REMAINDER, help="run test.py with these flags; it writes the first results"
+    )
     return parser.parse_args()
 
 
@@ -93,31 +92,23 @@ def write_copies(photographs: list[Path], folder: Path) -> None:
             write_png(folder / f"{path.stem}-{name}.png", np.ascontiguousarray(change(photograph)))
 
 
-def read_rows(results: Path) -> Rows:
-    """The rows of the predictions in measures.csv, with numbers where they are numbers."""
+def read_rows(results: Path) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """What is `COMPARED` in measures.csv, by the name of the image: of the predictions, and of the labels."""
     path = results / MEASURES_TABLE
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows: Rows = [row for row in csv.DictReader(file) if row.get("by", "prediction") == "prediction"]
+        rows = list(csv.DictReader(file))
     if not rows or "avr" not in rows[0]:
         raise UserError(f"{path}: has no arteries and veins; predict with a network that tells them apart")
-    for row in rows:
-        row |= {name: float(row[name] or "nan") for name in (*COMPARED, "disc_x", "disc_y", "disc_diameter")}
-    return rows
+
+    def rows_by(maker: str) -> dict[str, dict[str, float]]:
+        own = [row for row in rows if row.get("by", "prediction") == maker]
+        return {row["image"]: {name: float(row[name] or "nan") for name in COMPARED} for row in own}
+
+    return rows_by("prediction"), rows_by("arteries_veins")
 
 
-def measure_label(row: dict[str, Any], label: Path) -> dict[str, Any]:
-    """Measure the label of the photograph of a row, around the disc of the row."""
-    kinds, fov = read_image(label)[..., 0], estimate_fov(read_image(Path(row["photograph"])))
-    nowhere = float("nan")
-    disc = (row["disc_x"], row["disc_y"], row["disc_diameter"])
-    landmarks = Landmarks(*disc, 1.0, nowhere, nowhere, 0.0, nowhere, nowhere, nowhere)
-    levels = np.where((kinds != NONE) & (fov > 0), np.uint16(65535), np.uint16(0))
-    return measure_kinds(levels, kinds, fov, 0.5, landmarks).row
-
-
-def repeats(rows: Rows) -> Iterator[tuple[str, Rows, Rows]]:
+def repeats(by_name: dict[str, dict[str, float]]) -> Iterator[tuple[str, Rows, Rows]]:
     """Each change: its name, the rows of the photographs as they are, and those of the changed ones."""
-    by_name = {row["image"]: row for row in rows}
     for change in CHANGES:
         names = [name for name in by_name if f"{name}-{change}" in by_name]
         if names:
@@ -129,27 +120,23 @@ def main() -> None:
     if args.copies:
         write_copies(args.paths, args.copies)
         return
+    if args.test is not None:
+        command = [sys.executable, str(ROOT / "test.py"), "--results", str(args.paths[0]), *args.test]
+        if subprocess.run(command, check=False).returncode:
+            raise UserError("test.py has ended with an error")
     agreement = {}
     for results in args.paths:
-        rows = read_rows(results)
-        if args.labels:
-            pairs = [(row, args.labels / f"{row['image']}.png") for row in rows]
-            pairs = [(row, label) for row, label in pairs if label.is_file()]
-            if not pairs:
-                raise UserError(
-                    f"{args.labels}: has no label of a photograph of {results}, such as {rows[0]['image']}.png"
-                )
-            labels = [measure_label(*pair) for pair in tqdm(pairs, unit="label", disable=None)]
-            found = [row for row, _ in pairs]
-            agreement[results.name] = print_agreement(
-                f"{results.name}: prediction beside label", labels, found, COMPARED
-            )
-        for change, before, after in repeats(rows):
-            agreement[f"{results.name}, {change}"] = print_agreement(
-                f"{results.name}: {change}", before, after, COMPARED
-            )
+        found, labels = read_rows(results)
+        pairs: list[tuple[str, Rows, Rows]] = [*repeats(found)]
+        if labels:
+            pairs.append(("prediction beside label", [*labels.values()], [found[name] for name in labels]))
+        for what, before, after in pairs:
+            title = f"{results.name}, {what}"
+            agreement[title] = print_agreement(title, before, after, COMPARED)
     if not agreement:
-        raise UserError(f"{args.paths[0]}: neither --labels nor changed copies of a photograph")
+        raise UserError(
+            f"{args.paths[0]}: neither labels of arteries and veins nor changed copies of a photograph"
+        )
     print_verdicts(agreement)
 
 

@@ -27,7 +27,10 @@ from model import UNet
 from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
 from prediction import segmenter
 from prediction.scale import plan_scale
+from research import kinds_trust
+from research.agreement import icc
 from scoring.kinds import score_kinds
+from system.files import write_csv
 from system.records import sha256
 from training.crops import Crops
 from training.losses import vessel_loss
@@ -192,33 +195,58 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_test_scores_and_measures_the_arteries_and_veins_that_predict_finds(
-    data: Path, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def results(data: Path, files: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What test.py writes, run by research.kinds_trust."""
+    out = tmp_path_factory.mktemp("scored") / "results"
+    flags = ("--data", data, "--weights", files / "checkpoint.pth", FLAG, trained / "checkpoint.pth")
+    run_script(kinds_trust.main, out, "--test", *flags, "--views", 1, "--device", "cpu")
+    return out
+
+
+def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(
+    data: Path, files: Path, results: Path, tmp_path: Path
 ) -> None:
-    kinds = trained / "checkpoint.pth"
-    assert run_test(data, files, tmp_path / "results", FLAG, kinds) == 0
-    assert "trained the network of arteries" not in capsys.readouterr().out
     (eye,) = read_eyes(data / "test", labels=True)
     assert eye.kinds is not None
     name = f"{eye.result_name}.png"
     artery, vein, mask = (
-        read_image(tmp_path / "results" / part / name)[..., 0] > 0 for part in ("arteries", "veins", "masks")
+        read_image(results / part / name)[..., 0] > 0 for part in ("arteries", "veins", "masks")
     )
     assert (artery | vein).any() and not ((artery | vein) & ~mask).any()
     expected = score_kinds(artery, vein, eye.kinds, eye.fov)
-    row, *_ = read_table(tmp_path / "results" / "arteries_veins.csv")
+    row, *_ = read_table(results / "arteries_veins.csv")
     assert row["image"] == eye.result_name
     assert {column: float(row[column]) for column in expected} == pytest.approx(expected)
-    rows = {row["by"]: row for row in read_table(tmp_path / "results" / "measures.csv")}
+    rows = {row["by"]: row for row in read_table(results / "measures.csv")}
     assert float(rows["prediction"]["kind_decided"]) < 1 and not rows["first_observer"]["kind_decided"]
     arteries = np.count_nonzero(np.isin(eye.kinds, (ARTERY, BOTH)) & (eye.fov > 0))
     share = arteries / np.count_nonzero(eye.fov)
     assert float(rows["arteries_veins"]["artery_share"]) == pytest.approx(share, rel=1e-3)
-    assert (tmp_path / "results" / "page" / "arteries_veins" / name).with_suffix(".jpg").is_file()
-    # without the flag, as before
+    assert (results / "page" / "arteries_veins" / name).with_suffix(".jpg").is_file()
+    # without the flag there are none
     assert run_test(data, files, tmp_path / "results") == 0
     assert not (tmp_path / "results" / "arteries").exists()
     assert not (tmp_path / "results" / "arteries_veins.csv").exists()
+
+
+def test_the_agreement_with_labels_is_that_of_the_measures_in_the_results(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {row["by"]: row for row in read_table(results / "measures.csv")}
+    found, labels = np.array([0.05, 0.06, 0.08, 0.07]), np.array([0.055, 0.06, 0.09, 0.072])
+    rows = [
+        both[by] | {"image": f"eye{number}", "artery_share": str(value)}
+        for by, values in (("prediction", found), ("arteries_veins", labels))
+        for number, value in enumerate(values)
+    ]
+    write_csv(tmp_path / "measures.csv", rows)
+    run_script(kinds_trust.main, tmp_path)
+    said = capsys.readouterr().out
+    assert "prediction beside label, 4 eyes" in said
+    bias, agreement = (found - labels).mean(), icc(labels, found)
+    (line,) = (line for line in said.splitlines() if line.startswith("| `artery_share` | 0.0"))
+    assert f"{bias:.4f} (" in line and f"{agreement:.2f} (" in line
 
 
 def test_by_default_test_tells_them_apart_where_there_are_labels(
