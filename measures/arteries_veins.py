@@ -14,7 +14,7 @@ from anatomy.landmarks import Landmarks
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
 from measures.branchings import branchings
 from measures.equivalents import BRANCHING, LARGEST_SIX, equivalent
-from measures.vessels import MEASURES, NAN, Measure, Vessels, describe_vessels, prepare
+from measures.vessels import MEASURES, NAN, Measure, Vessels, measure, prepare
 from measures.zones import DISC_UM, ZONES, Crossing, OpticDisc, crossings, disc_in
 from scoring.metrics import level_of
 
@@ -121,7 +121,7 @@ def measure_kinds(
 
 def describe_kind(vessels: Vessels, disc: OpticDisc | None, um_per_pixel: float | None) -> dict[str, float]:
     """The measures `BY_KIND` of vessels of one kind."""
-    every = describe_vessels(vessels, um_per_pixel)
+    every = measure(vessels, um_per_pixel)
     row = {"share": every["vessel_share"]} | {name: every[name] for name in OF_EACH if name in every}
     angle, coefficient = (each if len(each) else [NAN] for each in branchings(vessels, disc).T)
     row |= {"branching_angle": float(np.median(angle)), "branching_coefficient": float(np.median(coefficient))}

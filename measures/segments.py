@@ -15,8 +15,7 @@ import numpy as np
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
 from measures.calibre import beside_branches
 from measures.skeleton import Tree
-from measures.vessels import prepare
-from scoring.metrics import level_of
+from measures.vessels import Vessels
 
 CLIP = 0.02  # probabilities are taken for at least this far from 0 and 1
 TOLD = 0.4  # log-odds from which a kind is told
@@ -83,25 +82,15 @@ def arms_of(tree: Tree, away: float = 1.0) -> Arms:
     return Arms(segment, owner, start + step * near, start + step * far, is_long, heading, bridge)
 
 
-def label_vessels(
-    levels: np.ndarray,
-    fov: np.ndarray,
-    threshold: float,
-    artery: np.ndarray,
-    vein: np.ndarray,
-    diameter: float | None = None,
-) -> KindMap:
+def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> KindMap:
     """Give each segment of the centre lines one kind, and each vessel pixel that of the nearest segment.
 
     Args:
-        levels: probability of vessel, uint16 (H, W), as of `metrics.quantize`.
-        fov: field of view, uint8 (H, W), 0 or 255.
-        threshold: probability in [0, 1] that makes a vessel.
+        vessels: of the photograph, as of `prepare`.
+        mask: the same at its own size, uint8 (H, W), 0 or 255.
         artery: probability of artery, float32 (H, W) in [0, 1].
         vein: probability of vein, the same; the two need not sum to 1.
-        diameter: of the whole field of view in pixels, if known; a large one is shrunk as in `measure`.
     """
-    vessels = prepare(levels, fov, threshold, diameter)
     if vessels.shrink < 1:
         size = vessels.fov.shape[::-1]
         artery, vein = (cv2.resize(kind, size, interpolation=cv2.INTER_AREA) for kind in (artery, vein))
@@ -115,10 +104,9 @@ def label_vessels(
         kinds[bridge] = around.pop() if len(around) == 1 else BOTH if {ARTERY, VEIN} <= around else UNCERTAIN
     plane = paint(tree, kinds, arms, first[through], second[through])
     if vessels.shrink < 1:
-        plane = cv2.resize(plane, fov.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    mask = (levels >= level_of(threshold)) & (fov > 0)
-    decided = float((plane[mask] != UNCERTAIN).mean()) if mask.any() else float("nan")
-    return KindMap(kinds, odds, np.where(mask, plane, np.uint8(NONE)), decided)
+        plane = cv2.resize(plane, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    decided = float((plane[mask > 0] != UNCERTAIN).mean()) if mask.any() else float("nan")
+    return KindMap(kinds, odds, np.where(mask > 0, plane, np.uint8(NONE)), decided)
 
 
 def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:

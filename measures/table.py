@@ -16,7 +16,7 @@ from datasets.kinds import NONE
 from measures.arteries_veins import KIND_MEASURES, REASONS, ArteriesVeins, measure_kinds
 from measures.doubts import doubts, features
 from measures.uncertainty import confidence
-from measures.vessels import CONFIDENCE, MEASURES, measure
+from measures.vessels import CONFIDENCE, MEASURES, Vessels, measure, prepare
 from measures.zones import DISC_UM
 from scoring import metrics
 from system.files import write_csv
@@ -37,7 +37,7 @@ def examine(
     photograph: Photograph,
     levels: np.ndarray,
     mask: np.ndarray,
-    threshold: float,
+    vessels: Vessels,
     um_per_pixel: float | None = None,
 ) -> dict[str, Any]:
     """Measure one segmented photograph and say how sure it is.
@@ -46,17 +46,16 @@ def examine(
         photograph: with its field of view and landmarks.
         levels: probability, uint16 (H, W).
         mask: vessels, uint8 (H, W), 0 or 255.
-        threshold: probability in [0, 1] that makes a vessel.
+        vessels: the same, as of `prepare`.
         um_per_pixel: micrometres that a pixel shows, if known.
 
     Returns:
         `doubtful`, the reasons to look at it first, empty if there are none; the figures of
         `uncertainty.confidence` and `measures.measure`, and `anatomy_columns`.
     """
-    fov, diameter = photograph.fov, photograph.diameter
-    row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, fov)}
-    row |= measure(levels, fov, threshold, um_per_pixel, diameter)
-    small = [reduced(each) for each in (photograph.pixels, fov, mask)]
+    row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, photograph.fov)}
+    row |= measure(vessels, um_per_pixel)
+    small = [reduced(each) for each in (photograph.pixels, photograph.fov, mask)]
     found = features(*small) | {"bordered": float(photograph.border)}
     found["contradiction"] = photograph.contradiction
     row["doubtful"] = "; ".join(doubts(found, row))
@@ -106,16 +105,17 @@ def examine_eye(
     """
     inside = eye.fov > 0
     levels = levels * inside
+    vessels = prepare(levels, eye.fov, threshold, photograph.diameter if photograph else None)
     if photograph is None:
-        found = measure(levels, eye.fov, threshold)
+        found = measure(vessels)
     else:
         mask = np.where(levels >= metrics.level_of(threshold), np.uint8(255), np.uint8(0)) * inside
-        found = examine(photograph, levels, mask, threshold)
+        found = examine(photograph, levels, mask, vessels)
     rows = [{"image": eye.result_name, "by": "prediction", **found}]
     for name, drawn in (("first_observer", eye.mask), ("second_observer", eye.second)):
         if drawn is not None:
             truth = np.where((drawn > 0) & inside, np.uint16(65535), np.uint16(0))
-            rows.append({"image": eye.result_name, "by": name, **measure(truth, eye.fov, 0.5)})
+            rows.append({"image": eye.result_name, "by": name, **measure(prepare(truth, eye.fov, 0.5))})
     if photograph and kinds:
         rows[0] |= kinds.row
         if eye.kinds is not None:

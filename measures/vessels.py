@@ -114,13 +114,15 @@ class Vessels:
         return widths_along(self.probability, self.tree, self.threshold)
 
 
-def prepare(
-    levels: np.ndarray,
-    fov: np.ndarray,
-    threshold: float,
-    diameter: float | None = None,
-) -> Vessels:
-    """Shrink a photograph's vessels to the size at which they are measured; arguments as of `measure`."""
+def prepare(levels: np.ndarray, fov: np.ndarray, threshold: float, diameter: float | None = None) -> Vessels:
+    """Shrink a photograph's vessels to the size at which they are measured.
+
+    Args:
+        levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`, or a mask of 0 and 65535.
+        fov: field of view, uint8 (H, W), 0 or 255.
+        threshold: probability in [0, 1] that makes a vessel.
+        diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.
+    """
     diameter = diameter or fov_diameter(fov)
     shrink = min(1.0, LARGEST / diameter)
     probability = levels.astype(np.float32) / np.float32(65535)
@@ -131,31 +133,17 @@ def prepare(
     return Vessels(probability * (fov > 0), fov, max(threshold, 1e-6), diameter, shrink)
 
 
-def measure(
-    levels: np.ndarray,
-    fov: np.ndarray,
-    threshold: float,
-    um_per_pixel: float | None = None,
-    diameter: float | None = None,
-) -> dict[str, float]:
+def measure(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, float]:
     """Measure the vessels of one photograph inside its field of view.
 
     Args:
-        levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`, or a mask of 0 and 65535.
-        fov: field of view, uint8 (H, W), 0 or 255.
-        threshold: probability in [0, 1] that makes a vessel.
+        vessels: of `prepare`.
         um_per_pixel: micrometres of the retina that a pixel of the photograph shows, if known.
-        diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.
 
     Returns:
         The values of `MEASURES`; widths in micrometres only with `um_per_pixel`. NaN where a measure has
         nothing to measure, such as the width where there is no vessel; never infinite.
     """
-    return describe_vessels(prepare(levels, fov, threshold, diameter), um_per_pixel)
-
-
-def describe_vessels(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, float]:
-    """Measure vessels; see `measure`."""
     tree, mask, diameter, shrink = vessels.tree, vessels.mask, vessels.diameter, vessels.shrink
     row: dict[str, float] = {
         "vessel_share": float(mask.sum() / max(np.count_nonzero(vessels.fov), 1)),

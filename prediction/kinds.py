@@ -11,7 +11,8 @@ from anatomy.photograph import Photograph
 from datasets.kinds import split_kinds
 from datasets.masks import as_mask
 from measures.segments import KindMap, label_vessels
-from prediction.segmentation import segment
+from measures.vessels import Vessels, prepare
+from prediction.segmentation import binarize, segment
 
 if TYPE_CHECKING:
     from model import Network
@@ -26,6 +27,7 @@ class Kinds:
     artery: np.ndarray  # probability, uint8 (H, W), 255 is 1
     vein: np.ndarray
     found: KindMap
+    vessels: Vessels  # whose kinds these are
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -52,6 +54,7 @@ def find_kinds(
         factor: by which this network sees the photograph resized.
     """
     artery, vein = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
-    found = label_vessels(levels, taken.fov, threshold, artery, vein, taken.diameter)
+    vessels = prepare(levels, taken.fov, threshold, taken.diameter)
+    found = label_vessels(vessels, binarize(levels, taken.fov, threshold), artery, vein)
     artery, vein = (np.rint(255 * part).astype(np.uint8) for part in (artery, vein))
-    return Kinds(artery, vein, found)
+    return Kinds(artery, vein, found, vessels)

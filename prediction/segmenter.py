@@ -14,6 +14,7 @@ from anatomy.photograph import Photograph, look_at
 from datasets.images import read_image
 from measures.arteries_veins import ArteriesVeins, measure_kinds
 from measures.table import examine
+from measures.vessels import prepare
 from networks.checkpoints import find_weights
 from networks.loading import KINDS_WEIGHTS, USUAL_VIEWS, USUAL_WEIGHTS, load_kinds, load_networks
 from prediction.kinds import Kinds, find_kinds
@@ -63,7 +64,10 @@ class Segmentation:
 
     def examine(self, um_per_pixel: float | None = None) -> dict[str, Any]:
         """Measures and doubts at the threshold, see `measures.table.examine`."""
-        found = examine(self.taken, self.levels, self.mask, self.threshold, um_per_pixel)
+        vessels = self.kinds.vessels if self.kinds else None  # traced already
+        if vessels is None or vessels.threshold != self.threshold:
+            vessels = prepare(self.levels, self.fov, self.threshold, self.taken.diameter)
+        found = examine(self.taken, self.levels, self.mask, vessels, um_per_pixel)
         return found | {"scale_from": self.scale.scale_from}
 
     def measure_kinds(self, um_per_pixel: float | None = None) -> ArteriesVeins | None:

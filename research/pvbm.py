@@ -19,7 +19,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from datasets.field_of_view import estimate_fov
 from measures.skeleton import thin
-from measures.vessels import measure
+from measures.vessels import measure, prepare
 from research.trust import as_levels, read_set
 from utils import run
 
@@ -58,7 +58,9 @@ def main() -> None:
             if eye["mask"] is not None:
                 fov = estimate_fov(eye["photograph"])
                 mask = (eye["mask"] > 0) & (fov > 0)
-                rows.setdefault(folder.name, []).append((measure(as_levels(mask), fov, 0.5), by_pvbm(mask)))
+                rows.setdefault(folder.name, []).append(
+                    (measure(prepare(as_levels(mask), fov, 0.5)), by_pvbm(mask))
+                )
     print(f"| measure | of PVBM |{' |'.join(f' {name}, {len(rows[name])} masks' for name in rows)} |")
     print(f"|---|---{'|---' * len(rows)}|")
     for own, other in PAIRS.items():

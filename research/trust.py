@@ -23,7 +23,7 @@ from datasets.images import read_image, read_mask, write_png
 from datasets.published import find_data_set
 from measures.doubts import doubts, features
 from measures.uncertainty import confidence
-from measures.vessels import MEASURES, measure
+from measures.vessels import MEASURES, measure, prepare
 from networks.loading import load_networks
 from prediction.scale import factor_for
 from prediction.segmentation import binarize, segment
@@ -198,7 +198,7 @@ def main() -> None:
     table = []
     for eye in predict(args):
         fov, levels, threshold = eye["fov"], eye["levels"], eye["threshold"]
-        row = measure(levels, fov, threshold)
+        row = measure(prepare(levels, fov, threshold))
         found = features(eye["photograph"], fov, eye["found"])
         row |= confidence(levels, eye["found"], fov)
         reasons = doubts(found, row)
@@ -212,7 +212,9 @@ def main() -> None:
         if not eye["held_out"] or eye["mask"] is None or eye["group"] != eye["set"]:
             continue
         drawn = {"first": eye["mask"], "second": eye["second"]}
-        rows = {n: measure(as_levels(m * (fov > 0)), fov, 0.5) for n, m in drawn.items() if m is not None}
+        rows = {
+            n: measure(prepare(as_levels(m * (fov > 0)), fov, 0.5)) for n, m in drawn.items() if m is not None
+        }
         measured.setdefault(eye["set"], []).append({"prediction": row, **rows})
         pixels.setdefault(eye["set"], []).append(pixels_of(eye))
         thresholds[eye["set"]] = threshold

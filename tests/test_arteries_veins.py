@@ -13,9 +13,10 @@ from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
 from measures.arteries_veins import KIND_MEASURES, REASONS, ArteriesVeins, measure_kinds
 from measures.branchings import branchings
 from measures.equivalents import equivalent
-from measures.segments import label_vessels
+from measures.segments import KindMap, label_vessels
 from measures.vessels import prepare
 from measures.zones import OpticDisc, zone_circles
+from prediction.segmentation import binarize
 
 SIDE, DISC = 420, 100.0  # pixels: of the picture, and the diameter of the disc in its middle
 FINE = 4  # samples of a pixel each way
@@ -54,6 +55,12 @@ def ray(angle: float, bend: float = 0.0, start: float = 60, end: float = 200) ->
 
 def levels_of(share: np.ndarray) -> np.ndarray:
     return np.rint(65535 * share).astype(np.uint16)
+
+
+def told(share: np.ndarray, fov: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> KindMap:
+    """The kinds of drawn vessels by these probabilities."""
+    levels = levels_of(share)
+    return label_vessels(prepare(levels, fov, 0.5), binarize(levels, fov, 0.5), artery, vein)
 
 
 def measured(
@@ -226,7 +233,7 @@ def test_the_same_eye_in_a_larger_photograph_measures_alike() -> None:
 def labelled(share: np.ndarray, odds: np.ndarray) -> np.ndarray:
     """Kinds of the pixels by log-odds of vein against artery, float (SIDE, SIDE)."""
     vein = (share / (1 + np.exp(-odds))).astype(np.float32)
-    return label_vessels(levels_of(share), FOV, 0.5, share - vein, vein).pixels
+    return told(share, FOV, share - vein, vein).pixels
 
 
 ACROSS = np.array([(60, 200), (360, 220.0)])
@@ -261,17 +268,17 @@ def test_what_cannot_be_told_is_undecided_and_counts_as_such() -> None:
     odds = np.where(np.arange(SIDE) < 260, -3.0, 0.05)[:, None] * np.ones(SIDE)
     half = (share / 2).astype(np.float32)
     vein = (share / (1 + np.exp(-odds))).astype(np.float32)
-    found = label_vessels(levels_of(share), FOV, 0.5, share - vein, vein)
+    found = told(share, FOV, share - vein, vein)
     assert set(found.pixels[share >= 0.5].tolist()) == {ARTERY, UNCERTAIN}
     assert found.decided == pytest.approx(0.5, abs=0.02)
-    assert label_vessels(levels_of(share), FOV, 0.5, half, half).decided == 0
+    assert told(share, FOV, half, half).decided == 0
 
 
 def test_a_large_photograph_keeps_its_own_pixels() -> None:
     share = cv2.resize(cover((ACROSS, 7.0)), None, fx=3, fy=3)
     fov = np.full(share.shape, 255, np.uint8)
     none = np.zeros_like(share)
-    found = label_vessels(levels_of(share), fov, 0.5, share, none).pixels
+    found = told(share, fov, share, none).pixels
     assert np.array_equal(found == ARTERY, levels_of(share) >= 32768)
 
 
@@ -290,7 +297,7 @@ ODD = {
 def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
     mask, fov = ODD[name], np.full(ODD[name].shape, 255, np.uint8)
     share = mask.astype(np.float32)
-    kinds = label_vessels(levels_of(share), fov, 0.5, 0.9 * share, 0.1 * share).pixels
+    kinds = told(share, fov, 0.9 * share, 0.1 * share).pixels
     row = measure_kinds(levels_of(share), kinds, fov, 0.5, landmarks(30, 20)).row
     assert row.keys() == KIND_MEASURES.keys() | set(REASONS)
     values = [float(value) for key, value in row.items() if key not in REASONS]

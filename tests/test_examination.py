@@ -20,7 +20,7 @@ from measures.doubts import doubts, features
 from measures.micrometres import read_um_per_pixel
 from measures.table import list_doubtful
 from measures.uncertainty import confidence, uncertainty
-from measures.vessels import measure
+from measures.vessels import measure, prepare
 from research import spoilt
 from scoring import metrics
 from system.files import write_csv
@@ -190,7 +190,7 @@ def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path,
         mask = cv2.imdecode(np.fromfile(out / "masks" / f"{name}.png", np.uint8), cv2.IMREAD_UNCHANGED)
         fov = estimate_fov(photograph[..., ::-1])
         threshold = json.loads((out / "predict.json").read_text())["threshold"]
-        wanted = measure(levels, fov, threshold)
+        wanted = measure(prepare(levels, fov, threshold))
         assert float(row["vessel_share"]) == pytest.approx(np.mean(mask[fov > 0] > 0), abs=1e-6)
         for column, value in wanted.items():
             found = float(row[column]) if row[column] else np.nan

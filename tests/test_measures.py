@@ -13,7 +13,7 @@ from datasets import synthetic
 from measures.calibre import widths
 from measures.fractal import box_sizes, fractal_dimensions
 from measures.skeleton import trace
-from measures.vessels import MEASURES, measure, tortuosity
+from measures.vessels import MEASURES, measure, prepare, tortuosity
 
 SIDE = 160
 FINE = 4  # samples of a pixel each way
@@ -184,7 +184,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray, list, float]:
 
 def test_length_and_calibre_of_a_drawn_eye(drawn: tuple) -> None:
     mask, fov, vessels, radius = drawn
-    found = measure(levels_of(mask), fov, 0.5)
+    found = measure(prepare(levels_of(mask), fov, 0.5))
     steps = [np.hypot(*np.diff(points, axis=0).T) for points, *_ in vessels]
     inside = [np.hypot(*points[1:].T) < 1 for points, *_ in vessels]
     length = sum(step[keep].sum() for step, keep in zip(steps, inside, strict=True))
@@ -199,10 +199,10 @@ def test_length_and_calibre_of_a_drawn_eye(drawn: tuple) -> None:
 
 def test_a_larger_photograph_of_the_same_eye_measures_alike(drawn: tuple) -> None:
     mask, fov, _, _ = drawn
-    small = measure(levels_of(mask), fov, 0.5, um_per_pixel=10)
+    small = measure(prepare(levels_of(mask), fov, 0.5), 10)
     large = (cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST) for image in (mask, fov))
     large_mask, large_fov = large
-    found = measure(levels_of(large_mask), large_fov, 0.5, um_per_pixel=5)
+    found = measure(prepare(levels_of(large_mask), large_fov, 0.5), 5)
     for name in ("vessel_share", "length", "width_mean_fov", "width_mean_um", "fractal_d0", "largest_tree"):
         assert found[name] == pytest.approx(small[name], rel=0.05), name
     assert found["width_mean"] == pytest.approx(2 * small["width_mean"], rel=0.05)
@@ -227,7 +227,7 @@ def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
     mask = ODD_MASKS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = measure(levels_of(mask), np.full(mask.shape, 255, np.uint8), 0.5, um_per_pixel=5)
+        found = measure(prepare(levels_of(mask), np.full(mask.shape, 255, np.uint8), 0.5), 5)
     assert list(found) == list(MEASURES)
     assert not any(math.isinf(value) for value in found.values())
     assert found["vessel_share"] == pytest.approx(mask.mean())
@@ -236,7 +236,7 @@ def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
 
 def test_a_loop_has_its_width_but_no_tortuosity_by_chord() -> None:
     mask = np.pad(ODD_MASKS["one loop"], 70)
-    found = measure(levels_of(mask), np.full(mask.shape, 255, np.uint8), 0.5)
+    found = measure(prepare(levels_of(mask), np.full(mask.shape, 255, np.uint8), 0.5))
     assert found["end_points"] == found["branch_points"] == 0
     assert 0.7 < found["width_mean"] < 1.3
     assert math.isnan(found["tortuosity"])
@@ -246,4 +246,4 @@ def test_a_loop_has_its_width_but_no_tortuosity_by_chord() -> None:
 def test_vessels_outside_the_field_of_view_do_not_count(drawn: tuple) -> None:
     mask, fov, _, _ = drawn
     beyond = np.where(fov > 0, mask, 255)
-    assert measure(levels_of(beyond), fov, 0.5) == measure(levels_of(mask), fov, 0.5)
+    assert measure(prepare(levels_of(beyond), fov, 0.5)) == measure(prepare(levels_of(mask), fov, 0.5))

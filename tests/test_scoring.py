@@ -17,7 +17,7 @@ from sklearn import metrics as reference
 import test as tester
 from datasets.images import read_mask
 from measures.uncertainty import uncertainty
-from measures.vessels import measure
+from measures.vessels import measure, prepare
 from networks.checkpoints import load_checkpoint
 from pages import report
 from scoring import metrics
@@ -121,7 +121,7 @@ def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
             "second_observer": read_mask(new_data / "test" / "second_observer" / f"{name}_0.png"),
         }
         for who, mask in masks.items():
-            wanted = measure(np.where(mask > 0, 65535, 0).astype(np.uint16), fov, 0.5)
+            wanted = measure(prepare(np.where(mask > 0, 65535, 0).astype(np.uint16), fov, 0.5))
             for column in ("vessel_share", "length", "branch_points", "fractal_d0"):  # widths: of probabilities
                 assert float(rows[name, who][column]) == pytest.approx(wanted[column], rel=1e-5), who
         assert 0 < float(rows[name, "prediction"]["expected_f1"]) < 1
