@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
+from anatomy.cameras import look_at_some
 from batch.folders import find_photographs, name_results
 from batch.manifest import Weights, write_manifest
 from batch.patients import Patients, read_patients
@@ -167,6 +168,9 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
         if finished:
             print(f"{len(finished)} of {len(names)} photographs are finished already")
         waiting = [name for name in names if name not in finished]
+        if waiting and model.disc and not args.diameter:
+            # all of this run, also finished ones: so the scale is the same after --resume
+            predictor.cameras = look_at_some(list(names.values()))
         share = processes.dealt_out(waiting, store)
         made_with = (results.weights, threshold, describe(device), vars(args))
         try:

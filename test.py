@@ -13,6 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
+from anatomy.cameras import camera_of_photograph, know_cameras, sighting, some_of
 from anatomy.photograph import look_at
 from batch.photographs import to_look_at, write_kinds
 from batch.scored import files_of_eyes, read_test_eyes, score_all, score_masks, write_eye_results
@@ -160,11 +161,12 @@ def segment_all(
         return examine_eye(eye, found.levels, threshold, found.taken, measured)
 
     levels, called, network = [], {}, Stopwatch(model)
+    cameras = know_cameras(sighting(look_at(eye.image)) for eye in some_of(eyes)) if model.disc else {}
     with threads() as pool:
         jobs = []
         for eye in tqdm(eyes, desc="test", unit="image", disable=None):
             taken = look_at(eye.image)
-            scale = plan_scale(taken, model)  # as predict.py sees it
+            scale = plan_scale(taken, model, camera_of_photograph(taken, cameras))  # as predict.py sees it
             taken = replace(taken, fov=eye.fov, diameter=fov_diameter(eye.fov))
             found = segment_at(model, taken, scale, threshold, args.views, kinds)
             levels.append(found.levels)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from anatomy.cameras import Cameras
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from batch.results import ResultsFolder
@@ -53,6 +54,7 @@ class Predictor:
     results: ResultsFolder
     parts: Collection[str] = tuple(PARTS)  # what is written of each
     kinds: Network | None = None  # tells arteries from veins
+    cameras: Cameras = field(default_factory=dict)  # that are known from several of the photographs
     # how many may use the network at once
     turn: threading.Semaphore = field(default_factory=threading.Semaphore)
 
@@ -79,8 +81,9 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     except UserError as error:
         raise Unreadable(str(error)) from None
     how = (predictor.threshold, predictor.views, predictor.diameter, predictor.turn)
+    networks = (predictor.model, photograph, *how, predictor.kinds, predictor.cameras)
     try:
-        found = segment_photograph(predictor.model, photograph, *how, predictor.kinds)
+        found = segment_photograph(*networks)
     except UserError as error:  # too large for the memory
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)

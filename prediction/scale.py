@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anatomy.cameras import Camera, Cameras, camera_of_photograph
 from anatomy.photograph import Photograph, look_at
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import DIAMETER
@@ -39,7 +40,7 @@ class Scale:
     scale_from: str  # what decided: disc, vessels, field, given, guess
 
 
-def plan_scale(photograph: Photograph, network: Network) -> Scale:
+def plan_scale(photograph: Photograph, network: Network, camera: Camera | None = None) -> Scale:
     """The scale at which a network sees a photograph.
 
     The diameter that the user gave decides, else the disc, or where none can be trusted the calibre of the
@@ -51,15 +52,23 @@ def plan_scale(photograph: Photograph, network: Network) -> Scale:
     more; most cameras show discs at 0.11 to 0.25 of their field of view. Both estimates are about as uncertain,
     so where the border shows, the factor is their geometric mean. A disc larger than `COMMON` allows has
     atrophy around it and counts no more than that; a smaller one is more often a speck: the vessels are asked.
+    Of a camera that is known from n eyes, the median of the discs counts n times as much as the field of view,
+    in all of its photographs alike.
 
     Args:
         photograph: see `anatomy.photograph.look_at`.
         network: in evaluation mode.
+        camera: that took it, if that is known from several photographs.
     """
     by_field = factor_of(photograph.diameter, network.diameter)
     diameter_from, disc = photograph.diameter_from, photograph.landmarks.disc_diameter
     if not network.disc or diameter_from == "given":
         return Scale(min(by_field, MOST_ENLARGED), {"border": "field"}.get(diameter_from, diameter_from))
+    if camera:
+        weight = camera.eyes / (camera.eyes + (diameter_from == "border"))
+        by_field = factor_of(camera.diameter, network.diameter)
+        by_disc = float(by_field ** (1 - weight) * (network.disc / camera.disc) ** weight)
+        return Scale(min(by_disc, MOST_ENLARGED), "disc")
     if disc > 0 and (diameter_from != "border" or network.disc / disc < by_field * COMMON):  # not NaN
         by_disc = network.disc / disc
         if diameter_from == "border":
@@ -100,9 +109,10 @@ def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -
     return factor
 
 
-def factor_for(pixels: np.ndarray, network: Network) -> float:
+def factor_for(pixels: np.ndarray, network: Network, cameras: Cameras | None = None) -> float:
     """The factor at which a network sees a photograph, uint8 (H, W, 3) RGB, see `plan_scale`."""
-    return plan_scale(look_at(pixels), network).factor
+    taken = look_at(pixels)
+    return plan_scale(taken, network, camera_of_photograph(taken, cameras or {})).factor
 
 
 def factor_of(diameter: float, working: float = DIAMETER) -> float:

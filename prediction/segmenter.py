@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anatomy.cameras import Cameras, camera_of_photograph
 from anatomy.photograph import Photograph, look_at
 from datasets.images import read_image
 from measures.arteries_veins import ArteriesVeins, measure_kinds
@@ -86,6 +87,7 @@ def segment_photograph(
     diameter: float | None = None,
     turn: contextlib.AbstractContextManager[Any] | None = None,
     kinds: Network | None = None,
+    cameras: Cameras | None = None,
 ) -> Segmentation:
     """Find the field of view and the scale of a photograph, and segment it.
 
@@ -97,10 +99,12 @@ def segment_photograph(
         diameter: of the whole field of view in pixels; None: found in the photograph.
         turn: is held while the network works.
         kinds: network that tells arteries from veins.
+        cameras: that are known from other photographs.
     """
     taken = look_at(photograph, diameter)
+    camera = camera_of_photograph(taken, cameras or {})
     with turn or contextlib.nullcontext():
-        scale = plan_scale(taken, model)
+        scale = plan_scale(taken, model, camera)
         check_memory(taken.fov, scale.factor)
         return segment_at(model, taken, scale, threshold, views, kinds)
 

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anatomy.cameras import Camera, camera_of_photograph, know_cameras, sighting, some_of
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
@@ -57,7 +58,13 @@ def drawn_disc(eye: Eye, data_set: str, anatomy: Path | None) -> float:
 
 
 def ways(
-    args: argparse.Namespace, network: Network, eye: Eye, photograph: Photograph, camera: float, drawn: float
+    args: argparse.Namespace,
+    network: Network,
+    eye: Eye,
+    photograph: Photograph,
+    camera: Camera | None,
+    median: float,
+    drawn: float,
 ) -> Iterator[tuple[str, float]]:
     """Each way to choose the scale of a photograph, with its factor."""
     working = network.disc or args.disc
@@ -65,8 +72,9 @@ def ways(
     for diameter in args.diameters:
         yield f"field {diameter}", factor_of(field, diameter)
     by_field = factor_of(field, working / DISC_SHARE)
-    yield "as predict.py", plan_scale(photograph, network).factor
-    for name, disc in {"disc found": photograph.landmarks.disc_diameter, "disc of the camera": camera}.items():
+    yield "as predict.py", plan_scale(photograph, network, camera).factor
+    yield "as predict.py, alone", plan_scale(photograph, network).factor
+    for name, disc in {"disc found": photograph.landmarks.disc_diameter, "disc of the camera": median}.items():
         factor = working / disc if disc > 0 else by_field
         yield name, factor
     if drawn > 0:
@@ -81,16 +89,18 @@ def main() -> None:
     )
     for data_set, network, eyes in left_out(args):
         taken = [look_at(eye.image) for eye in eyes]
+        cameras = know_cameras(map(sighting, some_of(taken)))
         discs: dict[tuple[int, ...], list[float]] = {}
         for photograph in taken:
             if photograph.landmarks.disc_diameter > 0:
                 discs.setdefault(photograph.pixels.shape, []).append(photograph.landmarks.disc_diameter)
         found: dict[str, list[tuple[float, np.ndarray]]] = {}
         for eye, photograph in zip(tqdm(eyes, desc=data_set), taken, strict=True):
-            camera = float(np.median(discs.get(eye.image.shape, [np.nan])))
+            camera = camera_of_photograph(photograph, cameras)
+            median = float(np.median(discs.get(eye.image.shape, [np.nan])))
             drawn = drawn_disc(eye, data_set, args.anatomy)
             done: dict[float, np.ndarray] = {}
-            for way, own in ways(args, network, eye, photograph, camera, drawn):
+            for way, own in ways(args, network, eye, photograph, camera, median, drawn):
                 if own not in done:
                     probability = segment(network, eye.image, eye.fov, args.views, own)
                     done[own] = metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
 
 import imageio.v3 as iio
 import numpy as np
@@ -15,6 +14,7 @@ from conftest import run_script
 
 import predict
 import test as tester
+from anatomy.cameras import Camera, camera_of_photograph, know_cameras, sighting
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.images import write_png
@@ -50,7 +50,7 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
         seen.append(scale)
         return segment(model, image, fov, views, scale)
 
-    monkeypatch.setattr(tester, "segment", watched)
+    monkeypatch.setattr(segmenter, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views=1"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
     assert seen == pytest.approx([factor] * 3, rel=0.06)
@@ -87,21 +87,18 @@ def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(
         photograph, vessels, _ = draw_eye(np.random.default_rng(side), side, side)
         write_png(tmp_path / "data" / "test" / "image" / f"{side}.png", photograph)
         write_png(tmp_path / "data" / "test" / "mask" / f"{side}.png", vessels)
-    seen: dict[ModuleType, list[float]] = {tester: [], segmenter: []}
-    for module, factors in seen.items():
+    seen: list[float] = []
 
-        def watched(
-            model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float, into: list = factors
-        ) -> np.ndarray:
-            into.append(factor)
-            return segment(model, image, fov, views, factor)
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float) -> np.ndarray:
+        seen.append(factor)
+        return segment(model, image, fov, views, factor)
 
-        monkeypatch.setattr(module, "segment", watched)
+    monkeypatch.setattr(segmenter, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views", 1]
     run_script(tester.main, "--data", tmp_path / "data", "--results", tmp_path / "results", *weights)
     run_script(predict.main, tmp_path / "data" / "test" / "image", "--out", tmp_path / "out", *weights)
-    assert len(set(seen[tester])) == 3
-    assert sorted(seen[tester]) == sorted(seen[segmenter])
+    assert len(set(seen[:3])) == 3
+    assert sorted(seen[:3]) == sorted(seen[3:])
 
 
 @pytest.mark.parametrize("native", [300, 548, 700, 822, 1096, 3300])
@@ -237,3 +234,72 @@ def test_the_scale_says_what_it_is_from() -> None:
     assert plan_scale(seen(0.22, diameter_from="given"), network).scale_from == "given"
     assert plan_scale(seen(float("nan")), network).scale_from == "field"
     assert plan_scale(seen(float("nan"), diameter_from="guess"), network).scale_from == "guess"
+
+
+def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> None:
+    discs = (0.2, 0.21, 0.19, 0.22, 0.05)  # the last is no disc
+    taken = [seen(share) for share in discs] + [seen(float("nan"))]
+    cameras = know_cameras(map(sighting, taken))
+    (camera,) = cameras.values()
+    assert camera == Camera(200, 1000, 5)
+    (scale,) = {plan_scale(own, with_disc(), camera_of_photograph(own, cameras)) for own in taken}
+    by_field = 112 / DISC_SHARE / 1000
+    assert scale == Scale(pytest.approx(by_field ** (1 / 6) * (112 / 200) ** (5 / 6)), "disc")
+    given = seen(0.2, diameter_from="given")
+    assert plan_scale(given, with_disc(), camera).scale_from == "given"
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        [seen(0.2), seen(0.2)],  # two are too few
+        [seen(0.08), seen(0.2), seen(0.4), seen(0.1)],  # of several cameras, or no discs
+        [seen(0.2), seen(float("nan")), seen(float("nan")), seen(0.2)],
+        [replace(seen(0.2), fov=np.full((n, n), 255, np.uint8)) for n in (10, 20, 30)],
+        [replace(seen(0.2), diameter=diameter) for diameter in (500.0, 1000.0, 1500.0)],
+    ],
+)
+def test_what_may_be_of_several_cameras_is_seen_one_by_one(taken: list[Photograph]) -> None:
+    assert not know_cameras(map(sighting, taken))
+
+
+def test_a_photograph_of_another_field_of_view_is_of_another_camera() -> None:
+    cameras = know_cameras([sighting(seen(0.2))] * 3)
+    assert camera_of_photograph(seen(0.1), cameras)
+    assert camera_of_photograph(replace(seen(0.1), diameter=700.0), cameras) is None
+    assert camera_of_photograph(replace(seen(0.1), fov=np.zeros((9, 9), np.uint8)), cameras) is None
+
+
+def test_test_py_and_predict_py_know_the_camera_of_a_folder_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = UNet(width=2, depth=1)
+    own = {"disc": 20.0, "diameter": 20 / DISC_SHARE, "threshold": 0.5}
+    save_checkpoint(tmp_path / "own.pth", {"model": network.config, "weights": network.state_dict(), **own})
+    for k in range(4):
+        photograph, vessels, _ = draw_eye(np.random.default_rng(k), 150, 150)
+        write_png(tmp_path / "data" / "test" / "image" / f"{k}.png", photograph)
+        write_png(tmp_path / "data" / "test" / "mask" / f"{k}.png", vessels)
+
+    def find(pixels: np.ndarray, fov: np.ndarray) -> Landmarks:
+        nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
+        where = {"disc_x": 75.0, "disc_y": 75.0, "disc_diameter": 28 + float(pixels.sum() % 5)}
+        return Landmarks(**nothing | where | {"disc_certainty": 1.0})
+
+    monkeypatch.setattr("anatomy.photograph.find_landmarks", find)
+    factors: list[float] = []
+
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float) -> np.ndarray:
+        factors.append(factor)
+        return segment(model, image, fov, views, factor)
+
+    monkeypatch.setattr(segmenter, "segment", watched)
+    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views", 1]
+    run_script(tester.main, "--data", tmp_path / "data", "--results", tmp_path / "results", *weights)
+    run_script(predict.main, tmp_path / "data" / "test" / "image", "--out", tmp_path / "out", *weights)
+    assert len(factors) == 8 and len(set(factors)) == 1
+    alone = factors.pop()
+    run_script(
+        predict.main, tmp_path / "data" / "test" / "image" / "0.png", "--out", tmp_path / "one", *weights
+    )
+    assert factors[-1] != alone, "one photograph says nothing of its camera"

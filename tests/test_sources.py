@@ -482,11 +482,13 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
     import torch
 
     model, _ = load_networks([checkpoint], None, torch.device("cpu"))
-    for eye in read_eyes(mixed / "test", labels=True):
+    testing = read_eyes(mixed / "test", labels=True)
+    known = cameras.know_cameras(cameras.sighting(look_at(eye.image)) for eye in testing)
+    for eye in testing:
         found = images.read_image(results / "masks" / f"{eye.result_name}.png")
         assert found.shape == eye.image.shape  # truth is not resized to be scored
         levels = cv2.imread(str(results / "probability" / f"{eye.result_name}.png"), cv2.IMREAD_UNCHANGED)
-        scale = factor_for(eye.image, model)
+        scale = factor_for(eye.image, model, known)
         assert (levels == quantize(segment(model, eye.image, eye.fov, views=8, scale=scale))).all()
 
 

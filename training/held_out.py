@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from anatomy.cameras import know_cameras, sighting, some_of
+from anatomy.photograph import look_at
 from data import eye_of, first_copies, person_of, read_info, split_taught
 from datasets.eyes import Eye
 from datasets.images import read_levels, write_png
@@ -229,12 +231,15 @@ def hold_out(
         if state is None:
             return False
         network, scores = fold_batch_norm(state.averaged), []
+        first = list({eye_of(name): name for name in reversed(group.held_out)}.values())
+        sample = read(some_of(first)) if native and network.disc else []
+        cameras = know_cameras(sighting(look_at(eye.image)) for eye in sample)
         try:
             for eye in read(group.held_out):  # one by one: they can be large
                 paths = {output: probability_of(own.files, eye.name, output) for output in network.outputs}
                 if not all(path.exists() for path in paths.values()):
                     # training eyes are at the working scale already
-                    factor = factor_for(eye.image, network) if native else 1.0
+                    factor = factor_for(eye.image, network, cameras) if native else 1.0
                     found = segment(network, eye.image, eye.fov, views=8, scale=factor)
                     for output, probability in outputs_of(network, found):
                         write_png(paths[output], metrics.quantize(probability))

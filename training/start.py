@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anatomy.photograph import DISC_SHARE
+from anatomy.cameras import know_cameras, sighting, some_of
+from anatomy.photograph import DISC_SHARE, look_at
 from data import eye_of, first_copies, read_working_disc
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
@@ -156,7 +157,9 @@ def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dic
     if disc:
         factors = dict.fromkeys(map(eye_of, eyes), (network.disc or network.diameter * DISC_SHARE) / disc)
     else:
-        factors = {eye_of(eye.name): factor_for(eye.image, network) for eye in first_copies(eyes.values())}
+        first = first_copies(eyes.values())
+        cameras = know_cameras(sighting(look_at(eye.image)) for eye in some_of(first)) if network.disc else {}
+        factors = {eye_of(eye.name): factor_for(eye.image, network, cameras) for eye in first}
     changed = {name: factor for name, factor in factors.items() if abs(math.log(factor)) > 0.005}
     if changed:
         least, most = min(changed.values()), max(changed.values())
