@@ -112,6 +112,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "diameter": found.taken.diameter,
         "border": found.taken.border,
         "scale": found.scale.factor,
+        "scale_eyes": found.scale.eyes,
         **row,
     }
 

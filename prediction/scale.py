@@ -38,6 +38,7 @@ class Scale:
 
     factor: float  # by which it is resized
     scale_from: str  # what decided: disc, vessels, field, given, guess
+    eyes: int = 1  # of its camera, whose discs decided
 
 
 def plan_scale(photograph: Photograph, network: Network, camera: Camera | None = None) -> Scale:
@@ -68,7 +69,7 @@ def plan_scale(photograph: Photograph, network: Network, camera: Camera | None =
         weight = camera.eyes / (camera.eyes + (diameter_from == "border"))
         by_field = factor_of(camera.diameter, network.diameter)
         by_disc = float(by_field ** (1 - weight) * (network.disc / camera.disc) ** weight)
-        return Scale(min(by_disc, MOST_ENLARGED), "disc")
+        return Scale(min(by_disc, MOST_ENLARGED), "disc", camera.eyes)
     if disc > 0 and (diameter_from != "border" or network.disc / disc < by_field * COMMON):  # not NaN
         by_disc = network.disc / disc
         if diameter_from == "border":

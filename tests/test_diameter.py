@@ -244,7 +244,7 @@ def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> No
     assert camera == Camera(200, 1000, 5)
     (scale,) = {plan_scale(own, with_disc(), camera_of_photograph(own, cameras)) for own in taken}
     by_field = 112 / DISC_SHARE / 1000
-    assert scale == Scale(pytest.approx(by_field ** (1 / 6) * (112 / 200) ** (5 / 6)), "disc")
+    assert scale == Scale(pytest.approx(by_field ** (1 / 6) * (112 / 200) ** (5 / 6)), "disc", 5)
     given = seen(0.2, diameter_from="given")
     assert plan_scale(given, with_disc(), camera).scale_from == "given"
 
