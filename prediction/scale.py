@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.cameras import Camera, Cameras, camera_of_photograph
+from anatomy.cameras import Camera, Cameras, camera_of_photograph, know_cameras, sighting, some_of
 from anatomy.photograph import Photograph, look_at
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import DIAMETER
@@ -114,6 +114,13 @@ def factor_for(pixels: np.ndarray, network: Network, cameras: Cameras | None = N
     """The factor at which a network sees a photograph, uint8 (H, W, 3) RGB, see `plan_scale`."""
     taken = look_at(pixels)
     return plan_scale(taken, network, camera_of_photograph(taken, cameras or {})).factor
+
+
+def factors_for(photographs: Sequence[np.ndarray], network: Network) -> list[float]:
+    """The factors at which a network sees photographs that are given together, see `know_cameras`."""
+    taken = [look_at(pixels) for pixels in photographs]
+    cameras = know_cameras(map(sighting, some_of(taken))) if network.disc else {}
+    return [plan_scale(one, network, camera_of_photograph(one, cameras)).factor for one in taken]
 
 
 def factor_of(diameter: float, working: float = DIAMETER) -> float:

@@ -24,7 +24,7 @@ from data import eye_of, person_of, read_sets
 from datasets.images import list_images
 from model import fold_batch_norm
 from networks.checkpoints import load_checkpoint
-from prediction.scale import factor_for
+from prediction.scale import factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -104,8 +104,9 @@ def score(weights: Path, threshold: float | None, data: Path, names: list[str]) 
     network, content = load_checkpoint(weights, pick_device("cpu"))
     network, found = fold_batch_norm(network), []
     threshold = threshold or content.get("threshold") or USUAL_THRESHOLD
-    for eye in native_eyes(data, names):
-        probability = segment(network, eye.image, eye.fov, scale=factor_for(eye.image, network))
+    eyes = list(native_eyes(data, names))
+    for eye, factor in zip(eyes, factors_for([eye.image for eye in eyes], network), strict=True):
+        probability = segment(network, eye.image, eye.fov, scale=factor)
         counts = metrics.count_levels(metrics.quantize(probability), *eye.target("vessels"))
         found.append(metrics.scores(counts, threshold)["f1"])
     return found

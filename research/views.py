@@ -15,7 +15,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from prediction.scale import factor_for
+from prediction.scale import factors_for
 from prediction.segmentation import VIEWS, segment
 from research.left_out import add_left_out, left_out
 from scoring import metrics
@@ -39,8 +39,8 @@ def main() -> None:
     for data_set, network, eyes in left_out(args):
         counts: dict[int, list[np.ndarray]] = {views: [] for views in VIEWS}
         seconds = dict.fromkeys(VIEWS, 0.0)
-        for eye in tqdm(eyes, desc=data_set, disable=None):
-            factor = factor_for(eye.image, network)
+        factors = factors_for([eye.image for eye in eyes], network)
+        for eye, factor in zip(tqdm(eyes, desc=data_set, disable=None), factors, strict=True):
             for views in VIEWS:
                 start = time.process_time()
                 probability = segment(network, eye.image, eye.fov, views, factor)

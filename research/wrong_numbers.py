@@ -19,7 +19,7 @@ import numpy as np
 from data import eye_of, read_eyes
 from datasets.eyes import Eye, squash
 from networks.loading import add_prediction_flags, load_networks
-from prediction.scale import factor_for
+from prediction.scale import factors_for
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -76,7 +76,10 @@ def main() -> None:
     if seen := [eye.name for eye in eyes if eye_of(eye.name) in model.trained_on]:
         raise UserError(f"{args.data}: {', '.join(seen)} trained this network; give eyes that it has not seen")
     squashed = [squash(eye, args.side) for eye in eyes]
-    native = [segment(model, eye.image, eye.fov, args.views, factor_for(eye.image, model)) for eye in eyes]
+    factors = factors_for([eye.image for eye in eyes], model)
+    native = [
+        segment(model, eye.image, eye.fov, args.views, own) for eye, own in zip(eyes, factors, strict=True)
+    ]
     square = [segment(model, eye.image, eye.fov, args.views) for eye in squashed]
     back = [cv2.resize(found, eye.fov.shape[::-1]) for found, eye in zip(square, eyes, strict=True)]
     print(f"{len(eyes)} eyes, means over the eyes")

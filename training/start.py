@@ -10,15 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anatomy.cameras import know_cameras, sighting, some_of
-from anatomy.photograph import DISC_SHARE, look_at
+from anatomy.photograph import DISC_SHARE
 from data import eye_of, first_copies, read_working_disc
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images
 from networks.checkpoints import load_checkpoint, set_views
 from pages.pictures import write_history
-from prediction.scale import factor_for, working_diameter
+from prediction.scale import factors_for, working_diameter
 from system import processes
 from system.devices import pick_device
 from system.files import atomic
@@ -158,8 +157,8 @@ def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dic
         factors = dict.fromkeys(map(eye_of, eyes), (network.disc or network.diameter * DISC_SHARE) / disc)
     else:
         first = first_copies(eyes.values())
-        cameras = know_cameras(sighting(look_at(eye.image)) for eye in some_of(first)) if network.disc else {}
-        factors = {eye_of(eye.name): factor_for(eye.image, network, cameras) for eye in first}
+        found = factors_for([eye.image for eye in first], network)
+        factors = {eye_of(eye.name): factor for eye, factor in zip(first, found, strict=True)}
     changed = {name: factor for name, factor in factors.items() if abs(math.log(factor)) > 0.005}
     if changed:
         least, most = min(changed.values()), max(changed.values())
