@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import html
 import logging
-import math
 import os
 import sys
 import tempfile
@@ -15,19 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from batch.folders import name_results
 from datasets.eyes import Eye
-from datasets.images import write_png
+from datasets.images import reduced, write_png
+from measures.arteries_veins import ArteriesVeins
 from measures.table import write_measures
-from measures.vessels import CONFIDENCE, MEASURES
-from networks.loading import add_prediction_flags, add_weights
-from pages.pictures import as_rgb, compare, overlay
-from pages.report import UNSEEN
+from networks.loading import add_kinds, add_prediction_flags, add_weights, choose_kinds
+from pages.kinds import overlay_kinds
+from pages.pictures import as_rgb, compare, overlay, write_jpeg
+from pages.report import describe_photograph
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop
@@ -37,12 +36,14 @@ if TYPE_CHECKING:
     import gradio
 
 MOST_PHOTOGRAPHS = 20  # of one drop
-MOST_PIXELS = 100_000_000  # of one drop: they stay in memory, six bytes a pixel
+MOST_PIXELS = 100_000_000  # of one drop: they stay in memory, some fifteen bytes a pixel
 LARGEST_FILE = 100_000_000  # of one file
 MOST_WAITING = 20  # drops and slides in the queue
-SHOWN = 1600  # pixels of the longer side on the page; the files have all
+KINDS = "Arteries, veins"
 LAYERS = {
-    "Outline": "Blue: outline of the vessels. Orange: outline of the field of view.",
+    "Outline": "Blue: outline of the vessels. Orange: of the field of view. Green: disc and fovea.",
+    KINDS: "Red: artery. Blue: vein. Green: crossing. White: unknown. Green circles: the zones around "
+    "the disc. Thick lines: the vessels of CRAE and CRVE, with their widths in pixels.",
     "Probability": "Black: probability 0 of a vessel. White: probability 1.",
     "What the slider changed": "White: vessel at this threshold and at the usual one. Blue: only at this one. "
     "Orange: only at the usual one.",
@@ -52,7 +53,9 @@ Drop photographs of the retina. They stay on this computer. Research software, n
 a diagnosis on it."""
 CSS = """
 .refused, .doubtful { padding: 0.5em 0.8em; border-left: 4px solid #e69f00; overflow-wrap: anywhere; }
-.measures { width: 100%; } .measures td { padding: 0.1em 0.4em; vertical-align: top; }
+.measures { width: 100%; } 
+.measures th, .measures td { padding: 0.1em 0.4em; text-align: left; vertical-align: top; }
+.measures tbody th { font-weight: normal; }
 .measures td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
@@ -65,6 +68,7 @@ class Drop:
     found: dict[str, Segmentation] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # their own names
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # of measures.csv
+    kinds: dict[str, ArteriesVeins | None] = field(default_factory=dict)  # None: they were not told apart
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,6 +86,7 @@ def parse_args() -> argparse.Namespace:
         default=True,
         help="open the page in the browser; --no-browser: print its address only",
     )
+    add_kinds(parser, "with the usual weights")
     add_prediction_flags(parser)
     args = parser.parse_args()
     if args.port is not None and not 1 <= args.port <= 65535:
@@ -129,6 +134,7 @@ def segment_drop(
         name = names[path]
         drop.found[name], drop.files[name] = found, path.name
         write_png(drop.folder / f"{name}_probability.png", found.levels)
+        write_jpeg(drop.folder / f"{name}_photograph.jpg", reduced(found.photograph))
         measure_at_threshold(drop, name)
     return drop, refused
 
@@ -136,38 +142,26 @@ def segment_drop(
 def measure_at_threshold(drop: Drop, name: str) -> None:
     """Examine a photograph at its threshold; write its mask and measures.csv anew."""
     found = drop.found[name]
+    height, width = found.fov.shape
     row = {"image": name, "photograph": drop.files[name], "threshold": found.threshold}
-    drop.rows[name] = row | found.examine()
+    row |= {"photograph_width": width, "photograph_height": height}
+    kinds = drop.kinds[name] = found.measure_kinds()
+    drop.rows[name] = row | found.examine() | (kinds.row if kinds else {})
     write_png(drop.folder / f"{name}_mask.png", found.mask)
     write_measures(drop.folder / "measures.csv", list(drop.rows.values()))
 
 
-def draw_layer(found: Segmentation, layer: str, usual: float) -> np.ndarray:
-    """One of LAYERS as uint8 (H, W, 3) RGB, at most SHOWN pixels wide and high."""
+def draw_layer(found: Segmentation, kinds: ArteriesVeins | None, layer: str, usual: float) -> np.ndarray:
+    """One of LAYERS as uint8 (H, W, 3) RGB, see `reduced`."""
+    landmarks = found.taken.landmarks
     if layer == "Outline":
-        shown = overlay(found.photograph, found.mask, found.fov, found.taken.landmarks)
-    elif layer == "Probability":
-        shown = as_rgb((found.levels >> 8).astype(np.uint8))
-    else:
-        before = binarize(found.levels, found.fov, usual)
-        shown = compare(Eye("", found.photograph, found.fov, before), found.mask)
-    height, width = found.fov.shape
-    scale = min(1.0, SHOWN / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(shown, size, interpolation=cv2.INTER_AREA) if scale < 1 else shown
-
-
-def describe_photograph(row: dict[str, Any]) -> str:
-    """Doubts and measures of a photograph as HTML."""
-    doubtful = html.escape(row["doubtful"])
-    lines = [f'<p class="doubtful">Look at it with care: {doubtful}.</p>'] if doubtful else []
-    lines.append('<table class="measures">')
-    for name, how in (CONFIDENCE | MEASURES).items():
-        if name not in UNSEEN and not math.isnan(value := row.get(name, math.nan)):
-            lines.append(
-                f"<tr><td>{how.title}</td><td>{value:.{how.digits}f}</td><td>{html.escape(how.hint)}</td></tr>"
-            )
-    return "\n".join([*lines, "</table>"])
+        return reduced(overlay(found.photograph, found.mask, found.fov, landmarks))
+    if layer == KINDS and found.kinds and kinds:
+        return reduced(overlay_kinds(found.photograph, found.kinds.found.pixels, landmarks, kinds.six))
+    if layer == "Probability":
+        return reduced(as_rgb((found.levels >> 8).astype(np.uint8)))
+    before = binarize(found.levels, found.fov, usual)
+    return reduced(compare(Eye("", found.photograph, found.fov, before), found.mask))
 
 
 def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
@@ -190,8 +184,15 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
         if drop is None or name not in drop.found:
             return [None, "", "", None, None, None]
         files = [drop.folder / f for f in (f"{name}_mask.png", f"{name}_probability.png", "measures.csv")]
-        shown = draw_layer(drop.found[name], layer, segmenter.threshold)
-        return [shown, LAYERS[layer], describe_photograph(drop.rows[name]), *map(str, files)]
+        drawn = draw_layer(drop.found[name], drop.kinds[name], layer, segmenter.threshold)
+        shown = tuple(str(drop.folder / f"{name}_{what}.jpg") for what in ("photograph", "layer"))
+        write_jpeg(Path(shown[1]), drawn)
+        return [
+            shown,
+            f"Left: the photograph. Right: {LAYERS[layer]}",
+            describe_photograph(drop.rows[name]),
+            *map(str, files),
+        ]
 
     def choose(drop: Drop | None, name: str | None, layer: str) -> list[Any]:
         threshold = drop.found[name].threshold if drop and name in drop.found else segmenter.threshold
@@ -201,7 +202,7 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
         if threshold == usual:
             threshold = segmenter.threshold
         if drop and name in drop.found and drop.found[name].threshold != threshold:
-            drop.found[name].threshold = threshold
+            drop.found[name].set_threshold(threshold)
             measure_at_threshold(drop, name)
         return show(drop, name, layer)
 
@@ -212,7 +213,8 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
         state = gr.State()
         with gr.Column(visible=False) as results:
             name = gr.Dropdown(label="Photograph", filterable=False, elem_id="name")
-            layer = gr.Radio(list(LAYERS), value="Outline", label="Picture", show_label=False, elem_id="layer")
+            there = [title for title in LAYERS if segmenter.kinds or title != KINDS]
+            layer = gr.Radio(there, value="Outline", label="Picture", show_label=False, elem_id="layer")
             threshold = gr.Slider(
                 0,
                 1,
@@ -221,8 +223,14 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
                 label="Threshold: probability of a vessel",
                 elem_id="threshold",
             )
-            image = gr.Image(
-                format="png", interactive=False, show_label=False, buttons=["fullscreen"], elem_id="image"
+            # wheel and fingers zoom, and the line between the two pictures moves
+            image = gr.ImageSlider(
+                type="filepath",
+                interactive=False,
+                show_label=False,
+                buttons=["fullscreen"],
+                max_height=700,
+                elem_id="image",
             )
             legend = gr.Markdown()
             with gr.Row():
@@ -231,7 +239,9 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
                 table = gr.DownloadButton("Measures (CSV)", elem_id="csv")
             measures = gr.HTML(elem_id="measures")
         shown = [image, legend, measures, mask, probability, table]
-        dropped = files.upload(drop_files, files, [files, state, why, results, name, threshold])
+        # one bar, where the photographs were dropped
+        made = [files, state, why, results, name, threshold]
+        dropped = files.upload(drop_files, files, made, show_progress_on=files)
         dropped.then(show, [state, name, layer], shown, show_progress="hidden")
         name.input(choose, [state, name, layer], [threshold, *shown], show_progress="hidden")
         layer.change(show, [state, name, layer], shown, show_progress="hidden")
@@ -246,7 +256,8 @@ def main() -> int:
     args = parse_args()
     with tempfile.TemporaryDirectory(prefix="vessels-", ignore_cleanup_errors=True) as folder:
         prepare_gradio(Path(folder, "page"))
-        segmenter = Segmenter(args.weights, args.threshold, args.views, args.device)
+        kinds = choose_kinds(args, not args.weights) or False
+        segmenter = Segmenter(args.weights, args.threshold, args.views, args.device, kinds)
         page = build_page(segmenter, Path(folder))
         try:
             _, address, _ = page.launch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import math
@@ -125,8 +126,7 @@ def write_report(
             data["observer"] = dict(zip(LABELS, values(total["second_observer"]), strict=True))
     shown: dict[str, Measure] = {}
     if measured:
-        present = {name for row in measured for name in row} - UNSEEN
-        shown = {name: how for name, how in (CONFIDENCE | MEASURES | EQUIVALENTS).items() if name in present}
+        shown = shown_measures(measured)
         data["measures"] = [[m.title, m.digits, m.hint, m.trust] for m in shown.values()]
         data["trust"] = TRUST
 
@@ -182,6 +182,28 @@ def layers(labelled: bool, row: Mapping[str, Any]) -> list[list[Any]]:
     return [
         [title, folder, RESULT_SUFFIXES[folder], colours] for title, folder, there, colours in every if there
     ]
+
+
+def shown_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Measure]:
+    """The measures of the page, by their columns of measures.csv, that any of the rows has."""
+    present = {name for row in rows for name in row} - UNSEEN
+    return {name: how for name, how in (CONFIDENCE | MEASURES | EQUIVALENTS).items() if name in present}
+
+
+def describe_photograph(row: dict[str, Any]) -> str:
+    """Doubts and measures of a photograph as HTML, for the page of app.py, from its row of measures.csv."""
+    doubtful = html.escape(row["doubtful"])
+    lines = [f'<p class="doubtful">Look at it with care: {doubtful}.</p>'] if doubtful else []
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Measure", "Value", "What it is", "Trust"))
+    lines.append(f'<table class="measures"><thead><tr>{heads}</tr></thead><tbody>')
+    for name, how in shown_measures([row]).items():
+        value = "–" if math.isnan(row[name]) else f"{row[name]:.{how.digits}f}"
+        why = row.get(f"{name}_reason", "")
+        hint = html.escape(f"{how.hint}: {why}" if why else how.hint)
+        cells = "".join(f"<td>{cell}</td>" for cell in (value, hint, how.trust))
+        lines.append(f'<tr><th scope="row">{how.title}</th>{cells}</tr>')
+    words = "".join(f"<li><b>{word}</b>: {meaning}</li>" for word, meaning in TRUST.items())
+    return "\n".join([*lines, f"</tbody></table><p>How far to trust them:</p><ul>{words}</ul>"])
 
 
 def about(row: Mapping[str, Any]) -> str:

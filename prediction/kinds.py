@@ -53,8 +53,15 @@ def find_kinds(
         threshold: from which a pixel is a vessel, in [0, 1].
         factor: by which this network sees the photograph resized.
     """
-    artery, vein = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
+    both = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
+    artery, vein = (np.rint(255 * part).astype(np.uint8) for part in both)
+    return label_kinds(artery, vein, taken, levels, threshold)
+
+
+def label_kinds(
+    artery: np.ndarray, vein: np.ndarray, taken: Photograph, levels: np.ndarray, threshold: float
+) -> Kinds:
+    """Arteries and veins at a threshold, from their probabilities as `Kinds` has them; else as `find_kinds`."""
     vessels = prepare(levels, taken.fov, threshold, taken.diameter)
-    found = label_vessels(vessels, binarize(levels, taken.fov, threshold), artery, vein)
-    artery, vein = (np.rint(255 * part).astype(np.uint8) for part in (artery, vein))
-    return Kinds(artery, vein, found, vessels)
+    a, v = (part / np.float32(255) for part in (artery, vein))
+    return Kinds(artery, vein, label_vessels(vessels, binarize(levels, taken.fov, threshold), a, v), vessels)

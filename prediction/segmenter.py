@@ -18,7 +18,7 @@ from measures.table import examine
 from measures.vessels import prepare
 from networks.checkpoints import find_weights
 from networks.loading import KINDS_WEIGHTS, USUAL_VIEWS, USUAL_WEIGHTS, load_kinds, load_networks
-from prediction.kinds import Kinds, find_kinds
+from prediction.kinds import Kinds, find_kinds, label_kinds
 from prediction.scale import Scale, plan_scale
 from prediction.segmentation import VIEWS, binarize, segment
 from scoring import metrics
@@ -41,7 +41,7 @@ class Segmentation:
     levels: np.ndarray  # uint16 (H, W): the probability, as `scoring.metrics.quantize` stores it
     threshold: float  # probability from which a pixel is a vessel
     scale: Scale  # at which the network saw it
-    kinds: Kinds | None = None  # arteries and veins, at the threshold of the prediction, if asked for
+    kinds: Kinds | None = None  # arteries and veins at the threshold, if asked for
 
     @property
     def photograph(self) -> np.ndarray:
@@ -62,6 +62,12 @@ class Segmentation:
     def mask(self) -> np.ndarray:
         """Vessel mask, uint8 (H, W), 0 or 255. Set `threshold` for another one."""
         return binarize(self.levels, self.fov, self.threshold)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Take another threshold, in [0, 1], for the arteries and veins too."""
+        self.threshold = threshold
+        if self.kinds:
+            self.kinds = label_kinds(self.kinds.artery, self.kinds.vein, self.taken, self.levels, threshold)
 
     def examine(self, um_per_pixel: float | None = None) -> dict[str, Any]:
         """Measures and doubts at the threshold, see `measures.table.examine`."""

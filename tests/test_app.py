@@ -23,6 +23,7 @@ from conftest import run_script, write_photographs
 
 import app
 import predict
+from measures.vessels import MEASURES, TRUST
 from model import UNet
 from networks.checkpoints import save_checkpoint
 from prediction.segmenter import Segmenter
@@ -54,6 +55,22 @@ prediction.segmenter.segment = noted
 sys.argv = ["app.py", *sys.argv[2:]]
 runpy.run_path({str(ROOT / "app.py")!r}, run_name="__main__")
 """
+
+
+WIDTHS = "[...document.querySelectorAll('#image img')].map(e => e.getBoundingClientRect().width)"
+# mean colour of each picture, as decoded by the browser
+DRAWN = """Promise.all([...document.querySelectorAll('#image img')].map(async e => {
+  await e.decode();
+  const c = new OffscreenCanvas(e.naturalWidth, e.naturalHeight).getContext("2d");
+  c.drawImage(e, 0, 0);
+  const all = c.getImageData(0, 0, e.naturalWidth, e.naturalHeight).data;
+  return [0, 1, 2].map(k => all.filter((_, i) => i % 4 === k).reduce((a, b) => a + b, 0) * 4 / all.length);
+}))"""
+MOST_BARS = """window.mostBars = 0;
+new MutationObserver(() => {
+  const bars = [...document.querySelectorAll("[data-testid=status-tracker]")];
+  window.mostBars = Math.max(window.mostBars, bars.filter(e => !e.classList.contains("hide") && e.textContent.trim()).length);
+}).observe(document.body, {subtree: true, childList: true, attributes: true});"""
 
 
 @dataclass
@@ -97,7 +114,7 @@ def page(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     (folder / "tmp").mkdir()
     log, port = folder / "log.txt", free_port()
     log.touch()
-    flags = ["--weights", str(weights), "--views=1", "--device=cpu", "--no-browser"]
+    flags = ["--weights", str(weights), "--arteries-veins", "--views=1", "--device=cpu", "--no-browser"]
     process = subprocess.Popen(
         [sys.executable, "-c", START, str(log), *flags, "--port", str(port)],
         cwd=folder,
@@ -126,9 +143,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predicted(photographs: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What predict.py makes of the first eye at a threshold of 0.8."""
+    """What predict.py makes of the first eye at a threshold of 0.3."""
     out = tmp_path_factory.mktemp("predicted")
-    how = ("--weights", weights, "--views=1", "--device=cpu", "--threshold=0.8")
+    how = ("--weights", weights, "--arteries-veins", "--views=1", "--device=cpu", "--threshold=0.3")
     run_script(predict.main, photographs / "eye0.png", *how, "--out", out)
     return out
 
@@ -177,12 +194,12 @@ def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
 ) -> None:
     open_page(browser, page)
     drop(browser, *sorted(photographs.iterdir()))
-    assert browser.js("document.querySelector('#image img').naturalWidth") == 92
+    assert browser.js("[...document.querySelectorAll('#image img')].map(e => e.naturalWidth)") == [92, 92]
     refused = browser.js("document.querySelector('.refused').innerText")
     assert "picture.jpg: not a TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF image" in refused
     assert str(page.temporary) not in refused
     times = len(page.lines("begin"))
-    slide(browser, 0.8)
+    slide(browser, 0.3)
     mask = iio.imread(download(browser, "#mask", "eye0_mask.png", tmp_path))
     levels = iio.imread(download(browser, "#probability", "eye0_probability.png", tmp_path))
     table = download(browser, "#csv", "measures.csv", tmp_path)
@@ -192,14 +209,56 @@ def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
     assert 0 < np.count_nonzero(mask) < np.count_nonzero(levels)
     with table.open(newline="") as file, (predicted / "measures.csv").open(newline="") as other:
         rows, (wanted,) = list(csv.DictReader(file)), csv.DictReader(other)
-    assert [(row["image"], float(row["threshold"]) == 0.8) for row in rows] == [("eye0", True), ("eye1", False)]
+    assert [(row["image"], float(row["threshold"]) == 0.3) for row in rows] == [("eye0", True), ("eye1", False)]
     assert wanted["vessel_share"]
     # a single view has no spread, and a doubt is one of the whole photograph
+    assert wanted["crae_reason"] and float(wanted["kind_decided"]) > 0
     assert rows[0]["photograph"] == Path(wanted["photograph"]).name == "eye0.png"
-    assert wanted | {name: rows[0][name] for name in wanted if name != "photograph"} == wanted
+    assert wanted.keys() - rows[0].keys() == {"made_by"}
+    assert wanted | {name: rows[0][name] for name in wanted if name not in ("photograph", "made_by")} == wanted
     browser.click("[...document.querySelectorAll('#layer label')].at(-1)")
     browser.wait("document.body.innerText.includes('only at the usual one')")
     assert browser.errors == []
+
+
+def test_the_photograph_lies_beside_the_layer_and_both_are_zoomed(
+    browser: Browser, page: Page, photographs: Path
+) -> None:
+    open_page(browser, page)
+    browser.js(MOST_BARS)
+    drop(browser, *sorted(photographs.iterdir()))
+    assert browser.js("window.mostBars") == 1
+    pixels = browser.js(DRAWN)
+    original = iio.imread(photographs / "eye0.png").mean(axis=(0, 1))
+    assert np.allclose(pixels[0][:3], original, atol=2), "the photograph, by its mean colour"
+    assert not np.allclose(pixels[1][:3], original, atol=2), "its outline"
+    before = browser.js(WIDTHS)
+    x, y = browser.js(
+        "(() => { const e = document.querySelector('#image img'); e.scrollIntoView({block: 'center'}); "
+        "const b = e.getBoundingClientRect(); return [b.x + b.width / 4, b.y + b.height / 2]; })()"
+    )
+    browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-240)
+    browser.wait(f"{WIDTHS}.every((width, k) => width > 1.03 * {before}[k])")
+    browser.click("[...document.querySelectorAll('#layer label')].find(e => e.innerText === 'Arteries, veins')")
+    browser.wait("document.body.innerText.includes('Right: Red: artery. Blue: vein.')")
+    browser.wait(f"{DRAWN}.then(found => Math.abs(found[1][0] - {pixels[1][0]}) > 0.1)")
+    assert browser.errors == []
+
+
+def test_the_measures_have_the_words_of_the_result_page(
+    browser: Browser, page: Page, photographs: Path
+) -> None:
+    open_page(browser, page)
+    drop(browser, photographs / "eye0.png")
+    rows = browser.js(
+        "[...document.querySelectorAll('.measures tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
+    )
+    shown = {title: (hint, trust) for title, _, hint, trust in rows}
+    for how in (MEASURES["length"], MEASURES["fractal_d2"], MEASURES["largest_tree"]):
+        assert shown[how.title] == (how.hint, how.trust)
+    assert shown["CRAE"][0].startswith("calibre of the six largest arteries in zone B, pixels: "), "why not"
+    words = browser.js("document.querySelector('#measures').innerText")
+    assert all(f"{word}: {meaning}" in words for word, meaning in TRUST.items())
 
 
 def test_the_page_asks_no_other_computer_for_anything(browser: Browser, page: Page) -> None:
