@@ -33,7 +33,7 @@ from prediction.scale import WORKING_DISC
 from prediction.teacher import teach
 from system.files import claim
 from system.threads import threads
-from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
+from utils import HelpFormatter, UserError, expand, folder_name, path_name, run, seed_number
 
 
 def parse_args() -> argparse.Namespace:
@@ -213,7 +213,7 @@ def usual_disc(data_sets: Sequence[DataSet]) -> float | None:
 
 def main() -> None:
     args = parse_args()
-    data_sets = find_data_sets(args.folders, args.drive, args.stare_fold)
+    data_sets = find_data_sets(list(expand(args.folders)), args.drive, args.stare_fold)
     out = args.out
     problems = [problem for data_set in data_sets for problem in data_set.problems]
     surplus: list[str] = []

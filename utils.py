@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import glob
 import io
 import math
 import os
 import platform
 import random
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,23 @@ def did_you_mean(path: Path) -> str:
             near = difflib.get_close_matches(part.name.casefold(), there, n=1)
             return f"; did you mean {there[near[0]]}?" if near else ""
     return ""
+
+
+def expand(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the paths, and for a pattern that no shell expanded and that is no file what matches it."""
+    for path in paths:
+        root, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
+        matching = sorted(root.glob(pattern)) if glob.has_magic(pattern) and not path.exists() else []
+        yield from matching or [path]
+
+
+def missing(path: Path, what: str = "file or folder") -> str:
+    """What to say of a path that is not there."""
+    if glob.has_magic(str(path)):
+        return f"{path}: nothing matches this pattern"
+    if os.name != "nt" and re.match(r"[A-Za-z]:", str(path)):
+        return f"{path}: no such {what}; a path of Windows, which in WSL is /mnt/c/folder/eye.jpg"
+    return f"{path}: no such {what}{did_you_mean(path)}"
 
 
 def seed_everything(seed: int) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from datasets.dicom import is_dicom
 from datasets.images import SUFFIXES, list_images, passed_over
 from pages.results import RESULT_SUFFIXES
 from system.records import read_record
-from utils import UserError, did_you_mean
+from utils import UserError, expand, missing
 
 LONGEST = 250  # bytes of a result's name: file systems take 255, with the suffix
 # how files begin that are read, for those whose name does not say it
@@ -67,23 +65,6 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
         except OSError as error:
             listing.problems.append(f"{error.filename or path}: {error.strerror}")
     return listing
-
-
-def expand(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield the paths, and for a pattern that is no file what matches it."""
-    for path in paths:
-        root, pattern = Path(path.anchor), str(path.relative_to(path.anchor))
-        matching = sorted(root.glob(pattern)) if glob.has_magic(pattern) and not path.exists() else []
-        yield from matching or [path]
-
-
-def missing(path: Path) -> str:
-    """What to say of a path that is not there."""
-    if glob.has_magic(str(path)):
-        return f"{path}: nothing matches this pattern"
-    if os.name != "nt" and re.match(r"[A-Za-z]:", str(path)):
-        return f"{path}: no such file; a path of Windows, which in WSL is /mnt/c/folder/eye.jpg"
-    return f"{path}: no such file or folder{did_you_mean(path)}"
 
 
 def nothing_in(folder: Path, recursive: bool) -> str:

@@ -35,7 +35,7 @@ from scoring.scores import score, sentence
 from system.files import write_csv
 from system.records import replace_results
 from system.threads import threads
-from utils import UserError
+from utils import UserError, expand
 
 
 def read_test_eyes(args: argparse.Namespace, labels: bool, refused: list[str]) -> list[Eye]:
@@ -122,7 +122,7 @@ def score_masks(args: argparse.Namespace) -> int:
     refused: list[str] = []
     eyes = read_test_eyes(args, True, refused)
     check_results(args.results, args.data)
-    named = name_folders(args.masks, args.results)
+    named = name_folders(list(expand(args.masks)), args.results)
     below = [results.relative_to(args.results) for _, results in named.values()]
     files = [COMPARISON, *((b / f).as_posix() for b in below for f in files_of_eyes(eyes))]
     maps_of = {name: read_maps(folder, eyes) for name, (folder, _) in named.items()}

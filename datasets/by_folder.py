@@ -31,7 +31,7 @@ from datasets.layouts import (
 )
 from datasets.pairing import first_number, match, plain, stem
 from datasets.polygons import shapes_in
-from utils import UserError, did_you_mean
+from utils import UserError, missing
 
 PART_OF = {"training": "train", "train": "train", "test": "test", "testing": "test"}  # by the name of a folder
 DRIVE = r"\d+_(training|test)|(training|test)_\d+"  # in the names of DRIVE's photographs
@@ -200,7 +200,7 @@ def pair_kinds(folders: Sequence[Path], eyes: Sequence[Source]) -> tuple[list[st
     found: Found = defaultdict(list)
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"--arteries-veins {folder}: no such folder{did_you_mean(folder)}")
+            raise UserError(f"--arteries-veins {missing(folder, 'folder')}")
         kinds = {path: kind_of(path, folder) for path in image_files(folder)}
         called = {path: kind for path, kind in kinds.items() if kind in KINDS_FILES}
         for path, kind in (called or dict.fromkeys(kinds, KINDS_FILES[0])).items():

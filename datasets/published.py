@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets.by_folder import PART_OF, read_folders
 from datasets.layouts import LAYOUTS, DataSet
 from system.records import read_record
-from utils import UserError, did_you_mean
+from utils import UserError, missing
 
 WHERE_FROM = """DRIVE cannot be downloaded by a script: register (free) at https://drive.grand-challenge.org,
 unpack training.zip and test.zip, and put the folders as DRIVE/training and DRIVE/test, or give their folder
@@ -52,8 +52,8 @@ def find_data_set(folder: Path, fold: int = 0) -> DataSet:
         UserError: nothing of that kind, or more than one published data set.
     """
     if not folder.is_dir():
-        archive = "not a folder; unpack it and give the folder"
-        raise UserError(f"{folder}: {archive if folder.exists() else f'no such folder{did_you_mean(folder)}'}")
+        archive = f"{folder}: not a folder; unpack it and give the folder"
+        raise UserError(archive if folder.exists() else missing(folder, "folder"))
     found: list[DataSet] = []
     if not (elsewhere := what_lies_there(folder)):
         found = [data_set for layout in LAYOUTS if (data_set := layout.read(folder, fold))]

@@ -16,7 +16,7 @@ from datasets.kinds import ARTERY, VEIN, decode_kinds, join_kinds
 from datasets.masks import as_mask
 from datasets.pairing import match
 from scoring import metrics
-from utils import UserError, did_you_mean
+from utils import UserError, missing
 
 HALVES = (("arteries", "artery"), ("veins", "vein"))  # folders of the masks of one kind
 TINTED = 8  # levels by which the colours of a grey picture may differ, as in a JPEG
@@ -78,7 +78,7 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
         UserError: the folder is missing or no file of it fits an eye; the message has all reasons.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder{did_you_mean(folder)}")
+        raise UserError(missing(folder, "folder"))
     maps = Maps()
     each = [[folder / name for name in names if (folder / name).is_dir()][:1] for names in HALVES]
     halves = sum(each, [])

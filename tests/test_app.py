@@ -69,7 +69,8 @@ DRAWN = """Promise.all([...document.querySelectorAll('#image img')].map(async e 
 MOST_BARS = """window.mostBars = 0;
 new MutationObserver(() => {
   const bars = [...document.querySelectorAll("[data-testid=status-tracker]")];
-  window.mostBars = Math.max(window.mostBars, bars.filter(e => !e.classList.contains("hide") && e.textContent.trim()).length);
+  const seen = bars.filter(e => !e.classList.contains("hide") && e.textContent.trim());
+  window.mostBars = Math.max(window.mostBars, seen.length);
 }).observe(document.body, {subtree: true, childList: true, attributes: true});"""
 
 

@@ -394,6 +394,8 @@ def test_a_chart_that_cannot_be_written_does_not_end_a_night_of_training(
     assert said.count("history.csv: cannot be written (Is a directory)") == 2
     assert "the training goes on" in said
     assert len(load(tmp_path / "last.pth")["history"]) == 2
+    assert run_script(train.main, *arguments, "--resume") == 0
+    assert "the training goes on" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("script", ["train.py", "augment.py"])

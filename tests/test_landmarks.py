@@ -287,7 +287,23 @@ def test_from_labels_to_a_file_that_finds(labelled: Path, tmp_path: Path) -> Non
     moved = [name for name in before if not torch.equal(before[name], content["weights"][name])]
     assert any("bottleneck" in name for name in moved)
     found = find_landmarks(*drawn(200, (0.5, 0.5, 0.15)), load_anatomy(tmp_path / "a.pth"))
+    anatomy.refuse_other_file(tmp_path / "a.pth")  # it may be trained anew
     assert 0 <= found.disc_certainty <= 1
+
+
+@pytest.mark.parametrize("whose", ["a text", "of vessels", "a folder"])
+def test_training_replaces_nothing_but_weights_of_its_kind(whose: str, labelled: Path, tmp_path: Path) -> None:
+    path, network = tmp_path / "file.pth", UNet(width=2, depth=1)
+    if whose == "a folder":
+        path.mkdir()
+    elif whose == "a text":
+        path.write_text("notes")
+    else:
+        save_checkpoint(path, {"model": network.config, "weights": network.state_dict()})
+    before = path.is_file() and path.read_bytes()
+    with pytest.raises(UserError, match=r"^--out .*file\.pth: "):
+        run_script(anatomy.main, labelled, "--out", path, "--device", "cpu", "--steps", 1)
+    assert (path.is_file() and path.read_bytes()) == before
 
 
 def test_flags_that_cannot_be_are_refused(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:

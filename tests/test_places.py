@@ -6,6 +6,7 @@ import csv
 import errno
 import gzip
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -267,6 +268,21 @@ def test_patterns_and_paths_of_windows_that_a_shell_left_as_they_are(folder: Pat
     if os.name != "nt":
         (problem,) = find_photographs([Path("C:\\eyes\\a.png")]).problems
         assert "a path of Windows, which in WSL is /mnt/c/" in problem
+
+
+@pytest.mark.parametrize("script", ["augment.py", "test.py"])
+def test_folders_of_other_scripts_may_be_patterns_and_paths_of_windows_too(
+    script: str, new_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    cases = {tmp_path / "m*": "mine: no ", tmp_path / "other*": "other*: nothing matches this pattern"}
+    cases |= {Path("C:\\eyes"): "C:\\eyes: no such folder; a path of Windows"} if os.name != "nt" else {}
+    for folder, said in cases.items():
+        with pytest.raises(UserError, match=re.escape(said)):
+            if script == "augment.py":
+                run_script(augment.main, folder, "--out", tmp_path / "out")
+            else:
+                run_script(tester.main, "--data", new_data, "--masks", folder, "--results", tmp_path / "out")
 
 
 def test_what_is_read_when_named_is_read_in_a_folder_too(folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from anatomy.labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
 from anatomy.landmarks import OUTPUTS, WEIGHTS
-from networks.checkpoints import save_checkpoint
+from networks.checkpoints import load_checkpoint, save_checkpoint
 from system.devices import autocast, describe, pick_device
 from training.optimizers import make_optimizer, one_cycle
 from training.views import RandomWindows
@@ -132,10 +132,24 @@ def save_anatomy(
     save_checkpoint(path, {**content, "split": split, "versions": versions, "seconds": seconds})
 
 
+def refuse_other_file(path: Path) -> None:
+    """Raise UserError if the weights would replace anything but weights of the same kind."""
+    import torch
+
+    if path.is_dir():
+        raise UserError(f"--out {path}: a folder; name a file")
+    try:
+        if path.exists():
+            load_checkpoint(path, torch.device("cpu"), OUTPUTS)
+    except UserError as error:
+        raise UserError(f"--out would replace another file: {error}") from None
+
+
 def main() -> None:
     """Read, train, write."""
     args = parse_args()
     device = pick_device(args.device)
+    refuse_other_file(args.out)
     eyes = list(read_labelled_eyes(find_labels(args.anatomy, args.drive, args.hrf)))
     if args.fold is not None:
         eyes = [eye for eye, out in zip(eyes, held_out(eyes, args.fold), strict=True) if not out]

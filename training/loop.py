@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from training.batches import end_workers, load, make_crops
 from training.epoch import evaluate, train_one_epoch
 from training.optimizers import one_cycle
 from training.settings import Run, Settings
-from training.start import Move, Split, start_training
+from training.start import Move, Split, spare_training, start_training
 from training.state import Training
 from training.thresholds import USUAL_THRESHOLD, shrunk_threshold
 from utils import UserError
@@ -179,15 +178,10 @@ def end_epoch(
     if is_kept:
         state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
     saves.write(state)
-    try:
+    with spare_training():
         write_history(files, state.history)
         if is_best:
             write_preview(files / "preview.png", state.averaged, validation, threshold)
-    except (
-        UserError,
-        OSError,
-    ) as error:  # Matplotlib finds no folder for its cache; last.pth has the history, so the training can go on
-        bar.write(f"{error}; the training goes on", file=sys.stderr)
     text = f"epoch {epoch:3d}/{state.settings.epochs}  loss {row['train_loss']:.4f}"
     if validation:
         text += "  validation loss {val_loss:.4f}  F1 {f1:.4f}  Jaccard {jaccard:.4f}  AUC {auc:.4f}".format(

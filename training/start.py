@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,9 +108,21 @@ def start_training(
         else:
             write_split(run.files, split)
             if state.history:
-                write_history(run.files, state.history)  # a kill may have come between the two files
+                with spare_training():
+                    write_history(run.files, state.history)  # a kill may have come between the two files
     state.start = time.time()
     return state
+
+
+@contextlib.contextmanager
+def spare_training() -> Iterator[None]:
+    """Say which picture or table of a training cannot be written, and go on: last.pth has the history."""
+    from tqdm import tqdm
+
+    try:
+        yield
+    except (UserError, OSError) as error:  # OSError: Matplotlib finds no folder for its cache
+        tqdm.write(f"{error}; the training goes on", file=sys.stderr)
 
 
 def load_initial(model: Network, initial: Network) -> None:
