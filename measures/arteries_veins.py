@@ -42,12 +42,15 @@ BY_KIND = {
     "density_c": Measure("Share, C", 4, "share of zone C, as far as it is seen"),
 }
 EQUIVALENTS = {
-    "avr": Measure("AVR", 3, "CRAE / CRVE"),
+    "avr": Measure("AVR", 3, "CRAE / CRVE", "with care"),
     **{
         f"{name}{unit}": Measure(
-            f"{title}{short}", digits, f"calibre of the six largest {kind} in zone B, {long}"
+            f"{title}{short}", digits, f"calibre of the six largest {kind} in zone B, {long}", trust
         )
-        for name, title, kind in (("crae", "CRAE", "arteries"), ("crve", "CRVE", "veins"))
+        for name, title, kind, trust in (
+            ("crae", "CRAE", "arteries", "no"),
+            ("crve", "CRVE", "veins", "with care"),
+        )
         for unit, short, digits, long in (
             ("", "", 2, "pixels"),
             ("_disc", " / disc", 1, "thousandths of the disc's diameter"),

@@ -23,6 +23,7 @@ import predict
 import test as tester
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
+from measures.arteries_veins import EQUIVALENTS
 from measures.vessels import MEASURES, TRUST
 from pages.pictures import write_layers
 from pages.report import thin_curves, write_report
@@ -513,9 +514,14 @@ def test_measures_need_no_scrolling_sideways_on_a_phone(browser: Browser, measur
 
 def test_docs_and_page_have_the_same_words_of_trust(tmp_path: Path) -> None:
     text = (Path(predict.__file__).parent / "docs" / "measures.md").read_text(encoding="utf-8")
-    table = re.search(r"\| measure \| STARE \|.*\| trust \|\n.*\n((?:\|.*\n)+)", text)[1]
-    words = {line.split("`")[1]: line.split("|")[-2].strip() for line in table.splitlines()}
+    tables = re.findall(r"\| measure \| (?:STARE|labels).*\| trust \|\n.*\n((?:\|.*\n)+)", text)
+    words, of_kinds = (
+        {line.split("`")[1]: line.split("|")[-2].strip() for line in table.splitlines()} for table in tables
+    )
     assert words == {name: MEASURES[name].trust for name in words}
+    assert {name: how.trust for name, how in EQUIVALENTS.items() if name in of_kinds} == {
+        name: of_kinds[name] for name in ("avr", "crae_disc", "crve_disc")
+    }
     assert all(f"`{word}`" in text for word in TRUST)
     assert {name for name, how in MEASURES.items() if how.trust} >= words.keys()
     rows = [dict.fromkeys(words, 0.5)]
