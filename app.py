@@ -39,10 +39,10 @@ MOST_PHOTOGRAPHS = 20  # of one drop
 MOST_PIXELS = 100_000_000  # of one drop: they stay in memory, some fifteen bytes a pixel
 LARGEST_FILE = 100_000_000  # of one file
 MOST_WAITING = 20  # drops and slides in the queue
-KINDS = "Arteries, veins"
+KINDS_LAYER = "Arteries, veins"
 LAYERS = {
     "Outline": "Blue: outline of the vessels. Orange: of the field of view. Green: disc and fovea.",
-    KINDS: "Red: artery. Blue: vein. Green: crossing. White: unknown. Green circles: the zones around "
+    KINDS_LAYER: "Red: artery. Blue: vein. Green: crossing. White: unknown. Green circles: the zones around "
     "the disc. Thick lines: the vessels of CRAE and CRVE, with their widths in pixels.",
     "Probability": "Black: probability 0 of a vessel. White: probability 1.",
     "What the slider changed": "White: vessel at this threshold and at the usual one. Blue: only at this one. "
@@ -156,7 +156,7 @@ def draw_layer(found: Segmentation, kinds: ArteriesVeins | None, layer: str, usu
     landmarks = found.taken.landmarks
     if layer == "Outline":
         return reduced(overlay(found.photograph, found.mask, found.fov, landmarks))
-    if layer == KINDS and found.kinds and kinds:
+    if layer == KINDS_LAYER and found.kinds and kinds:
         return reduced(overlay_kinds(found.photograph, found.kinds.found.pixels, landmarks, kinds.six))
     if layer == "Probability":
         return reduced(as_rgb((found.levels >> 8).astype(np.uint8)))
@@ -213,7 +213,7 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
         state = gr.State()
         with gr.Column(visible=False) as results:
             name = gr.Dropdown(label="Photograph", filterable=False, elem_id="name")
-            there = [title for title in LAYERS if segmenter.kinds or title != KINDS]
+            there = [title for title in LAYERS if segmenter.kinds or title != KINDS_LAYER]
             layer = gr.Radio(there, value="Outline", label="Picture", show_label=False, elem_id="layer")
             threshold = gr.Slider(
                 0,
