@@ -57,7 +57,7 @@ class Sink(ResultsFolder):
     """A folder that notes the rows it is given and writes none."""
 
     def __init__(self, out: Path) -> None:
-        super().__init__(out, [], {}, threshold=0.5, views=1)
+        super().__init__(out, [], {}, threshold=0.5, views=1, dicom_id=None)
         self.kept: list[str] = []
 
     def finish(self, name: str, photograph: Path, row: Mapping[str, Any]) -> None:
