@@ -41,7 +41,7 @@ from scoring.kinds import count_eyes, write_kinds_scores
 from system.devices import Stopwatch, describe, pick_device
 from system.records import replace_results
 from system.threads import threads
-from utils import HelpFormatter, folder_name, path_name, run
+from utils import HelpFormatter, UserError, folder_name, path_name, run
 
 if TYPE_CHECKING:
     from model import Network
@@ -76,12 +76,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="DATA_SET", help="of these eyes, those of one data set, such as HRF (default: all)"
     )
+    parser.add_argument(
+        "--unseen",
+        action="store_true",
+        help="of these eyes, those that trained none of the networks: of a fold, or of a data set left out",
+    )
     parser.add_argument("--whole-image", action="store_true", help="score outside the field of view as well")
     add_kinds(parser, "without --weights, where new_data/test has such labels")
     add_prediction_flags(parser, views=8)
     args = parser.parse_args()
-    if args.masks and (args.weights or args.arteries_veins or args.arteries_veins_weights):
-        parser.error("--masks scores what is there already; leave out --weights and --arteries-veins")
+    if args.masks and (args.weights or args.arteries_veins or args.arteries_veins_weights or args.unseen):
+        parser.error("--masks scores what is there; leave out --weights, --arteries-veins and --unseen")
     args.results = args.results or Path("results", "masks_scored" if args.masks else "")
     return args
 
@@ -102,10 +107,15 @@ def main() -> int:
     check_results(args.results, args.data)
     trained_on = {"this network": model.trained_on}
     trained_on |= {"the network of arteries and veins": kinds.trained_on} if kinds else {}
+    every = frozenset[str]().union(*trained_on.values())
+    if args.unseen:
+        if unnoted := [network for network, known in trained_on.items() if not known]:
+            raise UserError(f"--unseen: {unnoted[0]} does not note the eyes that trained it; use --only")
+        if not (eyes := [eye for eye in eyes if eye_of(eye.name) not in every]):
+            raise UserError(f"--unseen: all eyes of {args.data / 'test'} have trained a network; give others")
     for network, known in trained_on.items():
         if seen := sum(eye_of(eye.name) in known for eye in eyes):
             print(f"{seen} of these {len(eyes)} eyes trained {network}: their scores say nothing of others")
-    every = frozenset[str]().union(*trained_on.values())
     notes = [
         f"{test} is the photograph {train} of {args.data / 'train'}: its score says nothing of other eyes."
         for test, train in seen_in_training(args.data, eyes, every).items()

@@ -85,6 +85,8 @@ def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path
         assert 0.5 < result.probability.max() <= 1
     result.threshold = 0.9
     assert (result.mask == np.where(result.probability >= 0.9, 255, 0)).all()
+    share = np.count_nonzero(result.mask) / np.count_nonzero(result.fov)
+    assert result.examine()["vessel_share"] == pytest.approx(share, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_by_default_test_tells_them_apart_where_there_are_labels(
     assert not Path("no", "arteries").exists() and not Path("without", "arteries").exists()
 
 
-def test_one_data_set_alone_is_scored_and_a_network_that_has_seen_its_eyes_is_named(
+def test_one_data_set_or_the_unseen_eyes_are_scored_and_who_has_seen_eyes_is_named(
     data: Path, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
@@ -286,6 +286,13 @@ def test_one_data_set_alone_is_scored_and_a_network_that_has_seen_its_eyes_is_na
     assert "1 of these 1 eyes trained the network of arteries and veins" in capsys.readouterr().out
     rows = read_table(tmp_path / "one" / "arteries_veins.csv")
     assert [row["image"] for row in rows] == ["21_training", "mean", "pooled"]
+    assert (
+        run_test(tmp_path / "data", files, tmp_path / "two", "--unseen", FLAG, trained / "checkpoint.pth") == 0
+    )
+    rows = read_table(tmp_path / "two" / "arteries_veins.csv")
+    assert [row["image"] for row in rows] == ["01_test", "mean", "pooled"]
+    with pytest.raises(UserError, match=r"--unseen: all eyes of .*test have trained a network"):
+        run_test(tmp_path / "data", files, tmp_path / "none", "--unseen", "--only", "DRIVE")
 
 
 def test_a_network_that_knows_the_disc_sees_it_at_its_scale_beside_one_that_does_not(
