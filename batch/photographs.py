@@ -87,7 +87,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     except UserError as error:  # too large for the memory
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
-    tags = read_tags(path, predictor.results.made_by["dicom_id"])
+    tags = read_tags(path, predictor.results.made_by.get("dicom_id"))
     given = um_of(path, predictor.results.um_per_pixel, name)
     um = given or likely_um(tags.um_per_pixel, found.taken.landmarks.disc_diameter)
     kinds = found.measure_kinds(um)
