@@ -30,7 +30,7 @@ from datasets.layouts import STARE_FOLDS, DataSet, Source
 from datasets.new_data import check_out, remove_leftovers, replace_data, scratch
 from datasets.published import find_data_sets
 from prediction.scale import WORKING_DISC
-from prediction.teacher import teach
+from prediction.teacher import read_lesson, teach
 from system.files import claim
 from system.threads import threads
 from utils import HelpFormatter, UserError, expand, folder_name, path_name, run, seed_number
@@ -241,6 +241,8 @@ def main() -> None:
     problems += [f"{s.image}: a row of the tables is called so; rename it" for s in sources if s.name in ROWS]
 
     refuse_all(problems)  # before any pixel is read
+    names = [source.name for source in sources]
+    lesson = read_lesson(args.unlabelled, args.teacher, names) if args.unlabelled else None
     disc = None if args.size else args.disc or usual_disc(data_sets)
     with claim(out):
         remove_leftovers(out)
@@ -252,15 +254,12 @@ def main() -> None:
                 for source in training:
                     source.disc = discs.get(source.image)
             write_all(sources, staged, args, disc)
-            taught: dict[str, str] = {}
-            if args.unlabelled:
-                names, working = [s.name for s in sources], disc or WORKING_DISC
-                taught, trained_on = teach(args.unlabelled, args.teacher, working, staged / "train", names)
+            taught = teach(*lesson, disc or WORKING_DISC, staged / "train") if lesson else {}
             counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
             info["disc"] = disc
             info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes} | taught
-            info |= {"teachers_trained_on": trained_on} if taught else {}
+            info |= {"teachers_trained_on": sorted(lesson[1].trained_on)} if lesson else {}
             info["sources"] = [
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,38 +23,49 @@ from scoring.metrics import quantize
 from system.devices import pick_device
 from utils import UserError
 
+if TYPE_CHECKING:
+    from model import Network
+
 TEACHER_VIEWS = 8
 
 
-def teach(
-    folder: Path, weights: Sequence[Path], disc: float, out: Path, taken: Sequence[str], device: str = "auto"
-) -> tuple[dict[str, str], list[str]]:
-    """Write the photographs of a folder, and the probability of vessel that the teachers find.
+def read_lesson(folder: Path, weights: Sequence[Path], taken: Sequence[str]) -> tuple[list[Path], Network]:
+    """The photographs of a folder, and the network that is to teach them.
 
     Args:
         folder: photographs.
         weights: checkpoints of the teachers, whose probabilities are averaged.
-        disc: pixels per disc diameter to which the photographs are brought.
-        out: gets image/, fov/ and probability/ (0 to 255 is 0 to 1), PNG.
         taken: names that labelled eyes have.
-        device: see `system.devices.pick_device`.
-
-    Returns:
-        The data set, `unlabelled`, of each eye by its name; the names of the eyes that trained the teachers.
 
     Raises:
-        UserError: no photographs; one has the name of a labelled eye or cannot be read; or the weights cannot
-            be loaded.
+        UserError: no photographs; one has the name of a labelled eye; or the weights cannot be loaded.
     """
-    from tqdm import tqdm
-
     paths = list_images(folder) if folder.is_dir() else []
     if not paths:
         raise UserError(f"--unlabelled {folder}: no photographs there; give a folder of them")
     names = [path.stem for path in paths]
     if twice := [path for path in paths if names.count(path.stem) > 1 or path.stem in taken]:
         raise UserError(f"{twice[0]}: its name is used twice; rename it")
-    teachers, _ = load_networks(weights, None, pick_device(device))
+    return paths, load_networks(weights, None, pick_device("auto"))[0]
+
+
+def teach(paths: Sequence[Path], teachers: Network, disc: float, out: Path) -> dict[str, str]:
+    """Write photographs, and the probability of vessel that the teachers find.
+
+    Args:
+        paths: of the photographs.
+        teachers: in evaluation mode, see `read_lesson`.
+        disc: pixels per disc diameter to which the photographs are brought.
+        out: gets image/, fov/ and probability/ (0 to 255 is 0 to 1), PNG.
+
+    Returns:
+        The data set, `unlabelled`, of each eye by its name.
+
+    Raises:
+        UserError: a photograph cannot be read.
+    """
+    from tqdm import tqdm
+
     discs = measure_discs(paths)
     factor = (teachers.disc or teachers.diameter * DISC_SHARE) / disc
     for path in tqdm(paths, desc="teachers", unit="photograph", disable=None):
@@ -62,4 +74,4 @@ def teach(
         parts = {"image": eye.image, "fov": eye.fov, "probability": np.uint8(np.rint(levels / 257.0))}
         for part, pixels in parts.items():
             write_png(out / part / f"{eye.name}_0.png", pixels)
-    return dict.fromkeys(names, "unlabelled"), sorted(teachers.trained_on)
+    return dict.fromkeys((path.stem for path in paths), "unlabelled")
