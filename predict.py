@@ -31,6 +31,7 @@ from networks.loading import (
     choose_kinds,
     load_kinds,
     load_networks,
+    name_weights,
 )
 from pages.report import write_report
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, PARTS, left_out
@@ -156,7 +157,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     processes.check_same([results.made_by, list(names), um_per_pixel], same)
     number, is_main = processes.world_size(), processes.is_main()
     each = f" in each of {number} processes" if number > 1 else ""
-    used = ", ".join(map(str, weights)) + (f"; arteries and veins: {of_kinds}" if of_kinds else "")
+    used = name_weights(weights, of_kinds)
     print(f"weights: {used}; device: {describe(device)}{each}; threshold {threshold:.4f}")
     predictor = Predictor(model, threshold, args.views, args.diameter, results, parts, kinds)
     problems: dict[str, str] = {}

@@ -31,6 +31,7 @@ from networks.loading import (
     choose_kinds,
     load_kinds,
     load_networks,
+    name_weights,
 )
 from pages.report import write_report
 from pages.results import KINDS_TABLE, MEASURES_TABLE, PAGE, RESULT_SUFFIXES, check_results, result_file
@@ -102,8 +103,7 @@ def main() -> int:
     eyes = read_test_eyes(args, (args.data / "test" / "mask").is_dir(), refused)
     of_kinds = choose_kinds(args, not args.weights and any(eye.kinds is not None for eye in eyes))
     kinds = load_kinds(of_kinds, device)
-    used = ", ".join(map(str, weights)) + (f"; arteries and veins: {of_kinds}" if of_kinds else "")
-    print(f"weights: {used}; device: {describe(device)}; threshold {threshold:.4f}")
+    print(f"weights: {name_weights(weights, of_kinds)}; device: {describe(device)}; threshold {threshold:.4f}")
     check_results(args.results, args.data)
     trained_on = {"this network": model.trained_on}
     trained_on |= {"the network of arteries and veins": kinds.trained_on} if kinds else {}
@@ -171,14 +171,14 @@ def segment_all(
         return examine_eye(eye, found.levels, threshold, found.taken, measured)
 
     levels, called, network = [], {}, Stopwatch(model)
-    cameras = know_cameras(sighting(look_at(eye.image)) for eye in some_of(eyes)) if model.disc else {}
+    photographs = [look_at(eye.image) for eye in eyes]
+    cameras = know_cameras(map(sighting, some_of(photographs))) if model.disc else {}
     with threads() as pool:
         jobs = []
-        for eye in tqdm(eyes, desc="test", unit="image", disable=None):
-            taken = look_at(eye.image)
+        for eye, taken in zip(tqdm(eyes, desc="test", unit="image", disable=None), photographs, strict=True):
             scale = plan_scale(taken, model, camera_of_photograph(taken, cameras))  # as predict.py sees it
-            taken = replace(taken, fov=eye.fov, diameter=fov_diameter(eye.fov))
-            found = segment_at(model, taken, scale, threshold, args.views, kinds)
+            known = replace(taken, fov=eye.fov, diameter=fov_diameter(eye.fov))
+            found = segment_at(model, known, scale, threshold, args.views, kinds)
             levels.append(found.levels)
             if found.kinds:
                 called[eye.name] = found.kinds.found.pixels

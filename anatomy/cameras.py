@@ -23,9 +23,8 @@ from utils import UserError
 Item = TypeVar("Item")
 SAMPLE = 40  # photographs of a run that are looked at before
 LEAST_EYES = 3  # with a disc, from which a camera is known
-ONE_CAMERA = (
-    0.35  # spread of the discs, of their size, at most: as they are found 0.11 in CHASE_DB1, 0.32 in STARE
-)
+# spread of the discs, of their size, at most: as they are found it is 0.11 in CHASE_DB1, 0.32 in STARE
+ONE_CAMERA = 0.35
 SAME_FIELD = 0.05  # by which the fields of view of one camera differ at most, of their diameter
 
 
@@ -39,9 +38,8 @@ class Camera:
 
 
 Cameras = Mapping[tuple[int, ...], Camera]  # by height and width of its photographs
-Sighting = tuple[
-    tuple[int, ...], float, float
-]  # of one photograph: height and width, diameters of disc and field
+# of one photograph: height and width, diameters of disc and field of view
+Sighting = tuple[tuple[int, ...], float, float]
 
 
 def some_of(items: Sequence[Item]) -> Sequence[Item]:
@@ -107,17 +105,16 @@ def measure_discs(photographs: Sequence[Path]) -> dict[Path, float]:
     degrees is assumed, as DRIVE has it. A file that cannot be read is left out.
     """
 
-    def look(path: Path) -> tuple[tuple[int, ...], float, float]:
-        photograph = look_at(read_image(path))
-        return photograph.pixels.shape, photograph.landmarks.disc_diameter, DISC_SHARE * photograph.diameter
+    def look(path: Path) -> Sighting:
+        return sighting(look_at(read_image(path)))
 
     cameras: dict[tuple[Path, tuple[int, ...]], list[tuple[Path, float, float]]] = {}
     with threads() as pool:
         jobs = [pool.submit(look, path) for path in photographs]
         for path, job in zip(photographs, tqdm(jobs, desc="discs", unit="eye", disable=None), strict=True):
             with contextlib.suppress(UserError):  # it is named when the eye is written
-                shape, disc, assumed = job.result()
-                cameras.setdefault((path.parent, shape), []).append((path, disc, assumed))
+                shape, disc, diameter = job.result()
+                cameras.setdefault((path.parent, shape), []).append((path, disc, DISC_SHARE * diameter))
     measured: dict[Path, float] = {}
     for eyes in cameras.values():
         diameters = [disc for _, disc, _ in eyes if disc > 0] or [assumed for _, _, assumed in eyes]

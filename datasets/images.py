@@ -71,13 +71,10 @@ def read_probability(path: Path) -> np.ndarray:
     Raises:
         UserError: as `read_image`; or it has colours or more bits.
     """
-    levels = decode(path)
-    if levels.dtype != np.uint8 or levels.ndim != 2:
-        levels = read_levels(path)
-        if levels.dtype != np.uint8 or (levels != levels[..., :1]).any():
-            raise UserError(f"{path}: a probability is a grey image of 8 bits; run augment.py again")
-        levels = np.ascontiguousarray(levels[..., 0])
-    return levels
+    levels = read_levels(path)
+    if levels.dtype != np.uint8 or (levels != levels[..., :1]).any():
+        raise UserError(f"{path}: a probability is a grey image of 8 bits; run augment.py again")
+    return np.ascontiguousarray(levels[..., 0])
 
 
 def read_levels(path: Path) -> np.ndarray:

@@ -102,6 +102,11 @@ def load_kinds(path: Path | None, device: torch.device) -> Network | None:
     return fold_batch_norm(load_checkpoint(path, device, KINDS)[0]) if path else None
 
 
+def name_weights(weights: Sequence[Path], of_kinds: Path | None) -> str:
+    """The checkpoints that a script uses, those of vessels and that of `choose_kinds`, in words."""
+    return ", ".join(map(str, weights)) + (f"; arteries and veins: {of_kinds}" if of_kinds else "")
+
+
 def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:
     """The threshold in [0, 1]: the one asked for, else the checkpoint's.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -30,6 +31,19 @@ from utils import UserError
 CPU = torch.device("cpu")
 
 
+@pytest.fixture
+def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The factors at which photographs are seen from now on."""
+    noted: list[float] = []
+
+    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float) -> np.ndarray:
+        noted.append(factor)
+        return segment(model, image, fov, views, factor)
+
+    monkeypatch.setattr(segmenter, "segment", watched)
+    return noted
+
+
 @pytest.mark.parametrize(
     ("diameter", "factor"),
     [(274, 3), (88, 1), (66, 0.75)],
@@ -39,21 +53,14 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
     factor: float,
     new_data: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    factors: list[float],
 ) -> None:
     network = UNet(width=2, depth=1)
     given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
     save_checkpoint(tmp_path / "own.pth", given)
-    seen = []
-
-    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, scale: float) -> np.ndarray:
-        seen.append(scale)
-        return segment(model, image, fov, views, scale)
-
-    monkeypatch.setattr(segmenter, "segment", watched)
     weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views=1"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
-    assert seen == pytest.approx([factor] * 3, rel=0.06)
+    assert factors == pytest.approx([factor] * 3, rel=0.06)
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
@@ -77,28 +84,30 @@ def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
     assert model.diameter == 720
 
 
-def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def write_test_eyes(folder: Path, disc: float, sides: Sequence[int]) -> None:
+    """A network that was trained with so many pixels per disc, and drawn eyes of these sides in data/test."""
     network = UNet(width=2, depth=1)
-    own = {"disc": 61.0, "diameter": 61 / DISC_SHARE, "threshold": 0.5}
-    save_checkpoint(tmp_path / "own.pth", {"model": network.config, "weights": network.state_dict(), **own})
-    for side in (120, 150, 300):
-        photograph, vessels, _ = draw_eye(np.random.default_rng(side), side, side)
-        write_png(tmp_path / "data" / "test" / "image" / f"{side}.png", photograph)
-        write_png(tmp_path / "data" / "test" / "mask" / f"{side}.png", vessels)
-    seen: list[float] = []
+    own = {"disc": disc, "diameter": disc / DISC_SHARE, "threshold": 0.5}
+    save_checkpoint(folder / "own.pth", {"model": network.config, "weights": network.state_dict(), **own})
+    for k, side in enumerate(sides):
+        photograph, vessels, _ = draw_eye(np.random.default_rng(k), side, side)
+        write_png(folder / "data" / "test" / "image" / f"{k}.png", photograph)
+        write_png(folder / "data" / "test" / "mask" / f"{k}.png", vessels)
 
-    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float) -> np.ndarray:
-        seen.append(factor)
-        return segment(model, image, fov, views, factor)
 
-    monkeypatch.setattr(segmenter, "segment", watched)
-    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views", 1]
-    run_script(tester.main, "--data", tmp_path / "data", "--results", tmp_path / "results", *weights)
-    run_script(predict.main, tmp_path / "data" / "test" / "image", "--out", tmp_path / "out", *weights)
-    assert len(set(seen[:3])) == 3
-    assert sorted(seen[:3]) == sorted(seen[3:])
+def see_with_both(folder: Path) -> list[object]:
+    """Let test.py and then predict.py see what `write_test_eyes` writes; returns their flags."""
+    flags = ["--weights", folder / "own.pth", "--device", "cpu", "--views", 1]
+    run_script(tester.main, "--data", folder / "data", "--results", folder / "results", *flags)
+    run_script(predict.main, folder / "data" / "test" / "image", "--out", folder / "out", *flags)
+    return flags
+
+
+def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(tmp_path: Path, factors: list[float]) -> None:
+    write_test_eyes(tmp_path, 61.0, (120, 150, 300))
+    see_with_both(tmp_path)
+    assert len(set(factors[:3])) == 3
+    assert sorted(factors[:3]) == sorted(factors[3:])
 
 
 @pytest.mark.parametrize("native", [300, 548, 700, 822, 1096, 3300])
@@ -271,15 +280,9 @@ def test_a_photograph_of_another_field_of_view_is_of_another_camera() -> None:
 
 
 def test_test_py_and_predict_py_know_the_camera_of_a_folder_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factors: list[float]
 ) -> None:
-    network = UNet(width=2, depth=1)
-    own = {"disc": 20.0, "diameter": 20 / DISC_SHARE, "threshold": 0.5}
-    save_checkpoint(tmp_path / "own.pth", {"model": network.config, "weights": network.state_dict(), **own})
-    for k in range(4):
-        photograph, vessels, _ = draw_eye(np.random.default_rng(k), 150, 150)
-        write_png(tmp_path / "data" / "test" / "image" / f"{k}.png", photograph)
-        write_png(tmp_path / "data" / "test" / "mask" / f"{k}.png", vessels)
+    write_test_eyes(tmp_path, 20.0, (150,) * 4)
 
     def find(pixels: np.ndarray, fov: np.ndarray) -> Landmarks:
         nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
@@ -287,16 +290,7 @@ def test_test_py_and_predict_py_know_the_camera_of_a_folder_alike(
         return Landmarks(**nothing | where | {"disc_certainty": 1.0})
 
     monkeypatch.setattr("anatomy.photograph.find_landmarks", find)
-    factors: list[float] = []
-
-    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, factor: float) -> np.ndarray:
-        factors.append(factor)
-        return segment(model, image, fov, views, factor)
-
-    monkeypatch.setattr(segmenter, "segment", watched)
-    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views", 1]
-    run_script(tester.main, "--data", tmp_path / "data", "--results", tmp_path / "results", *weights)
-    run_script(predict.main, tmp_path / "data" / "test" / "image", "--out", tmp_path / "out", *weights)
+    weights = see_with_both(tmp_path)
     assert len(factors) == 8 and len(set(factors)) == 1
     alone = factors.pop()
     run_script(
