@@ -33,6 +33,7 @@ from prediction.kinds import Kinds
 from prediction.segmenter import Segmentation, segment_photograph
 from system.limits import usable_cores
 from system.processes import on_this_machine
+from system.records import state
 from system.threads import threads
 from utils import UserError
 
@@ -197,12 +198,15 @@ def predict_photographs(
             raise Cancelled
 
     def work(name: str) -> str:
+        before: list[int | str] = [-1, 0, ""]  # as no file is; why it cannot be read, reading will say
+        with contextlib.suppress(OSError):
+            before = state(names[name]) if names[name].is_file() else before
         try:
             row = predict_photograph(names[name], name, predictor)
         except Unreadable as error:
             problems[name] = str(error)
         else:
-            predictor.results.finish(name, names[name], row)
+            predictor.results.finish(name, names[name], before, row)
         return name
 
     hook = predictor.model.register_forward_pre_hook(check)

@@ -23,7 +23,6 @@ from system.records import (
     read_record,
     refuse_loss,
     sha256,
-    state,
     strangers,
     write_record,
 )
@@ -162,10 +161,13 @@ class ResultsFolder:
         """Note that the results of a photograph are about to be written; from any thread."""
         write_record(self.out, SCRIPT, result_files(name), self.record_path(name), written=False)
 
-    def finish(self, name: str, photograph: Path, row: Mapping[str, Any]) -> None:
-        """Write the record of a photograph, whose results are whole; from any thread."""
+    def finish(self, name: str, photograph: Path, before: Sequence[Any], row: Mapping[str, Any]) -> None:
+        """Write the record of a photograph, whose results are whole; from any thread.
+
+        `before` is its `state` before it was read: of what has changed since, these are not the results.
+        """
         made_by, place = self.maker_of(name, photograph), str(place_of(photograph))
-        more = {"made_by": made_by, "photograph": [place, state(photograph)], "row": row}
+        more = {"made_by": made_by, "photograph": [place, before], "row": row}
         write_record(self.out, SCRIPT, result_files(name), self.record_path(name), more=more)
 
     def holds_another(self, name: str, photograph: Path) -> bool:

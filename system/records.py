@@ -1,6 +1,6 @@
 """Records of the files that a script wrote, so that it replaces those and never a file of the user's.
 
-A record is a small JSON file: the script, and each file with its size, time and SHA-256. Files that are about
+A record is a small JSON file: the script, and each file with its size, ctime and SHA-256. Files that are about
 to be written stand in it without these. A file that no record names, or that has changed, is the user's.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,9 +51,9 @@ def sha256(path: Path) -> str:
 
 
 def state(path: Path) -> list[int | str]:
-    """Size in bytes, time of the last change in ns, and SHA-256 of a file."""
+    """Size in bytes, time of the last change of the file or its name in ns (ctime), and SHA-256 of a file."""
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, sha256(path)]
+    return [status.st_size, status.st_ctime_ns, sha256(path)]
 
 
 def is_unchanged(path: Path, before: Any) -> bool:
@@ -62,8 +63,10 @@ def is_unchanged(path: Path, before: Any) -> bool:
     if before is None:
         return True
     status, (size, time, digest) = path.stat(), before
-    # only a copy has another time and the same content, so few files are read
-    return status.st_size == size and (status.st_mtime_ns == time or sha256(path) == digest)
+    # programs set the mtime, as archives and editors do, but not the ctime. A file that was copied or moved is
+    # read, and so is one without: Windows tells its creation, sshfs and FAT the mtime
+    is_untouched = sys.platform != "win32" and status.st_ctime_ns == time != status.st_mtime_ns
+    return status.st_size == size and (is_untouched or sha256(path) == digest)
 
 
 def read_record(path: Path) -> Record:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import run_script
+from PIL import Image
 
 import augment
 import demo
 import predict
 import test as tester
+from batch import photographs as batch_photographs
 from batch import results
 from datasets.images import write_png
+from system import records
 from system.records import RECORD, read_record, replace_results, users_files
 from utils import UserError, folder_name
 
@@ -237,6 +242,44 @@ def test_a_file_that_was_changed_without_changing_its_size_is_the_users(tmp_path
         assert not (copied / "metrics.csv").exists()
 
 
+def change_unseen(path: Path, change: Callable[[], object]) -> None:
+    """Change the content of a file, and set its time back as archives and editors may."""
+    before = path.stat()
+    change()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("another_file", [False, True])
+def test_a_file_that_was_changed_with_size_and_time_kept_is_the_users(
+    tmp_path: Path, another_file: bool
+) -> None:
+    with replace(tmp_path, "test.py", "metrics.csv"):
+        (tmp_path / "metrics.csv").write_text("0.81")
+    edited = tmp_path / ("mine.csv" if another_file else "metrics.csv")
+    change_unseen(
+        tmp_path / "metrics.csv",
+        lambda: (edited.write_text("0.99"), edited.replace(tmp_path / "metrics.csv")),
+    )
+    lost = pytest.raises(UserError, match=r"metrics\.csv would be lost: .*changed since")
+    with lost, replace(tmp_path, "test.py", "metrics.csv"):
+        pass
+    assert (tmp_path / "metrics.csv").read_text() == "0.99"
+
+
+def test_a_file_is_only_read_again_where_its_ctime_does_not_say_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "older.png", "new.png")
+    os.utime(tmp_path / "older.png", ns=(0, 0))
+    before = {path: records.state(path) for path in sorted(tmp_path.iterdir())}
+    monkeypatch.setattr(records, "sha256", lambda _: "read")
+    seen = [records.is_unchanged(path, state) for path, state in before.items()]
+    # one time for both, as FAT and sshfs have it, may be the mtime; that of Windows is of the creation
+    assert seen == [False, os.name != "nt"]
+    assert not records.is_unchanged(tmp_path / "older.png", [before[tmp_path / "older.png"][0], 0, "mtime"])
+
+
 def test_what_is_removed_is_said_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with replace(tmp_path, "test.py", "masks/a.png", "masks/b.png"):
         make(tmp_path, "masks/a.png", "masks/b.png")
@@ -330,6 +373,46 @@ def test_another_photograph_of_the_same_name_replaces_nothing(
     segment(moved, files, out, "--resume")
     assert "3 of 3 photographs are finished already" in capsys.readouterr().out
     assert listed(out) == ["01_test", "02_test", "03_test", "01_test_2"]
+
+
+def test_another_photograph_of_the_same_size_and_time_is_segmented(
+    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("01_test.tif", "02_test.tif", "03_test.tif")
+    for name in names:  # as archives have them: uncompressed, and of one time
+        Image.open(photographs / name).save(photographs / name, compression=None)
+        os.utime(photographs / name, ns=(0, 0))
+    segment(photographs, files, tmp_path / "out")
+    first, second, third = ((photographs / name).read_bytes() for name in names)
+    change_unseen(photographs / names[0], lambda: (photographs / names[0]).write_bytes(second))
+    other = photographs.rename(tmp_path / "other")  # nothing is where it was: known by their content
+    change_unseen(other / names[1], lambda: (other / names[1]).write_bytes(third))
+    capsys.readouterr()
+    segment(other, files, tmp_path / "out", "--resume")
+    said = capsys.readouterr().out
+    assert "1 of 3 photographs are finished already" in said
+    assert [f"{other / name}: called" in said for name in names] == [True, True, False]
+
+
+def test_a_photograph_that_changes_while_it_is_segmented_is_segmented_again(
+    photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    write = batch_photographs.write_results
+
+    def change(out: Path, name: str, *rest: object) -> None:
+        if name == "01_test":
+            shutil.copy(photographs / "02_test.tif", photographs / "01_test.tif")
+        elif name == "03_test":
+            (photographs / "03_test.tif").unlink()  # a disk that is half mounted
+        write(out, name, *rest)
+
+    monkeypatch.setattr(batch_photographs, "write_results", change)
+    assert segment(photographs, files, tmp_path / "out") == 0
+    monkeypatch.undo()
+    capsys.readouterr()
+    segment(photographs, files, tmp_path / "out", "--resume")
+    assert "1 of 2 photographs are finished already" in capsys.readouterr().out
+    assert listed(tmp_path / "out") == ["01_test", "02_test", "03_test"]
 
 
 def test_the_tables_say_which_version_and_weights_made_each_row(
