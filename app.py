@@ -30,7 +30,7 @@ from pages.report import describe_photograph
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop
-from utils import HelpFormatter, UserError, run
+from utils import HelpFormatter, UserError, out_of_memory, run
 
 if TYPE_CHECKING:
     import gradio
@@ -128,7 +128,9 @@ def segment_drop(
         except UserError as error:
             refused.append(str(error).replace(str(path), path.name))
             continue
-        except MemoryError:
+        except Exception as error:  # of Python, OpenCV or torch, also of a GPU
+            if not out_of_memory(error):
+                raise
             refused.append(f"{path.name}: out of memory; shrink it, or drop fewer at a time")
             continue
         name = names[path]

@@ -90,7 +90,9 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
         elif "too many open files" in str(error).lower():
             message = "too many open files; raise the limit with ulimit -n 4096, or use --workers 0"
         elif out_of_memory(error):
-            message = f"out of memory; {f'lower {lower}, or ' if lower else ''}end other programs"
+            gpu = any(kind in str(error).lower() for kind in ("cuda", "hip", "mps", "xpu"))
+            message = f"out of memory{' of the GPU' * gpu}; {f'lower {lower}, or ' if lower else ''}"
+            message += f"end other programs{', or use --device cpu' * gpu}"
         elif isinstance(error, OSError) and error.strerror:
             message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         else:
@@ -124,7 +126,7 @@ def prepare_streams() -> None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out. Python, OpenCV and each device of torch word it differently."""
     signs: tuple[str, ...] = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
     signs += ("killed by signal: killed",)  # of a DataLoader's worker

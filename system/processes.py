@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from system.devices import pick_device
-from utils import UserError
+from utils import UserError, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +126,11 @@ def group(goes_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None
         UserError: another process has died or cannot be reached.
     """
     if world_size() == 1:
-        yield None
+        try:
+            yield None
+        except Exception as error:
+            tell_after(error, goes_on)
+            raise
         return
     import torch.distributed as dist
 
@@ -158,10 +162,17 @@ def group(goes_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None
         if not fails_first(store):
             raise SystemExit(status) from None
         if not is_lost(error):
+            tell_after(error, goes_on)
             raise
         raise UserError(
             f"another process of this run died, was ended or cannot be reached; {goes_on()}"
         ) from None
+
+
+def tell_after(error: BaseException, goes_on: Callable[[], str]) -> None:
+    """Where memory ran out, say how to go on: what other programs hold of a GPU, they may soon free."""
+    if out_of_memory(error):
+        print(goes_on(), file=sys.stderr)
 
 
 def end(*_: object) -> None:
