@@ -39,9 +39,9 @@ class Patients:
     row_of: dict[str, int] = field(default_factory=dict)  # by `plain_name`
     copies: dict[str, str] = field(default_factory=dict)  # of which photograph another one is a copy, by name
 
-    def find(self, name: str, photograph: Path) -> int | None:
+    def find(self, photograph: Path) -> int | None:
         """The number of a photograph's row, None if it has none."""
-        return next((self.row_of[own] for own in called(photograph, name) if own in self.row_of), None)
+        return next((self.row_of[own] for own in called(photograph) if own in self.row_of), None)
 
     def match(self, names: Mapping[str, Path]) -> str:
         """Say how many photographs have a row, and what could not be matched; empty without a table.
@@ -53,8 +53,8 @@ class Patients:
             return ""
         owners: dict[int, str] = {}
         without = []
-        for name, photograph in names.items():
-            if (row := self.find(name, photograph)) is None:
+        for photograph in names.values():
+            if (row := self.find(photograph)) is None:
                 without.append(str(photograph))
             elif (other := owners.setdefault(row, str(photograph))) != str(photograph):
                 both = f"{self.files[row]} could be {other} and {photograph}"
@@ -71,7 +71,7 @@ class Patients:
         name, photograph = measured["image"], Path(measured["photograph"])
         told = person_in(photograph, name.split("/")[:-1])._asdict()
         told |= {column: measured[column] for column in WHOSE if measured.get(column)}
-        if (row := self.find(name, photograph)) is not None:
+        if (row := self.find(photograph)) is not None:
             cells = dict(zip(self.headings, self.rows[row], strict=True))
             told |= {column: cell for column, cell in cells.items() if cell}
             told["eye"] = SIDES.get(told["eye"].casefold(), told["eye"])
@@ -121,7 +121,7 @@ def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
     found = []
     for k in range(len(heading)):
         table = Patients(given, row_of=number_rows([row[k] for row in rows]))
-        found.append(sum(table.find(name, own) is not None for name, own in names.items()))
+        found.append(sum(table.find(photograph) is not None for photograph in names.values()))
     usual = file_column(heading)
     file = max(range(len(heading)), key=lambda k: (found[k], k == usual))
     if re.search(r"\.\w{1,5}$", heading[file]):
@@ -162,9 +162,11 @@ def refuse_headings(given: str, headings: Sequence[str]) -> None:
 
 
 def with_points(column: list[str]) -> list[str]:
-    """A column of numbers with decimal points; one with other text, or with thousands (1,234), as it is."""
+    """A column of numbers with decimal points; one with other text, or perhaps thousands (1,234), as it is."""
     filled = [cell for cell in column if cell]
-    if not all(map(is_number, filled)) or all(re.fullmatch(r"\d{1,3},\d{3}", cell) for cell in filled):
+    with_comma = [cell for cell in filled if "," in cell]
+    may_be_thousands = all(re.fullmatch(r"[+-]?\d{1,3},\d{3}", cell) for cell in with_comma)
+    if may_be_thousands or not all(is_number(cell) and "." not in cell for cell in filled):
         return column
     return [cell.replace(",", ".") for cell in column]
 

@@ -89,8 +89,9 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
     tags = read_tags(path, predictor.results.made_by.get("dicom_id"))
-    given = um_of(path, predictor.results.um_per_pixel, name)
-    um = given or likely_um(tags.um_per_pixel, found.taken.landmarks.disc_diameter)
+    given = um_of(path, predictor.results.um_per_pixel)
+    disc = found.taken.landmarks.disc_diameter
+    um = given or likely_um(tags.um_per_pixel, disc)
     kinds = found.measure_kinds(um)
     write_results(predictor.results.out, name, found, predictor.parts, kinds)
     row: dict[str, Any] = {"doubtful": ""}
@@ -98,6 +99,9 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         row = found.examine(um) | (kinds.row if kinds else {})
         if um and not given:
             row["um_per_pixel_from"] = "file"
+        if given and disc > 0 and not likely_um(given, disc):  # another unit, or another column
+            doubt = f"--um-per-pixel makes the disc {given * disc / 1000:.1f} mm wide"
+            row["doubtful"] = "; ".join(filter(None, [doubt, row["doubtful"]]))
     if tags.frames > 1:
         row["doubtful"] = "; ".join(filter(None, [f"the first of {tags.frames} frames", row["doubtful"]]))
     height, width = found.fov.shape

@@ -103,9 +103,9 @@ class ResultsFolder:
         complete = not record.is_whole or {"made_by", "photograph", "row"} <= record.more.keys()
         return record if record.script == SCRIPT and complete else Record()
 
-    def maker_of(self, name: str, photograph: Path) -> dict[str, Any]:
+    def maker_of(self, photograph: Path) -> dict[str, Any]:
         """What makes the results of a photograph in this run."""
-        return {**self.made_by, "um_per_pixel": um_of(photograph, self.um_per_pixel, name)}
+        return {**self.made_by, "um_per_pixel": um_of(photograph, self.um_per_pixel)}
 
     @contextlib.contextmanager
     def claimed(self, names: Mapping[str, Path], resume: bool) -> Iterator[set[str]]:
@@ -151,7 +151,7 @@ class ResultsFolder:
         """Whether a photograph and its results are as they were, and made by what this run would use."""
         return (
             record.is_whole
-            and record.more["made_by"] == self.maker_of(name, photograph)
+            and record.more["made_by"] == self.maker_of(photograph)
             and is_same_photograph(photograph, record)
             and is_unchanged(photograph, record.more["photograph"][1])
             and all(is_unchanged(self.out / file, before) for file, before in record.files.items())
@@ -166,7 +166,7 @@ class ResultsFolder:
 
         `before` is its `state` before it was read: of what has changed since, these are not the results.
         """
-        made_by, place = self.maker_of(name, photograph), str(place_of(photograph))
+        made_by, place = self.maker_of(photograph), str(place_of(photograph))
         more = {"made_by": made_by, "photograph": [place, before], "row": row}
         write_record(self.out, SCRIPT, result_files(name), self.record_path(name), more=more)
 

@@ -40,11 +40,11 @@ def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
 def rows_of(content: bytes) -> list[list[str]]:
     """See `read_rows`; raises UnicodeDecodeError or csv.Error."""
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if b"\0" in content and not wide:  # UTF-16 without its mark would be read as UTF-8 with these in it
+        raise csv.Error
     try:
         text = content.decode("utf-16") if wide else str(content, encoding="utf-8-sig")
     except UnicodeDecodeError:
-        if b"\0" in content:
-            raise
         text = content.decode("cp1252")
     lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
     if lines and lines[0].startswith("sep="):  # as Excel reads it
@@ -86,19 +86,24 @@ def with_short_names(rows: Mapping[str, Row]) -> dict[str, Row]:
     """Add each `plain_name` without its suffix, where that leaves no doubt."""
     short: dict[str, list[Row]] = {}
     for name, row in rows.items():
-        short.setdefault(re.sub(r"\.\w{1,5}$", "", name), []).append(row)
+        short.setdefault(without_suffix(name), []).append(row)
     return {name: own[0] for name, own in short.items() if all(row == own[0] for row in own)} | dict(rows)
 
 
-def called(path: Path, result: str = "") -> Iterator[str]:
+def without_suffix(name: str) -> str:
+    """A `plain_name` without its suffix, and without that of gzip."""
+    return re.sub(r"\.\w{1,5}$", "", name.removesuffix(".gz"))
+
+
+def called(path: Path) -> Iterator[str]:
     """Yield each `plain_name` that a table may have for a photograph, the fullest first.
 
-    The file's name counts with or without suffix and with any of its folders, as does that of the results.
+    The file's name counts with or without suffix and with any of its folders. That of its results does not:
+    eye_2 may be the photograph eye of another folder, and the table's eye_2 another eye.
     """
-    parts = path.parts
-    for name in [f"{result}{path.suffix}", result, *("/".join(parts[k:]) for k in range(len(parts)))]:
-        own = plain_name(name)
-        yield from filter(None, (own, own.removesuffix(path.suffix.casefold())))
+    for k in range(len(path.parts)):
+        own = plain_name("/".join(path.parts[k:]))
+        yield from (own, without_suffix(own))
 
 
 def say_matched(names: Mapping[str, Path], without: Collection[str], given: str, what: str) -> str:

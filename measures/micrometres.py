@@ -6,13 +6,23 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets.tables import called, file_column, is_number, plain_name, read_rows, say_matched, with_short_names
+from datasets.images import SUFFIXES
+from datasets.tables import (
+    called,
+    file_column,
+    is_number,
+    plain_name,
+    read_rows,
+    say_matched,
+    with_short_names,
+    without_suffix,
+)
 from utils import UserError, path_name
 
 WANTED = "give micrometres a pixel, or a CSV with a file name and such a number in each row"
-# headings of the numbers, and those that are no micrometres a pixel
-NUMBERS = r"\bum|_um|[µμ]m|micro|mikro|scale|resolution|spacing|pixel.?size"
-WRONG = r"\bmm|_mm|(px|pixels?).?(per|/)"
+# headings of the numbers, and those of other ones: the inverse, areas
+NUMBERS = r"(\b|_)um(\b|_|p)|[µμ]m|mi[ck]ro[mn]"
+WRONG = r"(px|pixels?).?(per|/)|1/|m²|m2|squ|quadrat"
 
 
 def read_um_per_pixel(given: str | None) -> dict[str, float]:
@@ -38,7 +48,9 @@ def read_um_per_pixel(given: str | None) -> dict[str, float]:
 
 def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
     """The number of each name in these rows; see `read_um_per_pixel`."""
-    heading = rows[0] if rows and not any(is_number(cell) for cell in rows[0]) else None
+    first = rows[0] if rows else []
+    is_heading = not any(is_number(cell) or Path(cell).suffix.casefold() in SUFFIXES for cell in first)
+    heading = first if first and is_heading else None
     file, number = columns(heading, rows, given)
     found: dict[str, float] = {}
     for line, row in enumerate(rows[heading is not None :], 1 + (heading is not None)):
@@ -53,6 +65,9 @@ def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
             raise UserError(
                 f"--um-per-pixel {given}: {row[file]} has two numbers, {found[name]:g} and {value:g}"
             )
+    for name, value in found.items():
+        if (other := found.get(without_suffix(name), value)) != value:
+            raise UserError(f"--um-per-pixel {given}: {name} has two numbers, {value:g} and {other:g}")
     if not found:
         raise UserError(f"--um-per-pixel {given}: no file names with numbers; {WANTED}")
     return with_short_names(found)
@@ -70,8 +85,6 @@ def columns(heading: Sequence[str] | None, rows: Sequence[list[str]], given: str
     low = [name.casefold() for name in heading]
     numbers = [k for k, name in enumerate(low) if re.search(NUMBERS, name) and not re.search(WRONG, name)]
     files = file_column(heading)
-    if not numbers and width == 2 and not re.search(WRONG, low[1 - files]):
-        numbers = [1 - files]
     if len(numbers) != 1 or numbers[0] == files:
         there = f"which column, of {', '.join(heading)}? Call it um_per_pixel"
         raise UserError(f"--um-per-pixel {given}: {there}; {WANTED}")
@@ -80,25 +93,33 @@ def columns(heading: Sequence[str] | None, rows: Sequence[list[str]], given: str
 
 def positive_number(text: str) -> float:
     """A number above 0, with a decimal point or comma; ValueError if it is none."""
-    number = float(text.replace(",", ".") if "." not in text else text)
-    if not 0 < number < 1e6:
+    number = float(text.replace(",", "."))
+    if not is_number(text.strip()) or not 0 < number < 1e6:  # float takes 7_5 for 75
         raise ValueError
     return number
 
 
-def um_of(path: Path, known: Mapping[str, float], result: str = "") -> float | None:
-    """Micrometres a pixel of a photograph, by the name of its file or results (`called`); None if unknown."""
-    own = next((known[name] for name in called(path, result) if name in known), None)
-    return known.get("") if own is None else own
+def um_of(path: Path, known: Mapping[str, float]) -> float | None:
+    """Micrometres a pixel of a photograph, by the name of its file (`called`); None if unknown."""
+    return next((known[name] for name in (*called(path), "") if name in known), None)
 
 
 def describe_um(names: Mapping[str, Path], known: Mapping[str, float], given: str) -> str:
     """One line: how many photographs have a number, and which have none; empty where one number serves all.
 
     Raises:
-        UserError: none has one.
+        UserError: none has one, or a name in the table is that of several.
     """
     if not known or "" in known:
         return ""
-    without = [str(path) for name, path in names.items() if um_of(path, known, name) is None]
+    owners: dict[str, Path] = {}
+    without = []
+    for path in names.values():
+        if (name := next(filter(known.__contains__, called(path)), None)) is None:
+            without.append(str(path))
+        elif (other := owners.setdefault(name, path)) != path:
+            both = f"{name} could be {other} and {path}"
+            raise UserError(
+                f"--um-per-pixel {given}: {both}; give the folders, or the suffixes, with the names"
+            )
     return say_matched(names, without, f"--um-per-pixel {given}", "a number")

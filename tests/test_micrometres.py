@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import fields
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
+from conftest import run_script, write_photographs
 
+import predict
+from anatomy.landmarks import Landmarks
 from measures.micrometres import describe_um, read_um_per_pixel, um_of
 from utils import UserError
 
@@ -27,6 +32,13 @@ TABLES = {
     "another suffix": "e0.jpg,7.5\ne1.tiff,6\n",
     "twice the same": "e0.png,7.5\ne0.png,7.50\ne1.png,6\n",
     "folders": "in\\e0.png,7.5\n./in/e1.png,6\n",
+    "line ends of Windows": "file,um\r\ne0.png,7.5\r\n\r\ne1.png,6\r\n",
+    "line ends of an old Mac": "file,um\re0.png,7.5\re1.png,6\r",
+    "spaces that do not break": "e0.png\u00a0,\u00a07.5\u00a0\ne1.png,6\u00a0\n",
+    "all in quotes": '"e0.png","7.5"\n"e1.png","6"\n',
+    "exponents": "e0.png;7,5E+00\ne1.png;6e0\n",
+    "an index": ",file,um\n0,e0.png,7.5\n1,e1.png,6\n",
+    "gzipped": "e0.png.gz,7.5\ne1.png,6\n",
     "empty columns": "e0.png,7.5,,\ne1.png,6,,\n\n,,,\n",
 }
 
@@ -37,7 +49,7 @@ def test_a_table_of_a_spreadsheet_is_understood(table: str, encoding: str, tmp_p
     file = tmp_path / "um.csv"
     file.write_text(TABLES[table], encoding=encoding)
     known = read_um_per_pixel(str(file))
-    assert [um_of(Path("data", "in", f"e{k}.png"), known, f"e{k}") for k in range(3)] == [7.5, 6, None]
+    assert [um_of(Path("data", "in", f"e{k}.png"), known) for k in range(3)] == [7.5, 6, None]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
@@ -58,6 +70,24 @@ def test_umlauts_match_however_they_are_written(form: str, encoding: str, tmp_pa
         ("file,mm_per_pixel\ne0.png,0.0075\n", "which column"),
         ("file,pixels_per_mm\ne0.png,133\n", "which column"),
         ("file,um,um_y\ne0.png,7.5,7.4\n", "which column"),
+        ("file,um,um\ne0.png,7.5,7.5\n", "which column"),
+        ("file,width\ne0.png,565\n", "which column"),
+        ("file,nm_per_pixel\ne0.png,7500\n", "which column"),
+        ("file,pixel_spacing\ne0.png,0.0075\n", "which column"),
+        ("file,scale\ne0.png,0.5\n", "which column"),
+        ("file,1/um\ne0.png,0.13\n", "which column"),
+        ("file,um2 per pixel\ne0.png,56\n", "which column"),
+        ("file,Umfang\ne0.png,56\n", "which column"),
+        ("e0.png,7_5\n", "line 1 is"),
+        ("e1.png,6\ne0.png,7_5\n", "line 2 is"),
+        ("e0.png,\ne1.png,6\n", "line 1 is"),
+        ("e0.png;1.234,5\ne1.png;6\n", "line 1 is"),
+        ("e0.png;7'500\ne1.png;6\n", "line 1 is"),
+        ("file;um\ne0.png;1 234\n", "line 2 is"),
+        ("file,um\ne0.png,7.5 mm\n", "line 2 is"),
+        ("file,um\ne0.png,nan\n", "line 2 is"),
+        ("e0.png,7.5\ne0,6\n", "e0.png has two numbers, 7.5 and 6"),
+        ("e0.png,7.5\n".encode("utf-16-le").decode(), "not a CSV file of text"),
     ],
 )
 def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path: Path) -> None:
@@ -66,11 +96,44 @@ def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path:
         read_um_per_pixel(str(tmp_path / "um.csv"))
 
 
+@pytest.mark.parametrize("text", ["7_5", "1.234,5", "7.5um", "nan", "0", "-7"])
+def test_what_is_no_plain_number_is_not_taken_for_one(text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give micrometres a pixel"):
+        read_um_per_pixel(text)
+
+
 def test_two_files_of_one_name_get_their_own_numbers(tmp_path: Path) -> None:
     (tmp_path / "um.csv").write_text("a/OD.png,5\nb/OD.png,6\neye.png,7\neye.jpg,8\n")
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
-    assert [um_of(Path("x", f, "OD.png"), known, f"{f}/OD") for f in "abc"] == [5, 6, None]
-    assert [um_of(Path(f"eye.{end}"), known, "eye") for end in ("png", "jpg", "tif")] == [7, 8, None]
+    assert [um_of(Path("x", f, "OD.png"), known) for f in "abc"] == [5, 6, None]
+    assert [um_of(Path(f"eye.{end}"), known) for end in ("png", "jpg", "tif")] == [7, 8, None]
+
+
+def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called() -> None:
+    # b/eye.png is called eye_2 in the results, and eye_2.png of the table is another eye
+    known = {"eye.png": 7.0, "eye_2.png": 8.0}
+    assert um_of(Path("b/eye.png"), known) == 7
+    assert describe_um({"eye_2": Path("b/eye.png")}, known, "um.csv").endswith(
+        "1 of 1 photographs have a number"
+    )
+    with pytest.raises(UserError, match=r"eye.png could be a.eye.png and b.eye.png; give the folders"):
+        describe_um({"eye": Path("a/eye.png"), "eye_2": Path("b/eye.png")}, known, "um.csv")
+
+
+@pytest.mark.parametrize(("um", "doubt"), [(90, ""), (60, ""), (9, "0.2 mm wide"), (900, "18.0 mm wide")])
+def test_a_number_that_contradicts_the_disc_is_called_doubtful(
+    um: float, doubt: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
+    found = Landmarks(**nothing | {"disc_x": 40.0, "disc_y": 40.0, "disc_diameter": 20.0})
+    monkeypatch.setattr("anatomy.photograph.find_landmarks", lambda *_: found)
+    eyes = write_photographs(tmp_path / "eyes", 1, 96, 92)
+    flags = ("--weights", files / "checkpoint.pth", "--views=1", "--write=measures", "--um-per-pixel", um)
+    assert run_script(predict.main, eyes, "--out", tmp_path / "out", *flags) == 0
+    with (tmp_path / "out" / "measures.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (f"--um-per-pixel makes the disc {doubt}" in row["doubtful"]) is bool(doubt)
+    assert float(row["um_per_pixel"]) == um
 
 
 def test_how_many_photographs_have_a_number_is_said_and_none_is_refused() -> None:

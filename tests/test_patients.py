@@ -75,6 +75,12 @@ def test_columns_of_a_spreadsheet_are_carried_with_decimal_points(table: str, tm
     ]
 
 
+@pytest.mark.parametrize("cells", [("1,234", "567"), ("-1,234", "2,345"), ("1.234", "1,5"), ("1,234.5", "2")])
+def test_a_number_that_may_have_thousands_stays_as_it_is(cells: tuple[str, str], tmp_path: Path) -> None:
+    patients = table_of(tmp_path, f"file;count\np1/od;{cells[0]}\np1/os;{cells[1]}\n")
+    assert patients.rows == [[cell] for cell in cells]
+
+
 def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path: Path) -> None:
     patients = table_of(tmp_path, "file,Patient,Eye,visit\np1/od,anna,OS,\n")
     row = patients.tell({"image": "p1/od", "photograph": "visit3/p1/od.tif"})
