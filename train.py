@@ -293,7 +293,7 @@ def conclude(here: Run, state: Training) -> None:
     if validated and state.start_f1 == state.best:
         print(f"no epoch was better than {state.settings.start_from}: {checkpoint} is that network")
     print(f"to look at: {here.files / 'curves.png'}{preview}")
-    print(f"next: python test.py --data {here.data} --weights {checkpoint}")
+    print(f"next: {here.next_step()} {checkpoint}")
 
 
 if __name__ == "__main__":

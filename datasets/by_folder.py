@@ -31,6 +31,7 @@ from datasets.layouts import (
 )
 from datasets.pairing import first_number, match, plain, stem
 from datasets.polygons import shapes_in
+from datasets.volumes import volume_suffix
 from utils import UserError, missing
 
 PART_OF = {"training": "train", "train": "train", "test": "test", "testing": "test"}  # by the name of a folder
@@ -107,7 +108,8 @@ def kind_of(path: Path, folder: Path) -> str:
     if known := role(path, folder):
         return known
     words = ((target, rf"(^|[^a-z0-9])({names})([^a-z]|$)") for target, names in WORDS)
-    return next((target for target, words in words if re.search(words, stem(path), re.IGNORECASE)), "image")
+    no_word = "mask" if volume_suffix(path) else "image"
+    return next((target for target, words in words if re.search(words, stem(path), re.IGNORECASE)), no_word)
 
 
 def tell_apart(found: Found, masks: bool) -> None:

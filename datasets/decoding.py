@@ -29,6 +29,7 @@ MOST_PAGES = 50  # files of more are no photographs
 JPEG_START = b"\xff\xd8\xff"
 INSTALL = "to read it, pip install -r requirements-formats.txt"
 DICOM = f"a DICOM file; {INSTALL}, or export the photograph as PNG or JPEG"
+VOLUME = "a volume; augment.py reads labels in it, but no photographs: export those as PNG or JPEG"
 HEIC = f"a HEIC photograph; {INSTALL}, or export it as JPEG"
 OPTIONAL = {  # read where this package is installed
     **dict.fromkeys((".dcm", ".dicom", ".dicm"), "pydicom"),
@@ -40,6 +41,8 @@ OTHER_KINDS = {  # that people have, but that are not read here: the suffix, wha
     ".dicm": DICOM,
     ".heic": HEIC,
     ".heif": HEIC,
+    ".nrrd": VOLUME,
+    ".nii": VOLUME,
     ".pdf": "a PDF; export its pictures as PNG or JPEG",
     ".zip": "an archive; unpack it",
     ".gz": "gzipped; unpack it, for example with gunzip",  # named itself, it is read: STARE comes so
@@ -269,6 +272,8 @@ def what_is(path: Path) -> str:
         return "empty"
     if is_dicom(path):
         return DICOM
+    if path.suffix.lower() in (".nrrd", ".nii"):
+        return VOLUME
     if head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
         return "a HEIC photograph that is damaged" if is_installed("pillow_heif") else HEIC
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

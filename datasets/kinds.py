@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from datasets.images import read_levels
+from datasets.volumes import read_volume, volume_suffix
 from utils import UserError
 
 NONE, ARTERY, VEIN, BOTH, UNCERTAIN = 0, 1, 2, 3, 255  # both: a crossing; uncertain: a vessel of unknown kind
@@ -22,6 +25,8 @@ COLOURS = (
     ((255, 0, 255), BOTH),
     ((255, 255, 255), UNCERTAIN),
 )
+# names of segments: arteries, veins, crossings, others
+SEGMENTS = (r"arter", r"vei?n", r"cross|both", r"vessel|unce|unkn")
 FAR = 96  # levels of a channel by which noise and compression rarely move a colour
 BRIGHT = 192  # a JPEG darkens thin lines; what is brighter and far from all of these is another colour
 MOST_OTHER = 0.05  # share of the marked pixels that may have another colour; a JPEG has at most 0.015
@@ -45,6 +50,7 @@ def decode_kinds(path: Path) -> np.ndarray:
 
     It may have the levels 0 to 3 (and 255), in 8 or 16 bits; or the colours of RITE and HRF-AV, on black, white
     or transparent surroundings, with a palette, and with the noise of a compression that loses some.
+    In NRRD and NIfTI (`datasets.volumes`) the names of segments count, or else these levels.
 
     Returns:
         uint8 (H, W): 0 no vessel, 1 artery, 2 vein, 3 both (a crossing), 255 a vessel of uncertain kind.
@@ -52,7 +58,12 @@ def decode_kinds(path: Path) -> np.ndarray:
     Raises:
         UserError: unreadable, or in other colours.
     """
-    pixels = read_levels(path)
+    if volume_suffix(path):
+        pixels, segments = read_volume(path)
+        if segments:
+            return segments_to_kinds(path, segments)
+    else:
+        pixels = read_levels(path)
     if pixels.ndim == 2 or not (np.diff(pixels.astype(np.int32), axis=2)).any():
         levels = pixels if pixels.ndim == 2 else pixels[..., 0]
         if np.isin(np.flatnonzero(np.bincount(levels.ravel())), (NONE, ARTERY, VEIN, BOTH, UNCERTAIN)).all():
@@ -61,6 +72,27 @@ def decode_kinds(path: Path) -> np.ndarray:
     if pixels.dtype != np.uint8:
         pixels = (pixels // 257).astype(np.uint8)
     return colours_to_kinds(path, pixels)
+
+
+def segments_to_kinds(path: Path, segments: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One map of segments, bool (H, W), by their names: uint8 (H, W), as `read_kinds`.
+
+    Raises:
+        UserError: none is called artery, or none vein; their levels would say nothing.
+    """
+    artery, vein, crossing, other = (
+        np.logical_or.reduce(
+            [pixels for name, pixels in segments.items() if re.search(said, name, re.IGNORECASE)]
+        )
+        for said in SEGMENTS
+    )
+    if not (np.ndim(artery) and np.ndim(vein)):
+        raise UserError(
+            f"{path}: no segment is called artery, or none vein: {', '.join(segments)}; rename them"
+        )
+    kinds = join_kinds(artery | crossing, vein | crossing)
+    kinds[(kinds == NONE) & other] = UNCERTAIN
+    return kinds
 
 
 def colours_to_kinds(path: Path, pixels: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from pathlib import Path
 from datasets.images import SUFFIXES, list_images
 from datasets.kinds import KINDS_FILES
 from datasets.pairing import first_number, stem
+from datasets.volumes import VOLUMES
 from system.records import RECORD
 
 
@@ -239,8 +240,9 @@ def add_files(
 
 
 def image_files(folder: Path, *more: str, depth: int = 4) -> list[Path]:
-    """List the image files of a folder and those inside it, gzipped ones too, and those of `more` suffixes."""
-    return [f for inside in folders(folder, depth) for f in list_images(inside, {*SUFFIXES, ".gz", *more})]
+    """List images and volumes of a folder and those inside it, also gzipped, and files of `more` suffixes."""
+    suffixes = {*SUFFIXES, ".gz", *VOLUMES, *more}
+    return [f for inside in folders(folder, depth) for f in list_images(inside, suffixes)]
 
 
 def folders(folder: Path, depth: int) -> Iterator[Path]:

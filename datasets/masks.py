@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 
 from datasets.decoding import decode
+from datasets.polygons import vessel_labels
+from datasets.volumes import read_volume, volume_suffix
 from utils import UserError
 
 
@@ -16,7 +18,8 @@ def read_mask(path: Path) -> np.ndarray:
 
     Beside masks of 0 and 255 it reads what labelling tools write, where there is one sensible reading: any two
     levels of which one is 0; arteries and veins in two or three levels or in colours, on black or white; soft
-    edges of one or two pixels, as in a resized or antialiased mask; a mask that is drawn in the transparency.
+    edges of one or two pixels, as in a resized or antialiased mask; a mask that is drawn in the transparency;
+    and NRRD and NIfTI (`datasets.volumes`), of whose segments those count that say vessel.
 
     Returns:
         uint8 (H, W), exactly 0 or 255.
@@ -24,7 +27,12 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         UserError: unreadable, or not a mask.
     """
-    pixels = decode(path)
+    if volume_suffix(path):
+        pixels, segments = read_volume(path)
+        if segments:
+            return as_mask(np.logical_or.reduce([segments[name] for name in vessel_labels(path, segments)]))
+    else:
+        pixels = decode(path)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         colours, alpha = pixels[..., :3], pixels[..., 3]
         visible = colours[alpha > 0]

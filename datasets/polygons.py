@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,7 @@ import numpy as np
 from datasets.pairing import plain, stem
 from utils import UserError
 
-VESSEL = (
-    r"vessel|arter|vein|ven|blood|capillar|gef|mask"  # in the label of a polygon, if there are several labels
-)
+VESSEL = r"vessel|arter|vein|ven|blood|capillar|gef|mask"  # in one of several labels of shapes or segments
 MOST_JSON = 100_000_000  # of a file that is looked into
 
 Shapes = list[tuple[str, str, list[list[float]]]]  # label, kind, points x and y
@@ -58,6 +57,16 @@ def via(data: Any) -> dict[str, Shapes]:
     return found
 
 
+def vessel_labels(path: Path, labels: Collection[str]) -> list[str]:
+    """Those of several labels that say vessel, artery or vein, or the only one; UserError if none does."""
+    if len(labels) < 2:
+        return list(labels)
+    if vessels := [label for label in labels if re.search(VESSEL, label, re.IGNORECASE)]:
+        return vessels
+    listed = ", ".join(sorted(labels))
+    raise UserError(f"{path}: no label says vessel, artery or vein: {listed}; rename one")
+
+
 def draw_polygons(path: Path, photograph: str, shape: tuple[int, ...]) -> np.ndarray:
     """The mask that a JSON file describes, uint8 (H, W), 0 or 255.
 
@@ -73,11 +82,8 @@ def draw_polygons(path: Path, photograph: str, shape: tuple[int, ...]) -> np.nda
     shapes = shapes_in(path).get(plain(stem(Path(photograph))))
     if shapes is None:
         raise UserError(f"{path}: no shapes of {photograph} as LabelMe or VIA write them")
-    labels = sorted({label for label, _, _ in shapes})
-    if len(labels) > 1:
-        shapes = [each for each in shapes if re.search(VESSEL, each[0], re.IGNORECASE)]
-        if not shapes:
-            raise UserError(f"{path}: no label says vessel, artery or vein: {', '.join(labels)}; rename one")
+    labels = vessel_labels(path, {label for label, _, _ in shapes})
+    shapes = [each for each in shapes if each[0] in labels]
     if others := sorted({kind for _, kind, points in shapes if kind != "polygon" or len(points) < 3}):
         raise UserError(f"{path}: shapes without an area ({', '.join(others)}); draw vessels as polygons")
     mask = np.zeros(shape[:2], np.uint8)

@@ -271,7 +271,7 @@ def spoil_one_kind(path: Path) -> None:
     ("spoil", "reason"),
     [
         (spoil_other_size, "184x190 pixels, but 22_training.tif has 184x192"),
-        (spoil_other_eye, "neither darker nor lighter than beside it"),
+        (spoil_other_eye, "upside down it does"),
         (spoil_one_kind, "marks no veins"),
     ],
 )

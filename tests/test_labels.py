@@ -36,9 +36,10 @@ WRONG: dict[str, Callable[[int], np.ndarray]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_label_that_is_not_of_its_photograph_is_refused(wrong: str, k: int) -> None:
     photograph, _, fov = EYES[k]
-    with pytest.raises(
-        UserError, match=r"^label\.png: what it marks is neither .*; is it the mask of another photo"
-    ):
+    why = r"what it marks is neither .*; is it the mask of another photo"
+    if wrong in ("mirrored", "upside down"):
+        why = f"does not fit its photograph as it lies, but {wrong} it does"
+    with pytest.raises(UserError, match=rf"^label\.png: {why}"):
         check_label(PATH, np.ascontiguousarray(WRONG[wrong](k)), fov, photograph)
 
 

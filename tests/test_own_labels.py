@@ -14,6 +14,7 @@ from conftest import run_script
 from PIL import Image
 
 import augment
+import train
 from data import read_info
 from datasets.images import read_mask
 from datasets.published import find_data_set
@@ -75,6 +76,24 @@ def test_own_data_are_called_by_their_own_name_and_test_eyes_are_those_of_a_fold
     info = read_info(tmp_path / "out")
     assert info["sets"] == {"p1_left": "hospital", "p1_right": "hospital", "p2": "hospital"}
     assert (read_mask(tmp_path / "out" / "test" / "mask" / "p2_0.png") == EYES["p2"][1]).all()
+
+
+def test_own_data_need_no_test_eyes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also in the folder of earlier data that had some."""
+    folder, out = save(tmp_path / "mine", "{}.png", "{}_mask.png"), tmp_path / "out"
+    (folder / "test").mkdir()
+    for name in ("p2.png", "p2_mask.png"):
+        (folder / name).rename(folder / "test" / name)
+    run_script(augment.main, folder, "--out", out)
+    assert (out / "test" / "image" / "p2_0.png").exists()
+    for path in (folder / "test").iterdir():
+        path.rename(folder / path.name)
+    run_script(augment.main, folder, "--out", out)
+    assert "3 to train, 0 to test" in capsys.readouterr().out and not (out / "test").exists()
+    small = ("--epochs", 1, "--crops", 2, "--batch-size", 1, "--width", 4, "--depth", 1, "--crop", 32)
+    run_script(train.main, "--data", out, "--files", tmp_path / "files", *small)
+    said = capsys.readouterr().out
+    assert f"next: python predict.py PHOTOGRAPHS --weights {tmp_path / 'files' / 'checkpoint.pth'}" in said
 
 
 def test_photographs_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:

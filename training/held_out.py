@@ -138,7 +138,7 @@ def cross_validate(
         found = {"threshold": threshold, "cross_validation": {"folds": folds, **mean}}
         state.save(checkpoint, state.averaged, scores=state.history[-1], **found)
     print(f"{checkpoint}: trained on every eye, its threshold {threshold:.4f} from the folds")
-    print(f"next: python test.py --data {run.data} --weights {checkpoint}")
+    print(f"next: {run.next_step()} {checkpoint}")
     return True
 
 

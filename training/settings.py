@@ -77,6 +77,11 @@ class Run:
         """The run of one training of several in a folder of its own, which goes on there if it had begun."""
         return replace(self, files=folder, resume=self.resume and (folder / "last.pth").exists())
 
+    def next_step(self) -> str:
+        """The command that tries the checkpoint out: on the test eyes, if there are any."""
+        there = (self.data / "test" / "image").is_dir()
+        return f"python {f'test.py --data {self.data}' if there else 'predict.py PHOTOGRAPHS'} --weights"
+
 
 RATES = {"muon": 0.02, "adamw": 0.005}  # peak learning rates
 FINE_TUNING = 0.4  # times these: weights that are good already need smaller steps
