@@ -10,15 +10,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import run_script
 from PIL import Image
 
 import augment
-import train
 from data import read_info
 from datasets.images import read_mask
 from datasets.published import find_data_set
 from datasets.synthetic import draw_eye
+from training.settings import Run
 from utils import UserError
 
 EYES = {
@@ -84,16 +85,14 @@ def test_own_data_need_no_test_eyes(tmp_path: Path, capsys: pytest.CaptureFixtur
     (folder / "test").mkdir()
     for name in ("p2.png", "p2_mask.png"):
         (folder / name).rename(folder / "test" / name)
-    run_script(augment.main, folder, "--out", out)
+    run_script(augment.main, folder, "--out", out, "--size", 64)
     assert (out / "test" / "image" / "p2_0.png").exists()
     for path in (folder / "test").iterdir():
         path.rename(folder / path.name)
-    run_script(augment.main, folder, "--out", out)
+    run_script(augment.main, folder, "--out", out, "--size", 64)
     assert "3 to train, 0 to test" in capsys.readouterr().out and not (out / "test").exists()
-    small = ("--epochs", 1, "--crops", 2, "--batch-size", 1, "--width", 4, "--depth", 1, "--crop", 32)
-    run_script(train.main, "--data", out, "--files", tmp_path / "files", *small)
-    said = capsys.readouterr().out
-    assert f"next: python predict.py PHOTOGRAPHS --weights {tmp_path / 'files' / 'checkpoint.pth'}" in said
+    run = Run(out, tmp_path, torch.device("cpu"), 0, False, {})
+    assert run.next_step() == "python predict.py PHOTOGRAPHS --weights"
 
 
 def test_photographs_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:

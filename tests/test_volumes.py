@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_script
 from PIL import Image
 
-import augment
 from datasets.checks import check_label
 from datasets.decoding import decode
 from datasets.eyes import load_eye
 from datasets.images import read_mask, write_png
 from datasets.kinds import BOTH, UNCERTAIN, decode_kinds
+from datasets.published import find_data_set
 from datasets.synthetic import draw_eye
 from utils import UserError
 
@@ -203,18 +202,25 @@ def test_segments_count_by_their_names(tmp_path: Path) -> None:
         decode_kinds(path)
 
 
-def test_augment_pairs_volumes_with_photographs(tmp_path: Path) -> None:
-    mine = tmp_path / "mine"
+def test_volumes_find_their_photographs(tmp_path: Path) -> None:
+    mine, masks = tmp_path / "mine", {}
     (mine / "av").mkdir(parents=True)
-    for seed, label in enumerate(("p0.nii.gz", "p1.seg.nrrd", "p2-label.nrrd")):
-        photograph, vessels, _ = draw_eye(np.random.default_rng(seed), 168, 160)
+    for seed, label in enumerate(("p0.nii.gz", "p1.seg.nrrd", "p2-label.nrrd", "p3.nrrd")):
+        photograph, masks[f"p{seed}"], _ = draw_eye(np.random.default_rng(seed), 168, 160)
         Image.fromarray(photograph).save(mine / f"p{seed}.jpg", quality=97)
-        of_itk(mine / label, (vessels > 0).astype(np.uint8))
+        of_itk(mine / label, (masks[f"p{seed}"] > 0).astype(np.uint8))
     levels = np.where(DRAWN > 0, np.where(np.arange(160) < 80, 1, 2), 0).astype(np.uint8)
     of_itk(mine / "av" / "p0.nrrd", levels)
-    run_script(augment.main, mine, "--out", tmp_path / "out")
-    assert (read_mask(tmp_path / "out" / "train" / "mask" / "p0_0.png") == VESSELS).all()
-    assert (decode_kinds(tmp_path / "out" / "train" / "arteries_veins" / "p0_0.png") == levels).all()
+    found = find_data_set(mine)
+    assert not found.problems and [eye.name for eye in found.eyes] == ["p0", "p1", "p2", "p3"]
+    eyes = [load_eye(eye.name, eye.image, eye.files) for eye in found.eyes]
+    assert all((eye.mask == masks[eye.name]).all() for eye in eyes)
+    assert [eye.kinds is not None and (eye.kinds == levels).all() for eye in eyes] == [
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("name", ["p1.nrrd", "p1.nii.gz"])
