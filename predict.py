@@ -171,7 +171,7 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
         waiting = [name for name in names if name not in finished]
         if waiting and model.disc and not args.diameter:
             # all of this run, also finished ones: so the scale is the same after --resume
-            predictor.cameras = look_at_some(list(names.values()))
+            predictor.cameras, predictor.landmarks = look_at_some(list(names.values()))
         share = processes.dealt_out(waiting, store)
         made_with = (results.weights, threshold, describe(device), vars(args))
         try:

@@ -13,7 +13,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
-from anatomy.cameras import camera_of_photograph, know_cameras, sighting, some_of
 from anatomy.photograph import look_at
 from batch.photographs import to_look_at, write_kinds
 from batch.scored import files_of_eyes, read_test_eyes, score_all, score_masks, write_eye_results
@@ -35,7 +34,7 @@ from networks.loading import (
 )
 from pages.report import write_report
 from pages.results import KINDS_TABLE, MEASURES_TABLE, PAGE, RESULT_SUFFIXES, check_results, result_file
-from prediction.scale import plan_scale
+from prediction.scale import plan_scales
 from prediction.segmenter import Segmentation, segment_at
 from scoring.challenge import write_challenge
 from scoring.kinds import count_eyes, write_kinds_scores
@@ -172,11 +171,11 @@ def segment_all(
 
     levels, called, network = [], {}, Stopwatch(model)
     photographs = [look_at(eye.image) for eye in eyes]
-    cameras = know_cameras(map(sighting, some_of(photographs))) if model.disc else {}
+    scales = plan_scales(photographs, model)  # as predict.py sees them
     with threads() as pool:
         jobs = []
-        for eye, taken in zip(tqdm(eyes, desc="test", unit="image", disable=None), photographs, strict=True):
-            scale = plan_scale(taken, model, camera_of_photograph(taken, cameras))  # as predict.py sees it
+        bar = tqdm(eyes, desc="test", unit="image", disable=None)
+        for eye, taken, scale in zip(bar, photographs, scales, strict=True):
             known = replace(taken, fov=eye.fov, diameter=fov_diameter(eye.fov))
             found = segment_at(model, known, scale, threshold, args.views, kinds)
             levels.append(found.levels)

@@ -7,14 +7,15 @@ does not change. So the median over its photographs counts where there are sever
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.images import read_image
 from system.threads import threads
@@ -28,6 +29,14 @@ ONE_CAMERA = 0.35
 SAME_FIELD = 0.05  # by which the fields of view of one camera differ at most, of their diameter
 
 
+class Sizes(NamedTuple):
+    """What a photograph tells of its camera."""
+
+    shape: tuple[int, ...]  # height and width of the photograph
+    disc: float  # diameter of the optic disc in pixels, NaN where none is seen
+    field: float  # diameter of the field of view in pixels
+
+
 @dataclass(frozen=True)
 class Camera:
     """What the photographs of one camera say together."""
@@ -38,8 +47,46 @@ class Camera:
 
 
 Cameras = Mapping[tuple[int, ...], Camera]  # by height and width of its photographs
-# of one photograph: height and width, diameters of disc and field of view
-Sighting = tuple[tuple[int, ...], float, float]
+
+
+def sizes_of(taken: Photograph) -> Sizes:
+    """The sizes of a photograph."""
+    return Sizes(taken.fov.shape, taken.landmarks.disc_diameter, taken.diameter)
+
+
+def usual_disc(discs: Sequence[float]) -> float | None:
+    """The median of these disc diameters; None where they are too few, or differ too much, for one camera."""
+    if len(discs) < LEAST_EYES:
+        return None
+    disc = float(np.median(discs))
+    # of a normal distribution the standard deviation; a few that are no discs do not change it
+    spread = 1.4826 * np.median(np.abs(np.log(np.array(discs) / disc)))
+    return disc if spread <= ONE_CAMERA else None
+
+
+def cameras_of(photographs: Iterable[Sizes]) -> Cameras:
+    """The cameras that took these photographs.
+
+    Photographs of one height and width are of one camera if their fields of view have one size too, and their
+    discs nearly.
+    """
+    by_shape: dict[tuple[int, ...], list[Sizes]] = {}
+    for own in photographs:
+        if own.disc > 0:  # not NaN
+            by_shape.setdefault(own.shape, []).append(own)
+    cameras = {}
+    for shape, seen in by_shape.items():
+        diameter = float(np.median([own.field for own in seen]))
+        discs = [own.disc for own in seen if abs(own.field / diameter - 1) <= SAME_FIELD]
+        if disc := usual_disc(discs):
+            cameras[shape] = Camera(disc, diameter, len(discs))
+    return cameras
+
+
+def camera_of_photograph(taken: Photograph, cameras: Cameras) -> Camera | None:
+    """The camera that took a photograph, if it is among these."""
+    camera = cameras.get(taken.fov.shape)
+    return camera if camera and abs(taken.diameter / camera.diameter - 1) <= SAME_FIELD else None
 
 
 def some_of(items: Sequence[Item]) -> Sequence[Item]:
@@ -47,76 +94,45 @@ def some_of(items: Sequence[Item]) -> Sequence[Item]:
     return items[:: -(-len(items) // SAMPLE) or 1]
 
 
-def sighting(taken: Photograph) -> Sighting:
-    """What a photograph says of its camera; diameters in pixels, NaN where no disc is seen."""
-    return taken.fov.shape, taken.landmarks.disc_diameter, taken.diameter
+def look_at_files(paths: Sequence[Path], what: str) -> Iterator[tuple[Path, Sizes, Landmarks]]:
+    """Yield the sizes and landmarks of these photographs, on all cores, without those that cannot be read.
 
-
-def know_cameras(seen: Iterable[Sighting]) -> Cameras:
-    """Measure the discs of the cameras that took these photographs.
-
-    Photographs of one size are of one camera if their fields of view have one size too, and their discs nearly.
+    `what` is the title of the bar.
     """
-    sizes: dict[tuple[int, ...], list[tuple[float, float]]] = {}
-    for shape, disc, diameter in seen:
-        if disc > 0:  # not NaN
-            sizes.setdefault(shape, []).append((disc, diameter))
-    cameras = {}
-    for shape, own in sizes.items():
-        diameter = float(np.median([field for _, field in own]))
-        discs = np.array([disc for disc, field in own if abs(field / diameter - 1) <= SAME_FIELD])
-        if len(discs) < LEAST_EYES:
-            continue
-        disc = float(np.median(discs))
-        # of a normal distribution the standard deviation; a few that are no discs do not change it
-        if 1.4826 * np.median(np.abs(np.log(discs / disc))) <= ONE_CAMERA:
-            cameras[shape] = Camera(disc, diameter, len(discs))
-    return cameras
 
+    def look(path: Path) -> tuple[Sizes, Landmarks]:
+        taken = look_at(read_image(path))
+        return sizes_of(taken), taken.landmarks
 
-def camera_of_photograph(taken: Photograph, cameras: Cameras) -> Camera | None:
-    """The camera that took a photograph, if it is known."""
-    camera = cameras.get(taken.fov.shape)
-    return camera if camera and abs(taken.diameter / camera.diameter - 1) <= SAME_FIELD else None
-
-
-def look_at_some(paths: Sequence[Path]) -> Cameras:
-    """Know the cameras of these photographs from some of them, evenly spread; unreadable ones are left out."""
-
-    def look(path: Path) -> list[Sighting]:
-        with contextlib.suppress(UserError):  # it is named when it is segmented
-            return [sighting(look_at(read_image(path)))]
-        return []
-
-    chosen = some_of(paths)
-    if len(chosen) < LEAST_EYES:
-        return {}
     with threads() as pool:
-        found = pool.map(look, chosen)
-        bar = tqdm(found, "cameras", len(chosen), unit="photograph", disable=None)
-        return know_cameras(one for own in bar for one in own)
+        jobs = [pool.submit(look, path) for path in paths]
+        for path, job in zip(paths, tqdm(jobs, what, unit="photograph", disable=None), strict=True):
+            with contextlib.suppress(UserError):  # it is named when it is segmented or written
+                yield path, *job.result()
 
 
-def measure_discs(photographs: Sequence[Path]) -> dict[Path, float]:
+def look_at_some(paths: Sequence[Path]) -> tuple[Cameras, dict[Path, Landmarks]]:
+    """The cameras of these photographs from some of them, evenly spread, and what landmarks these have."""
+    chosen = some_of(paths)
+    found = list(look_at_files(chosen, "cameras")) if len(chosen) >= LEAST_EYES else []
+    return cameras_of(sizes for _, sizes, _ in found), {path: landmarks for path, _, landmarks in found}
+
+
+def measure_discs(paths: Sequence[Path]) -> dict[Path, float]:
     """Measure the disc diameter of the camera of each photograph, in pixels.
 
-    Photographs of one size in one folder are of one camera. Discs differ by a tenth from eye to eye, the scale
-    of a camera does not, so the median over its eyes counts. Where none is seen in any, a field of view of 45
-    degrees is assumed, as DRIVE has it. A file that cannot be read is left out.
+    Photographs of one height and width in one folder are of one camera, whose discs `usual_disc` tells; where
+    too few are seen for that, their median counts. Where none is seen, or they differ too much to be discs of
+    one camera, a field of view of 45 degrees is assumed, as DRIVE has it. A file that cannot be read is left
+    out.
     """
-
-    def look(path: Path) -> Sighting:
-        return sighting(look_at(read_image(path)))
-
-    cameras: dict[tuple[Path, tuple[int, ...]], list[tuple[Path, float, float]]] = {}
-    with threads() as pool:
-        jobs = [pool.submit(look, path) for path in photographs]
-        for path, job in zip(photographs, tqdm(jobs, desc="discs", unit="eye", disable=None), strict=True):
-            with contextlib.suppress(UserError):  # it is named when the eye is written
-                shape, disc, diameter = job.result()
-                cameras.setdefault((path.parent, shape), []).append((path, disc, DISC_SHARE * diameter))
+    cameras: dict[tuple[Path, tuple[int, ...]], dict[Path, Sizes]] = {}
+    for path, sizes, _ in look_at_files(paths, "discs"):
+        cameras.setdefault((path.parent, sizes.shape), {})[path] = sizes
     measured: dict[Path, float] = {}
-    for eyes in cameras.values():
-        diameters = [disc for _, disc, _ in eyes if disc > 0] or [assumed for _, _, assumed in eyes]
-        measured |= dict.fromkeys((path for path, _, _ in eyes), float(np.median(diameters)))
+    for own in cameras.values():
+        discs = [sizes.disc for sizes in own.values() if sizes.disc > 0]
+        few = float(np.median(discs)) if 0 < len(discs) < LEAST_EYES else None
+        assumed = DISC_SHARE * float(np.median([sizes.field for sizes in own.values()]))
+        measured |= dict.fromkeys(own, usual_disc(discs) or few or assumed)
     return measured

@@ -50,13 +50,16 @@ def contradiction_of(given: float, fov: np.ndarray) -> float:
     return max(shown / given, given / shown if roundness(fov, whole=True) > LEAST_SHOWN else 1.0)
 
 
-def look_at(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
+def look_at(
+    pixels: np.ndarray, diameter: float | None = None, landmarks: Landmarks | None = None
+) -> Photograph:
     """Find the field of view and the landmarks of a photograph.
 
     Args:
         pixels: uint8 (H, W, 3) RGB.
         diameter: of the whole field of view in pixels; None: that of its border. Where no border shows it is
             at least the diagonal of the frame.
+        landmarks: of this photograph, where they are known already.
 
     Raises:
         UserError: the diameter is absurd beside a border that shows.
@@ -68,4 +71,5 @@ def look_at(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
     if diameter and contradiction_of(diameter, fov) > ABSURD:
         shown = f"the border of the field of view shows {fov_diameter(fov):.0f} pixels"
         raise UserError(f"--diameter {diameter:g}: {shown}; give those from border to border, or leave it out")
-    return Photograph(pixels, fov, found, diameter_from, find_landmarks(pixels, fov))
+    landmarks = landmarks or find_landmarks(pixels, fov)
+    return Photograph(pixels, fov, found, diameter_from, landmarks)

@@ -16,7 +16,7 @@ import numpy as np
 
 from anatomy.cameras import Cameras
 from anatomy.landmarks import Landmarks
-from anatomy.photograph import Photograph
+from anatomy.photograph import Photograph, look_at
 from batch.results import ResultsFolder
 from datasets.decoding import camera_of
 from datasets.dicom import read_tags
@@ -56,6 +56,7 @@ class Predictor:
     parts: Collection[str] = tuple(PARTS)  # what is written of each
     kinds: Network | None = None  # tells arteries from veins
     cameras: Cameras = field(default_factory=dict)  # that are known from several of the photographs
+    landmarks: Mapping[Path, Landmarks] = field(default_factory=dict)  # of those
     # how many may use the network at once
     turn: threading.Semaphore = field(default_factory=threading.Semaphore)
 
@@ -81,10 +82,10 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         photograph = read_image(path)
     except UserError as error:
         raise Unreadable(str(error)) from None
-    how = (predictor.threshold, predictor.views, predictor.diameter, predictor.turn)
-    networks = (predictor.model, photograph, *how, predictor.kinds, predictor.cameras)
+    how = (predictor.threshold, predictor.views, predictor.turn, predictor.kinds, predictor.cameras)
     try:
-        found = segment_photograph(*networks)
+        taken = look_at(photograph, predictor.diameter, predictor.landmarks.get(path))
+        found = segment_photograph(predictor.model, taken, *how)
     except UserError as error:  # too large for the memory
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)

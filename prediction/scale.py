@@ -7,13 +7,13 @@ micrometres per pixel, sees every photograph so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.cameras import Camera, Cameras, camera_of_photograph, know_cameras, sighting, some_of
+from anatomy.cameras import Cameras, camera_of_photograph, cameras_of, sizes_of, some_of
 from anatomy.photograph import Photograph, look_at
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import DIAMETER
@@ -41,7 +41,7 @@ class Scale:
     eyes: int = 1  # of its camera, whose discs decided
 
 
-def plan_scale(photograph: Photograph, network: Network, camera: Camera | None = None) -> Scale:
+def plan_scale(photograph: Photograph, network: Network, cameras: Cameras | None = None) -> Scale:
     """The scale at which a network sees a photograph.
 
     The diameter that the user gave decides, else the disc, or where none can be trusted the calibre of the
@@ -59,13 +59,13 @@ def plan_scale(photograph: Photograph, network: Network, camera: Camera | None =
     Args:
         photograph: see `anatomy.photograph.look_at`.
         network: in evaluation mode.
-        camera: that took it, if that is known from several photographs.
+        cameras: those that are known from several photographs.
     """
     by_field = factor_of(photograph.diameter, network.diameter)
     diameter_from, disc = photograph.diameter_from, photograph.landmarks.disc_diameter
     if not network.disc or diameter_from == "given":
         return Scale(min(by_field, MOST_ENLARGED), {"border": "field"}.get(diameter_from, diameter_from))
-    if camera:
+    if camera := camera_of_photograph(photograph, cameras or {}):
         weight = camera.eyes / (camera.eyes + (diameter_from == "border"))
         by_field = factor_of(camera.diameter, network.diameter)
         by_disc = float(by_field ** (1 - weight) * (network.disc / camera.disc) ** weight)
@@ -110,17 +110,20 @@ def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -
     return factor
 
 
-def factor_for(pixels: np.ndarray, network: Network, cameras: Cameras | None = None) -> float:
-    """The factor at which a network sees a photograph, uint8 (H, W, 3) RGB, see `plan_scale`."""
-    taken = look_at(pixels)
-    return plan_scale(taken, network, camera_of_photograph(taken, cameras or {})).factor
+def plan_scales(photographs: Sequence[Photograph], network: Network) -> Iterator[Scale]:
+    """Yield how a network sees each of these photographs, whose cameras some of them tell: see `plan_scale`."""
+    cameras = cameras_for(some_of(photographs), network)
+    yield from (plan_scale(photograph, network, cameras) for photograph in photographs)
 
 
-def factors_for(photographs: Sequence[np.ndarray], network: Network) -> list[float]:
-    """The factors at which a network sees photographs that are given together, see `know_cameras`."""
-    taken = [look_at(pixels) for pixels in photographs]
-    cameras = know_cameras(map(sighting, some_of(taken))) if network.disc else {}
-    return [plan_scale(one, network, camera_of_photograph(one, cameras)).factor for one in taken]
+def factors_for(pixels: Iterable[np.ndarray], network: Network) -> list[float]:
+    """The factors of `plan_scales` for photographs, uint8 (H, W, 3) RGB each."""
+    return [scale.factor for scale in plan_scales([look_at(each) for each in pixels], network)]
+
+
+def cameras_for(photographs: Iterable[Photograph], network: Network) -> Cameras:
+    """The cameras of these photographs, where the network's scale is told by the disc; else none are needed."""
+    return cameras_of(map(sizes_of, photographs)) if network.disc else {}
 
 
 def factor_of(diameter: float, working: float = DIAMETER) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anatomy.cameras import Cameras, camera_of_photograph
+from anatomy.cameras import Cameras
 from anatomy.photograph import Photograph, look_at
 from datasets.images import read_image
 from measures.arteries_veins import ArteriesVeins, measure_kinds
@@ -87,30 +87,26 @@ class Segmentation:
 
 def segment_photograph(
     model: Network,
-    photograph: np.ndarray,
+    taken: Photograph,
     threshold: float,
     views: int = USUAL_VIEWS,
-    diameter: float | None = None,
     turn: contextlib.AbstractContextManager[Any] | None = None,
     kinds: Network | None = None,
     cameras: Cameras | None = None,
 ) -> Segmentation:
-    """Find the field of view and the scale of a photograph, and segment it.
+    """Find the scale of a photograph, and segment it.
 
     Args:
         model: in evaluation mode, on the device to use.
-        photograph: uint8 (H, W, 3) RGB.
+        taken: the photograph, see `anatomy.photograph.look_at`.
         threshold: probability in [0, 1] that makes a vessel.
         views: 1, 2, 4 or 8 flips and turns that are averaged.
-        diameter: of the whole field of view in pixels; None: found in the photograph.
         turn: is held while the network works.
         kinds: network that tells arteries from veins.
         cameras: that are known from other photographs.
     """
-    taken = look_at(photograph, diameter)
-    camera = camera_of_photograph(taken, cameras or {})
     with turn or contextlib.nullcontext():
-        scale = plan_scale(taken, model, camera)
+        scale = plan_scale(taken, model, cameras)
         check_memory(taken.fov, scale.factor)
         return segment_at(model, taken, scale, threshold, views, kinds)
 
@@ -193,4 +189,4 @@ class Segmenter:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 found = f"{image.dtype} {image.shape}"
                 raise UserError(f"a photograph is a path or an array, uint8 (H, W, 3) RGB; this is {found}")
-        return segment_photograph(self.model, image, self.threshold, self.views, kinds=self.kinds)
+        return segment_photograph(self.model, look_at(image), self.threshold, self.views, kinds=self.kinds)

@@ -17,13 +17,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from anatomy.photograph import look_at
 from data import read_sets
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import equalize
 from model import Network, fold_batch_norm
 from networks.checkpoints import load_checkpoint
-from prediction.scale import factor_for, factor_of
+from prediction.scale import factor_of, plan_scale
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
@@ -90,7 +91,7 @@ def at_each(
 
 def in_each_contrast(network: Network, eye: Eye, views: int) -> dict[str, tuple[np.ndarray, float]]:
     """The same of the photograph as it is, with even contrast, and with half of it."""
-    scale = factor_for(eye.image, network)
+    scale = plan_scale(look_at(eye.image), network).factor
     even = equalize(eye.image, eye.fov)
     half = cv2.addWeighted(eye.image, 0.5, even, 0.5, 0)
     network.clahe = False  # it gets each as it is

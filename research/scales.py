@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anatomy.cameras import Camera, camera_of_photograph, know_cameras, sighting, some_of
+from anatomy.cameras import Cameras, cameras_of, sizes_of, some_of
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
@@ -62,7 +62,7 @@ def ways(
     network: Network,
     eye: Eye,
     photograph: Photograph,
-    camera: Camera | None,
+    cameras: Cameras,
     median: float,
     drawn: float,
 ) -> Iterator[tuple[str, float]]:
@@ -72,7 +72,7 @@ def ways(
     for diameter in args.diameters:
         yield f"field {diameter}", factor_of(field, diameter)
     by_field = factor_of(field, working / DISC_SHARE)
-    yield "as predict.py", plan_scale(photograph, network, camera).factor
+    yield "as predict.py", plan_scale(photograph, network, cameras).factor
     yield "as predict.py, alone", plan_scale(photograph, network).factor
     for name, disc in {"disc found": photograph.landmarks.disc_diameter, "disc of the camera": median}.items():
         factor = working / disc if disc > 0 else by_field
@@ -89,18 +89,17 @@ def main() -> None:
     )
     for data_set, network, eyes in left_out(args):
         taken = [look_at(eye.image) for eye in eyes]
-        cameras = know_cameras(map(sighting, some_of(taken)))
+        cameras = cameras_of(map(sizes_of, some_of(taken)))
         discs: dict[tuple[int, ...], list[float]] = {}
         for photograph in taken:
             if photograph.landmarks.disc_diameter > 0:
                 discs.setdefault(photograph.pixels.shape, []).append(photograph.landmarks.disc_diameter)
         found: dict[str, list[tuple[float, np.ndarray]]] = {}
         for eye, photograph in zip(tqdm(eyes, desc=data_set), taken, strict=True):
-            camera = camera_of_photograph(photograph, cameras)
             median = float(np.median(discs.get(eye.image.shape, [np.nan])))
             drawn = drawn_disc(eye, data_set, args.anatomy)
             done: dict[float, np.ndarray] = {}
-            for way, own in ways(args, network, eye, photograph, camera, median, drawn):
+            for way, own in ways(args, network, eye, photograph, cameras, median, drawn):
                 if own not in done:
                     probability = segment(network, eye.image, eye.fov, args.views, own)
                     done[own] = metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)

@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from anatomy.photograph import look_at
 from datasets.field_of_view import estimate_fov
 from datasets.images import read_image, read_mask, write_png
 from datasets.published import find_data_set
@@ -25,7 +26,7 @@ from measures.doubts import doubts, features
 from measures.uncertainty import confidence
 from measures.vessels import MEASURES, measure, prepare
 from networks.loading import load_networks
-from prediction.scale import factor_for
+from prediction.scale import plan_scale
 from prediction.segmentation import binarize, segment
 from research import spoilt
 from research.agreement import Rows, print_agreement, print_verdicts
@@ -147,7 +148,7 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             )
             kept = folder / f"{eye['name']}, {eye['group']}.png"
             if not kept.is_file():
-                scale = factor_for(eye["photograph"], model)
+                scale = plan_scale(look_at(eye["photograph"]), model).factor
                 probability = segment(model, eye["photograph"], fov, args.views, scale)
                 write_png(kept, metrics.quantize(probability))
             eye["levels"] = cv2.imread(str(kept), cv2.IMREAD_UNCHANGED)

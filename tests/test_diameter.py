@@ -15,7 +15,7 @@ from conftest import run_script
 
 import predict
 import test as tester
-from anatomy.cameras import Camera, camera_of_photograph, know_cameras, sighting
+from anatomy.cameras import Camera, camera_of_photograph, cameras_of, sizes_of
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.images import write_png
@@ -248,14 +248,14 @@ def test_the_scale_says_what_it_is_from() -> None:
 def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> None:
     discs = (0.2, 0.21, 0.19, 0.22, 0.05)  # the last is no disc
     taken = [seen(share) for share in discs] + [seen(float("nan"))]
-    cameras = know_cameras(map(sighting, taken))
+    cameras = cameras_of(map(sizes_of, taken))
     (camera,) = cameras.values()
     assert camera == Camera(200, 1000, 5)
-    (scale,) = {plan_scale(own, with_disc(), camera_of_photograph(own, cameras)) for own in taken}
+    (scale,) = {plan_scale(own, with_disc(), cameras) for own in taken}
     by_field = 112 / DISC_SHARE / 1000
     assert scale == Scale(pytest.approx(by_field ** (1 / 6) * (112 / 200) ** (5 / 6)), "disc", 5)
     given = seen(0.2, diameter_from="given")
-    assert plan_scale(given, with_disc(), camera).scale_from == "given"
+    assert plan_scale(given, with_disc(), cameras).scale_from == "given"
 
 
 @pytest.mark.parametrize(
@@ -269,11 +269,11 @@ def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> No
     ],
 )
 def test_what_may_be_of_several_cameras_is_seen_one_by_one(taken: list[Photograph]) -> None:
-    assert not know_cameras(map(sighting, taken))
+    assert not cameras_of(map(sizes_of, taken))
 
 
 def test_a_photograph_of_another_field_of_view_is_of_another_camera() -> None:
-    cameras = know_cameras([sighting(seen(0.2))] * 3)
+    cameras = cameras_of([sizes_of(seen(0.2))] * 3)
     assert camera_of_photograph(seen(0.1), cameras)
     assert camera_of_photograph(replace(seen(0.1), diameter=700.0), cameras) is None
     assert camera_of_photograph(replace(seen(0.1), fov=np.zeros((9, 9), np.uint8)), cameras) is None

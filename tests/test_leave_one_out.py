@@ -21,7 +21,7 @@ import augment
 import test as tester
 import train
 from anatomy.landmarks import Landmarks
-from anatomy.photograph import DISC_SHARE
+from anatomy.photograph import DISC_SHARE, look_at
 from data import eye_of, read_eyes
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
@@ -29,7 +29,7 @@ from datasets.images import read_image
 from datasets.synthetic import draw_eye, write_drive
 from model import UNet, fold_batch_norm
 from networks.checkpoints import load_checkpoint, save_checkpoint
-from prediction.scale import WORKING_DISC, factor_for
+from prediction.scale import WORKING_DISC, plan_scale
 from prediction.segmentation import segment
 from scoring import metrics
 from training import held_out, thresholds
@@ -174,7 +174,7 @@ def best(curve: np.ndarray) -> float:
 
 def predict_anew(checkpoint: Path, eyes: list[Eye], views: int) -> list[tuple[np.ndarray, Eye]]:
     network = fold_batch_norm(load_checkpoint(checkpoint, CPU)[0])
-    factors = [factor_for(eye.image, network) for eye in eyes]
+    factors = [plan_scale(look_at(eye.image), network).factor for eye in eyes]
     probabilities = [segment(network, e.image, e.fov, views, f) for e, f in zip(eyes, factors, strict=True)]
     return [(metrics.quantize(found), eye) for found, eye in zip(probabilities, eyes, strict=True)]
 

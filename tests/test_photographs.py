@@ -19,6 +19,7 @@ import tqdm
 from conftest import run_script, write_photographs
 
 import predict
+from anatomy.photograph import look_at
 from batch import photographs
 from batch.manifest import write_manifest
 from batch.photographs import Predictor, predict_photographs
@@ -30,7 +31,7 @@ from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
 from model import UNet
 from networks.loading import load_networks
-from prediction.scale import factor_for
+from prediction.scale import plan_scale
 from prediction.segmentation import segment
 from utils import UserError
 
@@ -85,7 +86,9 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)
-        alone = segment(model, photograph, fov, scale=factor_for(photograph, model)) >= threshold
+        alone = (
+            segment(model, photograph, fov, scale=plan_scale(look_at(photograph), model).factor) >= threshold
+        )
         mask = read_mask(tmp_path / "out" / "masks" / path.name) > 0
         assert mask.any()
         assert np.mean(mask == (alone & (fov > 0))) >= 0.9999

@@ -32,7 +32,7 @@ from datasets.layouts import LAYOUTS, STARE
 from datasets.published import find_data_set
 from datasets.synthetic import draw_eye, write_drive
 from networks.loading import load_networks
-from prediction.scale import WORKING_DISC, factor_for
+from prediction.scale import WORKING_DISC, plan_scale
 from prediction.segmentation import segment
 from scoring.metrics import quantize
 from training.held_out import group_by_fold
@@ -385,9 +385,10 @@ def test_training_eyes_are_brought_to_one_size_of_the_disc_and_test_eyes_keep_th
 def test_the_disc_of_a_camera_is_the_median_over_its_eyes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    discs = {40: 40.0, 50: 44.0, 60: float("nan"), 70: 90.0, 80: float("nan")}  # by level
+    # by level; those of the third size are no discs of one camera
+    discs = {40: 40.0, 50: 44.0, 60: float("nan"), 70: 90.0, 80: float("nan"), 90: 9.0, 100: 30.0, 110: 90.0}
     for level in discs:
-        side = 120 if level == 80 else 100
+        side = 120 if level == 80 else 100 if level < 80 else 140
         images.write_png(tmp_path / f"{level}.png", np.full((side, side, 3), level, np.uint8))
 
     def with_disc(pixels: np.ndarray) -> Photograph:
@@ -397,8 +398,9 @@ def test_the_disc_of_a_camera_is_the_median_over_its_eyes(
     monkeypatch.setattr(cameras, "look_at", with_disc)
     found = cameras.measure_discs([tmp_path / f"{level}.png" for level in discs])
     assert [found.pop(tmp_path / f"{level}.png") for level in (40, 50, 60, 70)] == [44] * 4
-    (assumed,) = found.values()
-    assert assumed == pytest.approx(DISC_SHARE * look_at(np.full((120, 120, 3), 80, np.uint8)).diameter)
+    for level, side in ((80, 120), *((level, 140) for level in (90, 100, 110))):
+        assumed = DISC_SHARE * look_at(np.full((side, side, 3), level, np.uint8)).diameter
+        assert found.pop(tmp_path / f"{level}.png") == pytest.approx(assumed)
 
 
 def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path: Path) -> None:
@@ -483,12 +485,12 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
 
     model, _ = load_networks([checkpoint], None, torch.device("cpu"))
     testing = read_eyes(mixed / "test", labels=True)
-    known = cameras.know_cameras(cameras.sighting(look_at(eye.image)) for eye in testing)
+    known = cameras.cameras_of(cameras.sizes_of(look_at(eye.image)) for eye in testing)
     for eye in testing:
         found = images.read_image(results / "masks" / f"{eye.result_name}.png")
         assert found.shape == eye.image.shape  # truth is not resized to be scored
         levels = cv2.imread(str(results / "probability" / f"{eye.result_name}.png"), cv2.IMREAD_UNCHANGED)
-        scale = factor_for(eye.image, model, known)
+        scale = plan_scale(look_at(eye.image), model, known).factor
         assert (levels == quantize(segment(model, eye.image, eye.fov, views=8, scale=scale))).all()
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from anatomy.cameras import know_cameras, sighting, some_of
+from anatomy.cameras import some_of
 from anatomy.photograph import look_at
 from data import eye_of, first_copies, person_of, read_info, split_taught
 from datasets.eyes import Eye
 from datasets.images import read_levels, write_png
 from networks.checkpoints import load_checkpoint
-from prediction.scale import factor_for
+from prediction.scale import cameras_for, plan_scale
 from prediction.segmentation import outputs_of, segment
 from scoring import metrics
 from system.devices import pick_device
@@ -232,14 +232,14 @@ def hold_out(
             return False
         network, scores = fold_batch_norm(state.averaged), []
         first = list({eye_of(name): name for name in reversed(group.held_out)}.values())
-        sample = read(some_of(first)) if native and network.disc else []
-        cameras = know_cameras(sighting(look_at(eye.image)) for eye in sample)
+        sample = (look_at(eye.image) for eye in read(some_of(first)))
+        cameras = cameras_for(sample, network) if native else {}
         try:
             for eye in read(group.held_out):  # one by one: they can be large
                 paths = {output: probability_of(own.files, eye.name, output) for output in network.outputs}
                 if not all(path.exists() for path in paths.values()):
                     # training eyes are at the working scale already
-                    factor = factor_for(eye.image, network, cameras) if native else 1.0
+                    factor = plan_scale(look_at(eye.image), network, cameras).factor if native else 1.0
                     found = segment(network, eye.image, eye.fov, views=8, scale=factor)
                     for output, probability in outputs_of(network, found):
                         write_png(paths[output], metrics.quantize(probability))

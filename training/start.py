@@ -171,7 +171,7 @@ def bring_to_scale(eyes: Mapping[str, Eye], data: Path, network: Network) -> dic
         factors = dict.fromkeys(map(eye_of, eyes), (network.disc or network.diameter * DISC_SHARE) / disc)
     else:
         first = first_copies(eyes.values())
-        found = factors_for([eye.image for eye in first], network)
+        found = factors_for((eye.image for eye in first), network)
         factors = {eye_of(eye.name): factor for eye, factor in zip(first, found, strict=True)}
     changed = {name: factor for name, factor in factors.items() if abs(math.log(factor)) > 0.005}
     if changed:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anatomy.photograph import look_at
 from data import Eye, eye_of, first_copies, read_eye
 from datasets.images import list_images
-from prediction.scale import factor_for
+from prediction.scale import plan_scale
 from prediction.segmentation import outputs_of, segment
 from scoring import metrics
 from utils import UserError
@@ -110,7 +111,7 @@ def compromise_curve(network: Network, data: Path, trained: Sequence[Eye]) -> np
     """
     curves: dict[str, list[np.ndarray]] = {}
     for source, eye, native in eyes_for_threshold(data, trained):
-        factor = factor_for(eye.image, network) if native else 1.0
+        factor = plan_scale(look_at(eye.image), network).factor if native else 1.0
         for output, probability in outputs_of(network, segment(network, eye.image, eye.fov, scale=factor)):
             counts = metrics.count_levels(metrics.quantize(probability), *eye.target(output))
             curves.setdefault(source, []).append(f1_curve(counts))
