@@ -54,7 +54,7 @@ def sizes_of(taken: Photograph) -> Sizes:
     return Sizes(taken.fov.shape, taken.landmarks.disc_diameter, taken.diameter)
 
 
-def usual_disc(discs: Sequence[float]) -> float | None:
+def disc_of_camera(discs: Sequence[float]) -> float | None:
     """The median of these disc diameters; None where they are too few, or differ too much, for one camera."""
     if len(discs) < LEAST_EYES:
         return None
@@ -78,7 +78,7 @@ def cameras_of(photographs: Iterable[Sizes]) -> Cameras:
     for shape, seen in by_shape.items():
         diameter = float(np.median([own.field for own in seen]))
         discs = [own.disc for own in seen if abs(own.field / diameter - 1) <= SAME_FIELD]
-        if disc := usual_disc(discs):
+        if disc := disc_of_camera(discs):
             cameras[shape] = Camera(disc, diameter, len(discs))
     return cameras
 
@@ -121,10 +121,9 @@ def look_at_some(paths: Sequence[Path]) -> tuple[Cameras, dict[Path, Landmarks]]
 def measure_discs(paths: Sequence[Path]) -> dict[Path, float]:
     """Measure the disc diameter of the camera of each photograph, in pixels.
 
-    Photographs of one height and width in one folder are of one camera, whose discs `usual_disc` tells; where
-    too few are seen for that, their median counts. Where none is seen, or they differ too much to be discs of
-    one camera, a field of view of 45 degrees is assumed, as DRIVE has it. A file that cannot be read is left
-    out.
+    Photographs of one height and width in one folder are of one camera, see `disc_of_camera`. Where too few
+    discs are seen for that, their median counts. Where none is seen, or they differ too much to be discs of one
+    camera, a field of view of 45 degrees is assumed, as DRIVE has it. A file that cannot be read is left out.
     """
     cameras: dict[tuple[Path, tuple[int, ...]], dict[Path, Sizes]] = {}
     for path, sizes, _ in look_at_files(paths, "discs"):
@@ -134,5 +133,5 @@ def measure_discs(paths: Sequence[Path]) -> dict[Path, float]:
         discs = [sizes.disc for sizes in own.values() if sizes.disc > 0]
         few = float(np.median(discs)) if 0 < len(discs) < LEAST_EYES else None
         assumed = DISC_SHARE * float(np.median([sizes.field for sizes in own.values()]))
-        measured |= dict.fromkeys(own, usual_disc(discs) or few or assumed)
+        measured |= dict.fromkeys(own, disc_of_camera(discs) or few or assumed)
     return measured

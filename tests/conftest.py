@@ -69,12 +69,20 @@ def new_data(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def no_charts() -> Iterator[None]:
-    """For long trainings: drawing would take most of the time, where what is drawn is no matter."""
+def write_no_chart(figure: object, path: Path, **_: object) -> None:
+    """In place of Figure.savefig, which would take most of the time of these short trainings."""
+    path.write_text("chart")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def savefig() -> Iterator[Callable[..., None]]:
+    """What draws a chart; the trainings of the tests do without it, but for that of `files`."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
-        yield
+        patch.setattr(Figure, "savefig", write_no_chart)
+        yield drawn
 
 
 def write_photographs(folder: Path, number: int, height: int, width: int) -> Path:
@@ -89,10 +97,12 @@ TINY = ["--width=4", "--depth=2", "--crop=64", "--batch-size=4", "--device=cpu"]
 
 
 @pytest.fixture(scope="session")
-def files(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(new_data: Path, tmp_path_factory: pytest.TempPathFactory, savefig: Callable[..., None]) -> Path:
     """What train.py makes of that in three short epochs."""
     folder = tmp_path_factory.mktemp("trained") / "files"
-    run_script(train.main, "--data", new_data, "--files", folder, *TINY, "--epochs", 3, "--crops", 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", savefig)
+        run_script(train.main, "--data", new_data, "--files", folder, *TINY, "--epochs", 3, "--crops", 40)
     return folder
 
 

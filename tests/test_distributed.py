@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script, small_data
+from conftest import run_script, small_data, write_no_chart
+from matplotlib.figure import Figure
 from ranks import Ranks
 
 import train
@@ -56,6 +57,7 @@ def load(path: Path) -> dict:
 def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
     """What `python train.py` does, in rank 1 with more arguments; last.pth is written within epochs, too."""
     loop.Saves.PERIOD = 0.001
+    Figure.savefig = write_no_chart  # type: ignore[method-assign]
     sys.argv = ["train.py", *arguments, *(of_rank_1 if processes.rank() else [])]
     utils.run(train.main)
 

@@ -36,7 +36,6 @@ from training.muon import Muon
 from training.settings import Run
 from utils import UserError
 
-pytestmark = pytest.mark.usefixtures("no_charts")
 CPU = torch.device("cpu")
 K = 3
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu"]

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_script, small_data
+from conftest import run_script, small_data, write_no_chart
+from matplotlib.figure import Figure
 
 import augment
 import train
@@ -121,6 +122,7 @@ def train_in_process(log: Path, *arguments: str) -> None:
         return replace(self, target)
 
     Path.replace = replace_slowly  # type: ignore[method-assign]
+    Figure.savefig = write_no_chart  # type: ignore[method-assign]
     sys.argv = ["train.py", *arguments]
     utils.run(train.main)
 
@@ -165,10 +167,9 @@ def check_whole(files: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a training that nothing disturbed, run as users run it."""
+    """The files of a training that nothing disturbed."""
     files = tmp_path_factory.mktemp("whole") / "files"
-    status, said = finish(eyes, files, *SHORT)
-    assert status == 0, said
+    assert run_script(train.main, "--data", eyes, "--files", files, *SHORT) == 0
     return files
 
 
@@ -323,8 +324,6 @@ def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(
             raise Killed
         return replace(self, target)
 
-    # drawing takes most of the time, and what is drawn is no matter here
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
     monkeypatch.setattr(Path, "replace", counted)
     fatal, after = 0, False
     run_script(train.main, *arguments, "--files", tmp_path / "whole")
@@ -562,7 +561,6 @@ def test_a_kill_while_an_earlier_training_is_moved_loses_and_mixes_nothing(
     eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--data", eyes, *NETWORK, "--epochs=1", "--crops=6"]
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.write_text("chart"))
     run_script(train.main, *arguments, "--files", tmp_path / "first")
     rename, calls = Path.rename, []
 

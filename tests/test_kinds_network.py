@@ -51,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, no_charts: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """FILES of a training of arteries and veins."""
     files = tmp_path_factory.mktemp("files")
     assert run_script(train.main, "--data", data, "--files", files, "--arteries-veins", *QUICK) == 0
@@ -74,7 +74,7 @@ def test_the_checkpoint_says_what_it_finds(trained: Path) -> None:
     assert 0 < content["scores"]["f1"] <= 1 and (trained / "preview.png").is_file()
 
 
-def test_folds_score_both_kinds_of_every_eye(data: Path, tmp_path: Path, no_charts: None) -> None:
+def test_folds_score_both_kinds_of_every_eye(data: Path, tmp_path: Path) -> None:
     folds = ("--arteries-veins", "--folds", 2, "--fold", 0, 1)
     assert run_script(train.main, "--data", data, "--files", tmp_path, *folds, *QUICK) == 0
     with (tmp_path / "folds.csv").open() as file:

@@ -36,7 +36,6 @@ from training import held_out, thresholds
 from training.crops import Crops, change_colour, draw_rim, spoil_file
 from utils import UserError
 
-pytestmark = pytest.mark.usefixtures("no_charts")
 CPU = torch.device("cpu")
 SETS = {
     "DRIVE": [f"{number}_training" for number in (21, 22, 23)],

@@ -23,7 +23,6 @@ from training.held_out import group_by_data_set, group_by_fold
 from training.thresholds import eyes_for_threshold
 from utils import UserError
 
-pytestmark = pytest.mark.usefixtures("no_charts")
 SHORT = ["--epochs=1", "--crops=8"]
 
 
