@@ -123,8 +123,11 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
 
     # before the EXIF of a PNG loads it; Pillow would keep the upper 8 bits alone
     wide = file.mode in ("RGB", "RGBA", "LA") and ";16" in str(getattr(file, "tile", ""))
-    clear = file.info.get("transparency")
+    clear, tags = file.info.get("transparency"), getattr(file, "tag_v2", {})
+    if tags.get(284) == 2 and len(bits := tags.get(258, ())) > 1 and max(bits) > 8:
+        raise UserError(f"{path}: a TIFF of {max(bits)} bits in planes, which is not read; save it interleaved")
     if wide and (levels := decode_wide(path, page)) is not None:
+        levels = levels[..., : 3 if file.mode == "RGB" else 4]  # a layer that is no transparency
         if levels.shape[2] == 3 and isinstance(clear, tuple):
             levels = with_alpha(levels, (levels != np.array(clear)).any(axis=2))
         return ORIENTATIONS.get(file.getexif().get(0x0112, 1), ORIENTATIONS[1])(levels)
@@ -134,7 +137,6 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         mode = "RGBA" if transparent else "RGB"
         return np.array(file if file.mode == mode else file.convert(mode))
     levels = np.asarray(file)
-    tags = getattr(file, "tag_v2", {})
     if tags.get(262) == 0:  # WhiteIsZero; Pillow turns 8 bits round, but not more
         levels = 2 ** tags.get(258, (16,))[0] - 1 - levels
     if isinstance(clear, int) and levels.max() <= 65535:

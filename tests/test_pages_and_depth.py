@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -77,6 +78,39 @@ def test_transparent_surroundings_of_16_bits_are_black_as_those_of_8_are(suffix:
     one, other = read_image(wide), read_image(narrow)
     assert (one == other).all() and not one[FIELD == 0].any()
     assert fov_diameter(estimate_fov(one)) == pytest.approx(fov_diameter(FIELD), rel=0.03)
+
+
+def tiff_16(pixels: np.ndarray, *tags: tuple[int, int]) -> bytes:
+    """A TIFF of 16-bit RGB and a layer beside it, uint16 (H, W, 4), with these further tags; or in planes."""
+    planes = (284, 2) in tags
+    strips = [pixels[..., k].tobytes() for k in range(4)] if planes else [pixels.tobytes()]
+    height, width = pixels.shape[:2]
+    size, start = len(strips[0]), 8 + pixels.nbytes
+    several = struct.pack("<4H", 16, 16, 16, 16)
+    several += struct.pack("<8I", *(8 + k * size for k in range(4)), *(size,) * 4)
+    where = [(273, 4, 4, start + 8), (279, 4, 4, start + 24)] if planes else [(273, 4, 1, 8), (279, 4, 1, size)]
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 4, start), (262, 3, 1, 2), (277, 3, 1, 4)]
+    entries += [*where, *((tag, 3, 1, value) for tag, value in tags)]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    head = b"II*\0" + struct.pack("<I", start + len(several))
+    return head + b"".join(strips) + several + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("kind", [0, 2])
+def test_a_layer_of_16_bits_that_is_no_transparency_hides_nothing(kind: int, tmp_path: Path) -> None:
+    pixels = cut_out(FIELD)
+    (tmp_path / "a.tif").write_bytes(tiff_16(pixels, (338, kind)))
+    is_transparency = kind == 2
+    expected = np.where(FIELD[..., None] > 0, pixels[..., :3], 0) if is_transparency else pixels[..., :3]
+    assert (read_image(tmp_path / "a.tif") == expected // 257).all()
+
+
+def test_16_bits_in_planes_are_refused_rather_than_read_as_noise(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff_16(cut_out(FIELD), (338, 2), (284, 2)))
+    with pytest.raises(
+        UserError, match=r"a\.tif: a TIFF of 16 bits in planes, which is not read; save it inter"
+    ):
+        read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("strongest", [255, 100])
