@@ -27,6 +27,7 @@ from networks.loading import add_kinds, add_prediction_flags, add_weights, choos
 from pages.kinds import overlay_kinds
 from pages.pictures import as_rgb, compare, overlay, write_jpeg
 from pages.report import describe_photograph
+from pages.viewer import PLAIN_NAMES, START, VIEWER, VIEWER_STYLE, pictures, viewer_script
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop
@@ -53,7 +54,8 @@ Drop photographs of the retina. They stay on this computer. Research software, n
 a diagnosis on it."""
 CSS = """
 .refused, .doubtful { padding: 0.5em 0.8em; border-left: 4px solid #e69f00; overflow-wrap: anywhere; }
-.measures { width: 100%; } 
+#files .or { color: inherit; }
+.measures { width: 100%; }
 .measures th, .measures td { padding: 0.1em 0.4em; text-align: left; vertical-align: top; }
 .measures tbody th { font-weight: normal; }
 .measures td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums; }
@@ -184,13 +186,14 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
 
     def show(drop: Drop | None, name: str | None, layer: str) -> list[Any]:
         if drop is None or name not in drop.found:
-            return [None, "", "", None, None, None]
+            return ["", "", "", None, None, None]
         files = [drop.folder / f for f in (f"{name}_mask.png", f"{name}_probability.png", "measures.csv")]
         drawn = draw_layer(drop.found[name], drop.kinds[name], layer, segmenter.threshold)
-        shown = tuple(str(drop.folder / f"{name}_{what}.jpg") for what in ("photograph", "layer"))
-        write_jpeg(Path(shown[1]), drawn)
+        # a name of its own, which no browser has kept
+        shown = drop.folder / f"{name}_layer_{time.time_ns()}.jpg"
+        write_jpeg(shown, drawn)
         return [
-            shown,
+            pictures(drop.folder / f"{name}_photograph.jpg", shown, drop.files[name], layer),
             f"Left: the photograph. Right: {LAYERS[layer]}",
             describe_photograph(drop.rows[name]),
             *map(str, files),
@@ -225,13 +228,10 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
                 label="Threshold: probability of a vessel",
                 elem_id="threshold",
             )
-            # wheel and fingers zoom, and the line between the two pictures moves
-            image = gr.ImageSlider(
-                type="filepath",
-                interactive=False,
-                show_label=False,
-                buttons=["fullscreen"],
-                max_height=700,
+            image = gr.HTML(
+                html_template=VIEWER,
+                css_template=VIEWER_STYLE,
+                js_on_load=viewer_script() + START,
                 elem_id="image",
             )
             legend = gr.Markdown()
@@ -273,6 +273,8 @@ def main() -> int:
                 max_file_size=20 * LARGEST_FILE,  # Gradio would not say why
                 footer_links=[],
                 css=CSS,
+                js=PLAIN_NAMES,
+                allowed_paths=[folder],
             )
         except OSError:
             port = args.port or "7860 to 7959"

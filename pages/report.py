@@ -18,6 +18,7 @@ from measures.vessels import CONFIDENCE, MEASURES, TRUST, Measure
 from pages.kinds import KIND_COLOURS, KIND_NAMES
 from pages.pictures import BORDER, FALSE, FOUND, LANDMARK, MISSED, OUTLINE
 from pages.results import RESULT_SUFFIXES
+from pages.viewer import viewer_script
 from scoring import metrics
 from system.files import atomic
 
@@ -148,7 +149,8 @@ def write_report(
         # inside a script only < could end it or begin a comment
         return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
-    before, after = Path(__file__).with_name("report.html").read_text(encoding="utf-8").split("{{data}}")
+    whole = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    before, after = whole.replace("{{viewer}}", viewer_script()).split("{{data}}")
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as page:
         page.write(f'{before}{embedded(data)[:-1]}, "images": [')
         for number, image in enumerate(images()):  # one at a time: there may be a hundred thousand

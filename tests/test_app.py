@@ -240,6 +240,19 @@ def test_the_photograph_lies_beside_the_layer_and_both_are_zoomed(
     )
     browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-240)
     browser.wait(f"{WIDTHS}.every((width, k) => width > 1.03 * {before}[k])")
+    browser.js("document.querySelector('#image .stage').focus()")
+    browser.key("0")
+    browser.wait(f"{WIDTHS}.every((width, k) => width === {before}[k])")
+    browser.key("+")
+    browser.wait(f"{WIDTHS}.every((width, k) => width > 1.4 * {before}[k])")
+    browser.js("document.querySelector('#image input').focus()")
+    clips = "[...document.querySelectorAll('#image img')].map(e => e.style.clipPath.match(/[0-9.]+%/)?.[0])"
+    assert browser.js(clips) == [None, "50%"]
+    browser.key("ArrowRight")
+    assert browser.js(clips) == [None, "51%"]
+    texts = browser.js("[...document.querySelectorAll('#image img')].map(e => e.alt)")
+    assert texts == ["Photograph of eye0.png", "Outline of eye0.png"]
+    assert not browser.js("document.querySelector('#files button').ariaLabel"), "hides what stands on it"
     browser.click("[...document.querySelectorAll('#layer label')].find(e => e.innerText === 'Arteries, veins')")
     browser.wait("document.body.innerText.includes('Right: Red: artery. Blue: vein.')")
     browser.wait(f"{DRAWN}.then(found => Math.abs(found[1][0] - {pixels[1][0]}) > 0.1)")
