@@ -167,7 +167,7 @@ def parse_args() -> argparse.Namespace:
     machine = parser.add_argument_group("machine")
     add_device(machine)
     machine.add_argument(
-        "--workers", type=between(0, kind=int), help="processes that cut crops (default: GPU 4, CPU 0)"
+        "--workers", type=between(0, kind=int), help="processes that cut crops (default: GPU up to 8, CPU 0)"
     )
     # argparse fills in a default only where there is nothing yet
     args = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(SETTINGS)))

@@ -52,13 +52,16 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_gpu_has_the_shipped_network_larger_batches_and_four_workers_a_cpu_does_not(
-    settings: Settings, capsys
+def test_a_gpu_has_the_shipped_network_larger_batches_and_workers_a_cpu_does_not(
+    settings: Settings, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (settings.width, settings.depth, settings.batch_size) == (24, 3, 8)
     settings = choose_settings({}, torch.device("cpu"), 1)
     assert (settings.width, settings.depth, settings.batch_size) == (16, 3, 4)
-    assert [usual_workers(torch.device(name)) for name in ("cuda", "cpu")] == [4, 0]
+    monkeypatch.setattr("training.settings.usable_cores", lambda: 64)
+    assert [usual_workers(torch.device(name)) for name in ("cuda", "cpu")] == [8, 0]
+    monkeypatch.setattr("training.settings.usable_cores", lambda: 3)
+    assert [usual_workers(torch.device(name)) for name in ("cuda", "cpu")] == [3, 0]
 
 
 def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(

@@ -18,9 +18,11 @@ from anatomy.labels import FOLDS, LabelledEye, find_labels, held_out, read_label
 from anatomy.landmarks import OUTPUTS, WEIGHTS
 from networks.checkpoints import load_checkpoint, save_checkpoint
 from system.devices import autocast, describe, pick_device
+from training.batches import load
 from training.optimizers import make_optimizer, one_cycle
+from training.settings import usual_workers
 from training.views import RandomWindows
-from utils import HelpFormatter, UserError, folder_name, path_name, run, seed_number
+from utils import HelpFormatter, UserError, between, folder_name, path_name, run, seed_number
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +47,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=0.02, help="peak learning rate")
     parser.add_argument("--seed", type=seed_number, default=42, help="of everything random")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument(
+        "--workers", type=between(0, kind=int), help="processes that cut windows (default: GPU up to 8, CPU 0)"
+    )
     args = parser.parse_args()
     for flag in ("steps", "batch_size", "lr"):
         if not getattr(args, flag) > 0:
@@ -94,12 +99,11 @@ def fit_anatomy(eyes: Sequence[LabelledEye], args: argparse.Namespace, device: t
     network = UNet(3, len(OUTPUTS), width=8, depth=4).to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
     optimizer = make_optimizer(network, "muon", args.lr)
-    windows, losses = RandomWindows(eyes, args.seed), []
+    windows, losses = RandomWindows(eyes, args.seed, args.steps * args.batch_size), []
+    workers = usual_workers(device) if args.workers is None else args.workers
+    batches = iter(load(windows, args.batch_size, workers=workers, device=device))
     for step in (bar := trange(args.steps, unit="step", disable=None)):
-        batch = [windows[step * args.batch_size + i] for i in range(args.batch_size)]
-        inputs, targets, known = (
-            torch.from_numpy(np.stack(part)).to(device) for part in zip(*batch, strict=True)
-        )
+        inputs, targets, known = (part.to(device, non_blocking=True) for part in next(batches))
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step / args.steps, args.lr) * group.get("factor", 1)
         with autocast(device):

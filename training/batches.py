@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader, Dataset
 
+    from training.views import RandomWindows
+
 
 def make_crops(eyes: Sequence[Eye], settings: Settings, length: int) -> Crops:
     """Training crops of these eyes with the settings of a training."""
@@ -42,7 +44,11 @@ def end_workers(batches: object) -> Iterator[None]:
 
 
 def load(
-    crops: Crops, batch_size: int, done: int = 0, workers: int = 0, device: torch.device | None = None
+    crops: Crops | RandomWindows,
+    batch_size: int,
+    done: int = 0,
+    workers: int = 0,
+    device: torch.device | None = None,
 ) -> DataLoader:
     """Load this process's share of the batches, after the first `done` crops; pinned for a GPU as `device`."""
     import torch

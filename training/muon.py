@@ -48,10 +48,13 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure: compute the gradients before the step")
         for group in self.param_groups:
-            update = self.adamw if group["momentum"] is None else self.muon
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    update(weight, weight.grad, self.state[weight], group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if group["momentum"] is None:
+                gradients = [weight.grad for weight in weights if weight.grad is not None]
+                self.adamw(weights, gradients, [self.state[weight] for weight in weights], group)
+                continue
+            for weight in weights:
+                self.muon(weight, weight.grad, self.state[weight], group)
 
     @staticmethod
     def muon(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
@@ -66,18 +69,29 @@ class Muon(torch.optim.Optimizer):
         weight.add_(direction, alpha=-group["lr"] * length)
 
     @staticmethod
-    def adamw(weight: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        """Update one other parameter, with betas 0.9 and 0.999."""
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        steps = state["step"].item()
-        state["exp_avg"].lerp_(gradient, 1 - 0.9)
-        state["exp_avg_sq"].lerp_(gradient.square(), 1 - 0.999)
-        spread = (state["exp_avg_sq"] / (1 - 0.999**steps)).sqrt_().add_(1e-8)
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.addcdiv_(state["exp_avg"], spread, value=-group["lr"] / (1 - 0.9**steps))
+    def adamw(
+        weights: list[Tensor], gradients: list[Tensor], states: list[dict[str, Tensor]], group: dict[str, Any]
+    ) -> None:
+        """Update all other parameters, with betas 0.9 and 0.999.
+
+        Each operation is one for all of them: a GPU computes these small vectors faster than it is told to.
+        """
+        if not weights:
+            return
+        for weight, state in zip(weights, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+            state["step"] += 1
+        steps = states[0]["step"].item()
+        averages, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_lerp_(averages, gradients, 1 - 0.9)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - 0.999)
+        spreads = torch._foreach_div(squares, 1 - 0.999**steps)
+        torch._foreach_sqrt_(spreads)
+        torch._foreach_add_(spreads, 1e-8)
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_addcdiv_(weights, averages, spreads, value=-group["lr"] / (1 - 0.9**steps))
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from networks.checkpoints import KINDS, VESSELS, load_checkpoint
 from system import processes
 from system.devices import pick_device
+from system.limits import usable_cores
 from utils import UserError
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def recipe_of(checkpoint: Mapping[str, Any]) -> dict[str, float]:
 
 def usual_workers(device: torch.device) -> int:
     """How many processes cut crops unless the user says: a CPU is busy with the steps."""
-    return 4 if device.type != "cpu" else 0
+    return min(8, usable_cores()) if device.type != "cpu" else 0
 
 
 def check_batches(settings: Settings) -> None:

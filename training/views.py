@@ -21,19 +21,22 @@ View = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class RandomWindows:
-    """Random windows; view i depends only on the seed and on i.
+    """`length` random windows; view i depends only on the seed and on i.
 
     View i: input float32 (3, SIDE, SIDE); targets float32 (2, SIDE, SIDE) of 0 and 1, disc and fovea; and where
     these are known, float32 (2, SIDE, SIDE) of 0 and 1.
     """
 
-    def __init__(self, eyes: Sequence[LabelledEye], seed: int) -> None:
-        self.eyes, self.seed = list(eyes), seed
+    def __init__(self, eyes: Sequence[LabelledEye], seed: int, length: int) -> None:
+        self.eyes, self.seed, self.length = list(eyes), seed, length
         groups: dict[str, list[int]] = {}
         for i, eye in enumerate(self.eyes):
             groups.setdefault(eye.group, []).append(i)
         # only the fovea's group teaches it, so it comes twice as often
         self.groups = [members for members in groups.values() for _ in range(1 + any_fovea(self.eyes, members))]
+
+    def __len__(self) -> int:
+        return self.length
 
     def __getitem__(self, i: int) -> View:
         rng = np.random.default_rng([self.seed, i])
