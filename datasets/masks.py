@@ -72,7 +72,8 @@ def colours_to_mask(pixels: np.ndarray) -> np.ndarray | None:
     codes = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     colours, counts = np.unique(codes, return_counts=True)
     background = int(colours[counts.argmax()])
-    if len(colours) > 8 or background not in (0, 0xFFFFFF):
+    lowest = min(background >> 16, background >> 8 & 255, background & 255)
+    if len(colours) > 8 or not (background == 0 or lowest >= 250):  # a palette's white may be (252, 254, 252)
         return None
     return as_mask(codes != background)
 

@@ -108,6 +108,9 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
     if not found:
         raise UserError("\n  ".join([f"{folder}: nothing to score:", *maps.problems, *maps.surplus]))
     maps.binary = all(is_binary(levels, suffixes[name]) for name, levels in found.items())
+    whole = [eye for eye in eyes if eye.name in found]
+    if bright := [e.name for e in whole if np.mean(found[e.name][e.fov > 0] > 32767) > 0.5]:
+        print(f"{folder}: more than half of {', '.join(bright[:5])} is vessel; inverted? Vessels are white")
     maps.levels = found
     return maps
 

@@ -135,6 +135,7 @@ RED_AND_BLUE[:100][VESSELS[:100] > 0] = (255, 0, 0)
 RED_AND_BLUE[100:][VESSELS[100:] > 0] = (0, 0, 255)
 LABELS = {
     "DRIVE's palette.gif": palette((4, 2, 4), (252, 254, 252)),
+    "red on nearly white.gif": palette((252, 254, 252), (252, 2, 4)),
     "artery and vein.png": Image.fromarray(RED_AND_BLUE),
     "classes.png": Image.fromarray((VESSELS > 0) * np.tile(np.uint8([[1], [2]]), (100, 196))),
     "0 and 100.png": Image.fromarray(VESSELS // 255 * np.uint8(100)),
@@ -152,6 +153,15 @@ def test_what_is_read_as_a_label_can_be_scored_as_a_mask(name: str, tmp_path: Pa
     assert (read_mask(path) == VESSELS).all()
     maps = read_maps(tmp_path, [Eye("01_test_0", PHOTOGRAPH, FIELD)])
     assert maps.binary and (maps.levels["01_test_0"] == VESSELS * np.uint16(257)).all()
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_masks_to_score_that_are_inverted_get_a_word(
+    inverted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(tmp_path / "01_test.png", 255 - VESSELS if inverted else VESSELS)
+    read_maps(tmp_path, [Eye("01_test_0", PHOTOGRAPH, FIELD)])
+    assert ("more than half of 01_test_0 is vessel; inverted?" in capsys.readouterr().out) is inverted
 
 
 @pytest.mark.parametrize("name", ["mean", "Pooled", "second_observer", "second_observer_0", "std_of_folds"])
