@@ -207,7 +207,7 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
         if threshold == usual:
             threshold = segmenter.threshold
         if drop and name in drop.found and drop.found[name].threshold != threshold:
-            drop.found[name].set_threshold(threshold)
+            drop.found[name].threshold = threshold
             measure_at_threshold(drop, name)
         return show(drop, name, layer)
 

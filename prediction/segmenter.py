@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +64,11 @@ class Segmentation:
         """Vessel mask, uint8 (H, W), 0 or 255. Set `threshold` for another one."""
         return binarize(self.levels, self.fov, self.threshold)
 
-    def set_threshold(self, threshold: float) -> None:
-        """Take another threshold, in [0, 1], for the arteries and veins too."""
-        self.threshold = threshold
-        if self.kinds:
-            self.kinds = label_kinds(self.kinds.artery, self.kinds.vein, self.taken, self.levels, threshold)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Another threshold is one for the arteries and veins too; UserError if it is no probability."""
+        super().__setattr__(name, as_threshold(value) if name == "threshold" else value)
+        if name == "threshold" and self.kinds:
+            self.kinds = label_kinds(self.kinds.artery, self.kinds.vein, self.taken, self.levels, value)
 
     def examine(self, um_per_pixel: float | None = None) -> dict[str, Any]:
         """Measures and doubts at the threshold, see `measures.table.examine`."""
@@ -83,6 +84,13 @@ class Segmentation:
             return None
         vessels = (self.levels, self.kinds.found.pixels, self.fov, self.threshold)
         return measure_kinds(*vessels, self.taken.landmarks, um_per_pixel, self.taken.diameter)
+
+
+def as_threshold(threshold: Any) -> float:
+    """A threshold as a number in [0, 1], also of NumPy; UserError if it is none."""
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
+        raise UserError(f"threshold {threshold!r}: give a probability, a number from 0 to 1")
+    return float(threshold)
 
 
 def segment_photograph(
@@ -161,10 +169,11 @@ class Segmenter:
     ) -> None:
         if weights is None:
             weights = find_weights(USUAL_WEIGHTS)
-        every = [weights] if isinstance(weights, str | Path) else list(weights)
+        every = weights if isinstance(weights, list | tuple) else [weights]
+        if not every or not all(isinstance(path, str | Path) for path in every):
+            raise UserError(f"weights {weights!r}: give the path of a checkpoint, or a list of paths")
         self.weights = [path_name(str(path)) for path in every]
-        if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
-            raise UserError(f"threshold {threshold!r}: give a probability, a number from 0 to 1")
+        threshold = None if threshold is None else as_threshold(threshold)
         if views not in VIEWS:
             raise UserError(f"views {views!r}: give 1, 2, 4 or 8")
         self.views = views

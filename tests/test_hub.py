@@ -18,6 +18,9 @@ from conftest import run_script
 import predict
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
+from prediction import segmenter
+from prediction.kinds import Kinds
+from prediction.segmenter import Segmentation
 from utils import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,10 +127,29 @@ def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
         assert np.abs(other(photograph).probability - one(photograph).probability).max() < 1e-3
 
 
-@pytest.mark.parametrize("threshold", [2, -0.1, "0.3", float("nan"), [0.5]])
+@pytest.mark.parametrize("weights", [[], (), 3, b"x", [None]])
+def test_weights_that_are_no_paths_are_refused(weights: object) -> None:
+    with pytest.raises(UserError, match="give the path of a checkpoint, or a list of paths"):
+        load("segmenter", weights=weights, views=1, device="cpu")
+
+
+@pytest.mark.parametrize("threshold", [2, -0.1, "0.3", float("nan"), [0.5], True])
 def test_a_threshold_that_is_no_probability_is_refused(threshold: object) -> None:
     with pytest.raises(UserError, match="give a probability, a number from 0 to 1"):
         load("segmenter", threshold=threshold, views=1, device="cpu")
+    levels = np.zeros((4, 4), np.uint16)
+    found = Segmentation(None, levels, np.float32(0.5), None)
+    with pytest.raises(UserError, match="give a probability, a number from 0 to 1"):
+        found.threshold = threshold
+    assert found.threshold == 0.5
+
+
+def test_another_threshold_of_a_result_is_one_for_its_arteries_and_veins_too(monkeypatch) -> None:
+    monkeypatch.setattr(segmenter, "label_kinds", lambda *given: Kinds(*given[:2], given[-1], None))
+    levels = np.zeros((4, 4), np.uint16)
+    found = Segmentation(None, levels, 0.5, None, Kinds(levels, levels, 0.5, None))
+    found.threshold = 0.2
+    assert found.kinds.found == 0.2
 
 
 def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
