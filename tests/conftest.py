@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from browser import CHROMIUM, POSIX, Browser
 
 # the tests' networks are too small for threads to help, and threads that wait for one another on a busy
@@ -44,6 +47,22 @@ def run_script(main: Callable[[], int | None], *arguments: object) -> int | None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
         return main()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, whether it begins with the mark of UTF-8 or not."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def rows_by_image(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table by their column `image`."""
+    return {row["image"]: row for row in read_csv(path)}
+
+
+def load(checkpoint: Path) -> dict[str, Any]:
+    """The content of a checkpoint."""
+    return torch.load(checkpoint, weights_only=True)
 
 
 def small_data(folder: Path, **eyes: int) -> Path:

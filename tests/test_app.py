@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser
-from conftest import run_script, write_photographs
+from conftest import read_csv, run_script, write_photographs
 
 import app
 import predict
@@ -208,8 +207,7 @@ def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
     assert (mask == iio.imread(predicted / "masks" / "eye0.png")).all()
     assert (levels == iio.imread(predicted / "probability" / "eye0.png")).all()
     assert 0 < np.count_nonzero(mask) < np.count_nonzero(levels)
-    with table.open(newline="") as file, (predicted / "measures.csv").open(newline="") as other:
-        rows, (wanted,) = list(csv.DictReader(file)), csv.DictReader(other)
+    rows, (wanted,) = read_csv(table), read_csv(predicted / "measures.csv")
     assert [(row["image"], float(row["threshold"]) == 0.3) for row in rows] == [("eye0", True), ("eye1", False)]
     assert wanted["vessel_share"]
     # a single view has no spread, and a doubt is one of the whole photograph

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
+import forked
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -207,8 +206,7 @@ def test_a_folder_of_somebody_else_is_not_replaced(drive: Path, own_drive: Path)
 
 
 def test_without_drive_the_message_says_where_to_get_it(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "augment.py", "--drive", tmp_path / "DRVE", "--out", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = forked.finish("augment.py", "--drive", tmp_path / "DRVE", "--out", tmp_path / "out", folder=tmp_path)
     assert done.returncode == 2
     for part in ("training", "https://drive.grand-challenge.org", "demo.py"):
         assert part in done.stderr

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -228,8 +229,7 @@ def test_every_script_ends_with_one_line_and_status_2(script: str, here: Path, n
         "predict.py": [new_data / "test" / "image", *weight],
         "train.py": ["--data", new_data, "--resume", *TINY],
     }[script]
-    command = [sys.executable, ROOT / script, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.finish(script, *arguments)
     assert done.returncode == 2
     assert re.fullmatch(rf"{script}: .*last\.pth: holds code or objects.*\n", done.stderr)
     assert not (here / "harm.txt").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import read_csv, run_script
 
 import predict
 import test as tester
@@ -178,8 +177,7 @@ def test_a_diameter_that_contradicts_the_border_gets_a_word_and_an_absurd_one_is
 ) -> None:
     for diameter, doubtful in ((100, False), (150, False), (60, True), (200, True)):
         assert run_script(predict.main, "eye.png", "close-up.png", *FLAGS, "--diameter", diameter) == 0
-        with Path("results/predict/measures.csv").open(encoding="utf-8-sig", newline="") as file:
-            doubts = {row["image"]: row["doubtful"] for row in csv.DictReader(file)}
+        doubts = {row["image"]: row["doubtful"] for row in read_csv(Path("results/predict/measures.csv"))}
         assert ("--diameter contradicts the border" in doubts["eye"]) is doubtful
         assert "--diameter" not in doubts["close-up"], "without a border nothing speaks against it"
         assert ("that shows; it decides all the same:\n  eye.png\n" in capsys.readouterr().err) is doubtful

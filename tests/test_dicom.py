@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 from PIL import Image
 
 import predict
@@ -158,8 +157,7 @@ def test_of_the_patients_tags_only_the_identifier_asked_for_is_copied(files: Pat
     for flags, patient in (((), ""), (("--dicom-id", "AccessionNumber"), "ACC815")):
         out = tmp_path / f"out{patient}"
         assert run_script(predict.main, *run, *flags, "--out", out) in (0, None)
-        with (out / "measures.csv").open(newline="", encoding="utf-8") as table:
-            one, two = csv.DictReader(table)
+        one, two = read_csv(out / "measures.csv")
         assert (one["eye"], one["camera"], two["eye"]) == ("right", "Canon CR-2", "")
         assert [row.get("patient", "") for row in (one, two)] == [patient, patient]
         assert two["doubtful"].startswith("the first of 2 frames")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script, small_data, write_no_chart
+from conftest import load, run_script, small_data, write_no_chart
 from matplotlib.figure import Figure
 from ranks import Ranks
 
@@ -48,10 +48,6 @@ SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=12", "--ema=0.9"]
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """new_data of three eyes: three copies validate, which two processes cannot share equally."""
     return small_data(tmp_path_factory.mktemp("eyes"), train=3, test=1, height=72, width=68)
-
-
-def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
 
 
 def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
@@ -123,7 +119,7 @@ def compute(eyes: Path, out: Path) -> None:
 def computed(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("computed")
-    statuses, said = Ranks(folder, compute, eyes, folder).finish()
+    statuses, said = Ranks(compute, eyes, folder).finish()
     assert statuses == [0, 0], said
     return [load(folder / f"rank{rank}.pt") for rank in range(2)]
 
@@ -202,7 +198,7 @@ def test_an_error_of_one_or_of_both_ends_both_with_one_line(
     files = tmp_path / "files"
     given = [f"--data={eyes}", f"--files={files}", *SHORT, *arguments]
     started = time.time()
-    statuses, said = Ranks(tmp_path, run_train, given, of_rank_1).finish()
+    statuses, said = Ranks(run_train, given, of_rank_1).finish()
     assert statuses == [2, 2], said
     assert time.time() - started < 60
     errors = [text for text in "".join(said).splitlines() if not text.startswith(("device:", "split by eye:"))]
@@ -216,7 +212,7 @@ def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
 ) -> None:
     files = tmp_path / "files"
     given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.05"]
-    statuses, said = Ranks(tmp_path, run_train, given, []).finish()
+    statuses, said = Ranks(run_train, given, []).finish()
     assert statuses == [0, 0], said
     assert "device: cpu" in said[0] and "in each of 2 processes" in said[0]
     assert "fit into 0.05 minutes" in said[0] and "next: python test.py" in said[0]
@@ -325,7 +321,7 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(
     assert not list(tmp_path.glob(".*")), "neither lock nor temporary files remain"
 
     # two go on, until Ctrl-C
-    ranks = Ranks(tmp_path, run_train, [*map(str, arguments), "--resume"], [])
+    ranks = Ranks(run_train, [*map(str, arguments), "--resume"], [])
     wait_for_epoch(tmp_path, done + 1)
     for process in ranks.processes:
         os.kill(process.pid, signal.SIGINT)

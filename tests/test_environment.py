@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, load
 
 from system import devices, limits
 
@@ -22,15 +23,8 @@ posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal o
 
 
 def run_train(new_data: Path, files: Path, *more: object, **environment: str) -> subprocess.CompletedProcess:
-    arguments = ["train.py", "--data", new_data, "--files", files, *TINY, "--epochs=1", "--crops=40", *more]
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ["--data", new_data, "--files", files, *TINY, "--epochs=1", "--crops=40", *more]
+    return forked.finish("train.py", *arguments, environment=environment)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -69,22 +63,18 @@ def test_a_local_rank_alone_is_one_process(variables: dict[str, str], new_data: 
 def test_too_few_open_files_are_told_with_the_remedy_and_the_limit_is_raised_where_it_may_be(
     new_data: Path, tmp_path: Path
 ) -> None:
-    arguments = ["train.py", "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=80"]
-    command = " ".join(map(str, [sys.executable, *arguments, "--workers=8"]))
-    said = {}
-    for which in ("-n", "-Sn"):  # both limits, or the one that a process may raise
-        done = subprocess.run(
-            ["bash", "-c", f"ulimit {which} 64; {command}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said[which] = (done.returncode, done.stderr)
-    assert said["-Sn"][0] == 0, said
-    status, words = said["-n"]
-    assert status == 2 and "Traceback" not in words
-    assert "train.py: too many open files; raise the limit with ulimit -n 4096, or use --workers 0" in words
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    arguments = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=80", "--workers=8"]
+    # the limit that a process may raise, or both
+    raised, told = (
+        forked.finish("train.py", *arguments, limits={"RLIMIT_NOFILE": (64, hard)}) for hard in (most, 64)
+    )
+    assert raised.returncode == 0, raised
+    assert told.returncode == 2 and "Traceback" not in told.stderr
+    reason = "train.py: too many open files; raise the limit with ulimit -n 4096, or use --workers 0"
+    assert reason in told.stderr
 
 
 @posix
@@ -92,21 +82,16 @@ def test_too_few_open_files_are_told_with_the_remedy_and_the_limit_is_raised_whe
 def test_what_a_terminal_or_a_scheduler_sends_keeps_the_steps(
     name: str, new_data: Path, tmp_path: Path
 ) -> None:
-    arguments = ["train.py", "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=400000"]
-    with subprocess.Popen(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        until = time.time() + 90
-        while not (tmp_path / "split.json").exists():
-            assert time.time() < until and process.poll() is None
-            time.sleep(0.02)
-        time.sleep(2)  # some steps
-        process.send_signal(getattr(signal, name))
-        process.send_signal(signal.SIGTERM)  # as schedulers do soon after
-        _, words = process.communicate(timeout=60)
+    arguments = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=400000"]
+    process = forked.start("train.py", *arguments)
+    forked.wait_until((tmp_path / "split.json").exists, process)
+    time.sleep(1)  # some steps
+    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGTERM)  # as schedulers do soon after
+    _, words = process.communicate(60)
     assert process.returncode == 130
-    assert b"all steps are kept" in words
-    assert torch.load(tmp_path / "last.pth", weights_only=True)["losses"]
+    assert "all steps are kept" in words
+    assert load(tmp_path / "last.pth")["losses"]
 
 
 @pytest.mark.parametrize(("value", "threads"), [("abc", 2), ("", 2), ("-1", 2), ("8", 8), ("8,4", 8)])

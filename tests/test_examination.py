@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, rows_by_image, run_script
 
 import predict
 from datasets.field_of_view import estimate_fov
@@ -175,14 +175,9 @@ def results(eyes: list, files: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder / "in", folder / "out"
 
 
-def read_rows(file: Path) -> dict[str, dict[str, str]]:
-    with file.open(newline="", encoding="utf-8-sig") as table:
-        return {row["image"]: row for row in csv.DictReader(table)}
-
-
 def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path, Path]) -> None:
     photographs, out = results
-    rows = read_rows(out / "measures.csv")
+    rows = rows_by_image(out / "measures.csv")
     assert list(rows) == ['a, "b"', "c", "page"]
     for name, row in rows.items():
         photograph = cv2.imdecode(np.fromfile(photographs / f"{name}.png", np.uint8), cv2.IMREAD_COLOR)
@@ -207,8 +202,7 @@ def test_excel_r_and_plain_readers_read_every_table(tmp_path: Path, name: str) -
     # Excel takes a file for UTF-8 by its mark alone; a file of ASCII needs none, and plain readers want none
     assert raw.startswith(b"\xef\xbb\xbf") is not name.isascii()
     assert raw.count(b"\r\n") == raw.count(b"\n") == 3
-    with (tmp_path / "t.csv").open(newline="", encoding="utf-8-sig") as file:
-        first, second = csv.DictReader(file)
+    first, second = read_csv(tmp_path / "t.csv")
     assert first == {"image": name.replace("\udcff", "?"), "f1": "0.50000000"}
     assert second == {"image": "x", "f1": ""}
 
@@ -225,7 +219,7 @@ def test_no_file_name_becomes_a_formula_of_a_spreadsheet(tmp_path: Path, name: s
 def test_a_name_of_digits_can_be_told_by_its_photograph(results: tuple[Path, Path]) -> None:
     # a spreadsheet makes 7 of 007; it leaves 007.png alone
     photographs, out = results
-    rows = read_rows(out / "measures.csv")
+    rows = rows_by_image(out / "measures.csv")
     assert {name: row["photograph"] for name, row in rows.items()} == {
         name: str(photographs / f"{name}.png") for name in rows
     }
@@ -236,7 +230,7 @@ def test_the_page_of_text_is_doubtful_and_said_so(
     results: tuple[Path, Path], files: Path, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     photographs, out = results
-    assert "a fundus photograph?" in read_rows(out / "measures.csv")["page"]["doubtful"]
+    assert "a fundus photograph?" in rows_by_image(out / "measures.csv")["page"]["doubtful"]
     run_script(predict.main, photographs / "page.png", "--weights", files / "checkpoint.pth", "--out", tmp_path)
     assert "1 of 1 photograph is doubtful:\n  page: not round" in capsys.readouterr().out
 

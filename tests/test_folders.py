@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 from test_resume_prediction import contents
 
 import predict
@@ -51,8 +50,7 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     for part in ("masks", "probability", "uncertainty", "outlines", "page/thumbnail"):
         suffix = "jpg" if part in ("outlines", "page/thumbnail") else "png"
         assert [name for name in NAMES if not (out / part / f"{name}.{suffix}").is_file()] == []
-    with (out / "measures.csv").open(newline="") as file:
-        assert sorted(row["image"] for row in csv.DictReader(file)) == sorted(NAMES)
+    assert sorted(row["image"] for row in read_csv(out / "measures.csv")) == sorted(NAMES)
     made = json.loads((out / "predict.json").read_text())["photographs"]
     assert {row["image"]: row["um_per_pixel"] for row in made} == dict(zip(NAMES, (5, 7, 9, 5), strict=True))
     page = (out / "index.html").read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import load, read_csv, run_script
 
 import predict
 import test as tester
@@ -59,12 +58,9 @@ def crossed(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read_table(files: Path) -> dict[str, dict[str, str]]:
     """folds.csv by eye, without the minutes."""
-    with (files / "folds.csv").open(newline="") as file:
-        return {row["eye"]: {k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(file)}
-
-
-def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
+    return {
+        row["eye"]: {k: v for k, v in row.items() if k != "minutes"} for row in read_csv(files / "folds.csv")
+    }
 
 
 def same_networks(a: Path, b: Path) -> bool:

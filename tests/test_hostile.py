@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import platform
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
-from conftest import TINY, run_script
+from conftest import TINY, read_csv, run_script
 from corpus import FIELD, MASKS, PHOTOGRAPH, PHOTOGRAPHS, VESSELS, Case, encode, unavailable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -165,8 +164,7 @@ def test_refused_photographs_stop_no_other_and_are_listed_at_the_end(refusing) -
     for case in REFUSED:
         assert case.name in done.stderr or repr(case.name)[1:-1] in done.stderr, case.name
     good = [case for case in PHOTOGRAPHS if not unavailable(case) and not case.refused]
-    with (results / "metrics.csv").open(newline="", encoding="utf-8-sig") as file:
-        rows = {row["image"] for row in csv.DictReader(file)}
+    rows = {row["image"] for row in read_csv(results / "metrics.csv")}
     assert {"01_test", "02_test", "03_test", "mean"} <= rows
     for case in REFUSED:
         stem = Path(case.name).stem
@@ -250,8 +248,7 @@ def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
     assert run_script(test.main, *arguments, "--device=cpu", "--views=1") == 2
     said = capsys.readouterr().err
     assert f"{path}: " in said and reason in said
-    with (tmp_path / "results" / "metrics.csv").open(newline="") as file:
-        scored = {row["image"] for row in csv.DictReader(file)}
+    scored = {row["image"] for row in read_csv(tmp_path / "results" / "metrics.csv")}
     assert {"01_test", "03_test"} <= scored and "02_test" not in scored
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -16,15 +14,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
-from conftest import run_script, small_data, write_no_chart
+from conftest import load, read_csv, run_script, small_data, write_no_chart
+from forked import Forked
 from matplotlib.figure import Figure
 
 import augment
 import train
-import utils
 from data import read_eyes
 from datasets.images import write_png
 from model import UNet
@@ -53,21 +52,15 @@ def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_data(tmp_path_factory.mktemp("eyes"), train=4, test=1, height=96, width=92)
 
 
-def command(eyes: Path, files: Path, *more: object) -> list[str]:
-    return [sys.executable, *map(str, [ROOT / "train.py", "--data", eyes, "--files", files, *more])]
-
-
-def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+def start(eyes: Path, files: Path, *more: object, **options: object) -> Forked:
     """Start a training in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command(*arguments), env=environment, **pipes, **options)
+    return forked.start("train.py", "--data", eyes, "--files", files, *more, **options)
 
 
 def finish(*arguments: object, **options: object) -> tuple[int, str]:
     """Run a training to its end; its status and what it said."""
     process = start(*arguments, **options)
-    said, _ = process.communicate(timeout=120)
+    said = "".join(process.communicate())
     return process.returncode, said
 
 
@@ -76,44 +69,15 @@ def modified(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], before: int = 0) -> None:
+def wait_for(path: Path, process: Forked, before: int = 0) -> None:
     """Wait until the training has written a file anew."""
-    until = time.time() + 90
-    while modified(path) == before:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.time() < until, f"{path} never came"
-        time.sleep(0.002)
+    forked.wait_until(lambda: modified(path) != before, process)
 
 
-class Forked:
-    """A training in a process forked off one that has imported everything: kills take no time for imports."""
-
-    context = multiprocessing.get_context("forkserver") if os.name != "nt" else None
-
-    def __init__(self, log: Path, *arguments: object) -> None:
-        self.context.set_forkserver_preload(["test_interruption", "sklearn.model_selection", "torch._dynamo"])
-        self.log = log
-        log.touch()
-        self.process = self.context.Process(target=train_in_process, args=(log, *map(str, arguments)))
-        self.process.start()
-
-    def poll(self) -> int | None:
-        return self.process.exitcode
-
-    def communicate(self) -> tuple[str, None]:
-        self.process.join(120)
-        return self.log.read_text(), None
-
-
-def train_in_process(log: Path, *arguments: str) -> None:
-    """What `python train.py` does, its words going to a file, but that last.pth is written after every step,
-    and that every file takes a hundredth of a second to be put in place, so that kills land there too.
+def train_slowly(*arguments: str) -> None:
+    """What `python train.py` does, but that last.pth is written after every step, and that every file takes a
+    hundredth of a second to be put in place, so that kills land there too.
     """
-    with log.open("w") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    multiprocessing.set_start_method("fork", force=True)  # as in a process of one's own
-    torch.set_num_threads(1)
     loop.Saves.PERIOD, loop.Saves.SHARE = 0.001, 1.0
     replace = Path.replace
 
@@ -123,12 +87,7 @@ def train_in_process(log: Path, *arguments: str) -> None:
 
     Path.replace = replace_slowly  # type: ignore[method-assign]
     Figure.savefig = write_no_chart  # type: ignore[method-assign]
-    sys.argv = ["train.py", *arguments]
-    utils.run(train.main)
-
-
-def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
+    forked.script("train.py", *arguments)
 
 
 def same(a: object, b: object) -> bool:
@@ -148,8 +107,7 @@ def without_times(content: dict) -> dict:
 
 
 def read_history(files: Path) -> list[dict[str, str]]:
-    with (files / "history.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(files / "history.csv")]
 
 
 def check_whole(files: Path) -> None:
@@ -177,20 +135,21 @@ def whole(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     eyes: Path, whole: Path, tmp_path: Path
 ) -> None:
-    files, log, moments = tmp_path / "files", tmp_path / "log.txt", random.Random(1)
-    arguments = ["--data", eyes, "--files", files, *SHORT]
+    files, moments = tmp_path / "files", random.Random(1)
+    arguments = ["--data", str(eyes), "--files", str(files), *SHORT]
     kills = landed_in_a_save = within_an_epoch = done = 0
     epoch = load(whole / "last.pth")["seconds"] / EPOCHS
     # a save is short: more kills until one lands in it, as long as there are epochs left
     while kills < KILLS or (not landed_in_a_save and done < EPOCHS - 4):
         before = modified(files / "split.json")
-        training = Forked(log, *arguments, *(["--resume"] if (files / "last.pth").exists() else []))
+        again = ["--resume"] if (files / "last.pth").exists() else []
+        training = Forked(train_slowly, *arguments, *again)
         if kills % 5:
             wait_for(files / "split.json", training, before)  # the last thing before the first step
         time.sleep(moments.uniform(0, 2 * epoch))
-        training.process.kill()
-        said, _ = training.communicate()
-        assert training.poll() == -signal.SIGKILL, f"it ended before the kill: {said}"
+        training.kill()
+        said = training.communicate()
+        assert training.returncode == -signal.SIGKILL, f"it ended before the kill: {said}"
         kills += 1
         landed_in_a_save += bool(list(files.glob(f"{UNFINISHED}*")))
         check_whole(files)
@@ -202,9 +161,9 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     epochs = len(read_history(files))
     assert 0 < epochs < EPOCHS, "the kills must come in the midst of the training"
     assert landed_in_a_save, "no kill came within a save"
-    training = Forked(log, *arguments, "--resume")
-    said, _ = training.communicate()
-    assert training.poll() == 0, said
+    training = Forked(train_slowly, *arguments, "--resume")
+    said = training.communicate()
+    assert training.returncode == 0, said
     for name in ("last.pth", "checkpoint.pth"):
         assert same(without_times(load(files / name)), without_times(load(whole / name))), name
     assert read_history(files) == read_history(whole)
@@ -265,25 +224,17 @@ def test_a_save_comes_every_two_minutes_and_takes_a_hundredth_of_the_time_at_mos
 LONG = [*NETWORK, "--epochs=1000", "--crops=6"]
 
 
-def stop(process: subprocess.Popen[str], *signals: int, to: object = os.kill) -> tuple[int, str]:
-    """Send signals to a training that is under way; its status and what it said."""
-    for which in signals:
-        to(process.pid, which)
-        time.sleep(0.01)
-    said, _ = process.communicate(timeout=60)
-    return process.returncode, said
-
-
 @posix
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_one_signal_to_all_its_processes_ends_a_training_in_order(
     eyes: Path, tmp_path: Path, which: signal.Signals
 ) -> None:
     # a terminal sends Ctrl-C to the workers too
-    process = start(eyes, tmp_path, *LONG, "--workers=2", start_new_session=True)
+    process = start(eyes, tmp_path, *LONG, "--workers=2")
     wait_for(tmp_path / "last.pth", process)
-    status, said = stop(process, which, to=os.killpg)
-    assert status == 130
+    os.killpg(process.pid, which)
+    said = "".join(process.communicate(60))
+    assert process.returncode == 130
     assert re.search(r"all steps are kept; go on with: python .*train\.py .*--resume\n$", said)
     assert "Traceback" not in said and "Error" not in said
     check_whole(tmp_path)
@@ -297,11 +248,12 @@ def test_a_second_ctrl_c_ends_a_training_at_once(eyes: Path, tmp_path: Path) -> 
     process = start(eyes, tmp_path, *slow)
     wait_for(tmp_path / "split.json", process)
     time.sleep(1)
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert process.poll() is None, "one signal waits for the step"
-    status, said = stop(process, signal.SIGINT)
-    assert status == 130
+    process.send_signal(signal.SIGINT)
+    said = "".join(process.communicate(60))
+    assert process.returncode == 130
     assert said.endswith("train.py: interrupted\n") and "Traceback" not in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["split.json", "written.json"]
 
@@ -346,13 +298,6 @@ def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(
             assert read_history(files) == read_history(tmp_path / "whole")
 
 
-def limited(size: int) -> dict[str, object]:
-    """Options to start a process in whose world no file grows beyond so many bytes, as on a full disk."""
-    import resource
-
-    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
-
-
 @posix
 def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(
     eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -373,7 +318,7 @@ def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(
     monkeypatch.setattr(Path, "replace", replace)
     room = max(path.stat().st_size for path in tmp_path.glob("*.png")) + 1
     assert room < min(map(len, before.values()))
-    status, said = finish(eyes, tmp_path, *large, "--resume", **limited(room))
+    status, said = finish(eyes, tmp_path, *large, "--resume", limits={"RLIMIT_FSIZE": (room, room)})
     assert status == 2
     line = r"train\.py: .*\.pth: cannot be written \(File too large\); an earlier file is as it was\n$"
     assert re.search(line, said)
@@ -413,9 +358,7 @@ def test_a_folder_that_cannot_be_written_is_named_at_the_start(
         "train.py": ["--data", eyes, "--files", folder, *LONG],
         "augment.py": ["--drive", eyes.parent / "DRIVE", "--out", folder],
     }[script]
-    done = subprocess.run(
-        [sys.executable, *map(str, [ROOT / script, *arguments])], capture_output=True, text=True, check=False
-    )
+    done = forked.finish(script, *arguments)
     assert done.returncode == 2
     assert re.fullmatch(rf"{script}: .*folder.*: cannot be written .*\n", done.stderr)
 
@@ -476,7 +419,7 @@ def test_a_second_training_and_augmenting_beside_a_training(eyes: Path, tmp_path
         wait_for(files / "last.pth", first, now)
     finally:
         first.kill()
-        first.wait()
+        first.communicate()
     # its workers live on for a few seconds; they must not hold the folder
     with claim(files):
         pass

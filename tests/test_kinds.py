@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import rows_by_image, run_script
 from PIL import Image
 
 import augment
@@ -398,12 +397,6 @@ def test_the_protocols_of_papers_agree_on_the_truth_and_on_nothing_else() -> Non
     assert scores["F1, crossings in no kind"] != scores["F1, all pixels"]
 
 
-def read_rows(path: Path) -> dict[str, dict[str, str]]:
-    """A table of scores by the name of the image."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return {row["image"]: row for row in csv.DictReader(file)}
-
-
 @pytest.fixture(scope="module")
 def augmented(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(tmp_path_factory.mktemp("augmented") / "new", labelled)
@@ -439,7 +432,7 @@ def test_anybodys_arteries_and_veins_are_scored(
     run_script(
         tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
     )
-    rows = read_rows(tmp_path / "scored" / "arteries_veins.csv")
+    rows = rows_by_image(tmp_path / "scored" / "arteries_veins.csv")
     assert [*rows] == ["01_test", "mean", "pooled"]
     fov = cv2.imread(str(augmented / "test" / "fov" / "01_test_0.png"), -1)
     expected = score_kinds(*split_kinds(called), truth, fov)
@@ -447,7 +440,9 @@ def test_anybodys_arteries_and_veins_are_scored(
         assert {c: float(row[c]) for c in expected} == pytest.approx(expected)
     assert f"F1 of arteries: {expected['f1_artery']:.4f}" in capsys.readouterr().out
     # every vessel was found
-    assert float(read_rows(tmp_path / "scored" / "metrics.csv")["01_test"]["f1"]) == pytest.approx(1, abs=2e-3)
+    assert float(rows_by_image(tmp_path / "scored" / "metrics.csv")["01_test"]["f1"]) == pytest.approx(
+        1, abs=2e-3
+    )
 
 
 def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import read_csv, run_script
 from test_predict import run_predict
 
 import augment
@@ -77,8 +76,7 @@ def test_the_checkpoint_says_what_it_finds(trained: Path) -> None:
 def test_folds_score_both_kinds_of_every_eye(data: Path, tmp_path: Path) -> None:
     folds = ("--arteries-veins", "--folds", 2, "--fold", 0, 1)
     assert run_script(train.main, "--data", data, "--files", tmp_path, *folds, *QUICK) == 0
-    with (tmp_path / "folds.csv").open() as file:
-        rows = {row["eye"]: row for row in csv.DictReader(file)}
+    rows = {row["eye"]: row for row in read_csv(tmp_path / "folds.csv")}
     assert len([name for name in rows if "training" in name]) == 4
     assert all(0 <= float(row["f1"]) <= 1 for name, row in rows.items() if "training" in name)
     for kind in KINDS:
@@ -148,8 +146,7 @@ def test_predict_tells_arteries_from_veins_inside_its_masks(
     assert mask.any() and np.array_equal(called, mask) and not veins.any()
     assert (tmp_path / "with" / "page" / "arteries_veins" / f"{photograph.stem}.jpg").is_file()
     assert not (tmp_path / "without" / "arteries").exists()
-    with (tmp_path / "with" / "measures.csv").open() as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_csv(tmp_path / "with" / "measures.csv")
     assert float(row["kind_decided"]) == 1 and row["crae_reason"]
     assert "Arteries, veins" in (tmp_path / "with" / "index.html").read_text(encoding="utf-8")
 
@@ -177,8 +174,7 @@ def test_results_say_which_network_told_them_apart_and_another_does_them_again(
         made = json.loads((tmp_path / "predict.json").read_text(encoding="utf-8"))
         assert made["arteries_veins_weights"] == [{"file": str(weights), "sha256": digest}]
         assert [Path(used["file"]).name for used in made["weights"]] == ["checkpoint.pth"]
-        with (tmp_path / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
-            (row,) = csv.DictReader(file)
+        (row,) = read_csv(tmp_path / "measures.csv")
         assert f", {weights.name} {digest[:8]}, threshold" in row["made_by"]
         written = veins.stat().st_mtime_ns
     assert run_predict(*once, weights) == 0 and veins.stat().st_mtime_ns == written
@@ -188,11 +184,6 @@ def run_test(data: Path, files: Path, results: Path, *more: object) -> int | Non
     """Run test.py with the network of vessels of `files`."""
     flags = ("--weights", files / "checkpoint.pth", "--views", 1, "--device", "cpu", *more)
     return run_script(tester.main, "--data", data, "--results", results, *flags)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -215,10 +206,10 @@ def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(
     )
     assert (artery | vein).any() and not ((artery | vein) & ~mask).any()
     expected = score_kinds(artery, vein, eye.kinds, eye.fov)
-    row, *_ = read_table(results / "arteries_veins.csv")
+    row, *_ = read_csv(results / "arteries_veins.csv")
     assert row["image"] == eye.result_name
     assert {column: float(row[column]) for column in expected} == pytest.approx(expected)
-    rows = {row["by"]: row for row in read_table(results / "measures.csv")}
+    rows = {row["by"]: row for row in read_csv(results / "measures.csv")}
     assert float(rows["prediction"]["kind_decided"]) < 1 and not rows["first_observer"]["kind_decided"]
     arteries = np.count_nonzero(np.isin(eye.kinds, (ARTERY, BOTH)) & (eye.fov > 0))
     share = arteries / np.count_nonzero(eye.fov)
@@ -234,7 +225,7 @@ def test_the_agreement_with_labels_is_that_of_the_measures_in_the_results(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kinds_trust, "COMPARED", ("avr", "artery_share"))
-    both = {row["by"]: row for row in read_table(results / "measures.csv")}
+    both = {row["by"]: row for row in read_csv(results / "measures.csv")}
     found, labels = np.array([0.05, 0.06, 0.08, 0.07]), np.array([0.055, 0.06, 0.09, 0.072])
     rows = [
         both[by] | {"image": f"eye{number}", "artery_share": str(value)}
@@ -258,7 +249,7 @@ def test_by_default_test_tells_them_apart_where_there_are_labels(
     monkeypatch.chdir(tmp_path)
     flags = ("--device", "cpu", "--views", 1)
     assert run_script(tester.main, "--data", data, "--results", "with", *flags) == 0
-    (row, *_) = read_table(Path("with", "arteries_veins.csv"))
+    (row, *_) = read_csv(Path("with", "arteries_veins.csv"))
     assert float(row["f1_artery"]) > 0 == float(row["f1_vein"])
     assert run_script(tester.main, "--data", data, "--results", "no", "--no-arteries-veins", *flags) == 0
     assert run_script(tester.main, "--data", new_data, "--results", "without", *flags) == 0
@@ -284,12 +275,12 @@ def test_one_data_set_or_the_unseen_eyes_are_scored_and_who_has_seen_eyes_is_nam
         == 0
     )
     assert "1 of these 1 eyes trained the network of arteries and veins" in capsys.readouterr().out
-    rows = read_table(tmp_path / "one" / "arteries_veins.csv")
+    rows = read_csv(tmp_path / "one" / "arteries_veins.csv")
     assert [row["image"] for row in rows] == ["21_training", "mean", "pooled"]
     assert (
         run_test(tmp_path / "data", files, tmp_path / "two", "--unseen", FLAG, trained / "checkpoint.pth") == 0
     )
-    rows = read_table(tmp_path / "two" / "arteries_veins.csv")
+    rows = read_csv(tmp_path / "two" / "arteries_veins.csv")
     assert [row["image"] for row in rows] == ["01_test", "mean", "pooled"]
     with pytest.raises(UserError, match=r"--unseen: all eyes of .*test have trained a network"):
         run_test(tmp_path / "data", files, tmp_path / "none", "--unseen", "--only", "DRIVE")

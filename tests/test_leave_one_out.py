@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import read_csv, run_script
 from test_sources import DRAWN, HRF_EYES, STARE_EYES, write_hrf, write_stare
 
 import augment
@@ -88,11 +87,6 @@ def left_out(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = tmp_path_factory.mktemp("left_out") / "files"
     assert leave_out(new_data, files, "--leave-one-out") == 0
     return files
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_every_labelled_eye_trains_at_the_diameter_and_tests_at_its_own_size(
@@ -181,7 +175,7 @@ def predict_anew(checkpoint: Path, eyes: list[Eye], views: int) -> list[tuple[np
 def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they_give(
     new_data: Path, left_out: Path
 ) -> None:
-    rows = {row["data_set"]: row for row in read_table(left_out / "leave_one_out.csv")}
+    rows = {row["data_set"]: row for row in read_csv(left_out / "leave_one_out.csv")}
     assert set(rows) == set(SETS)
     native = read_eyes(new_data / "test", labels=True)
     unseen = {}
@@ -204,9 +198,7 @@ def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they
         for column in ("f1", "jaccard", "auc", "average_precision"):
             mean = np.mean([metrics.scores(c, threshold)[column] for c in counts])
             assert float(row[column]) == pytest.approx(mean, abs=1e-6)
-        assert (
-            int(row["eyes"]) == len(SETS[name]) == len(read_table(left_out / f"without_{name}" / "scores.csv"))
-        )
+        assert int(row["eyes"]) == len(SETS[name]) == len(read_csv(left_out / f"without_{name}" / "scores.csv"))
         own = curve_of({name: unseen[name]})
         assert float(row["best_threshold"]) == best(own)
         assert float(row["f1_at_best_threshold"]) == pytest.approx(own.max(), abs=1e-6)
@@ -220,7 +212,7 @@ def test_the_threshold_of_a_network_is_the_best_of_the_data_sets_that_trained_it
     seen = {n: predict_anew(checkpoint, [e for e in native if e.source == n], 1) for n in ("DRIVE", "HRF")}
     expected = best(curve_of(seen))
     assert load_checkpoint(checkpoint, CPU)[1]["threshold"] == expected
-    (row,) = (row for row in read_table(left_out / "leave_one_out.csv") if row["data_set"] == "STARE")
+    (row,) = (row for row in read_csv(left_out / "leave_one_out.csv") if row["data_set"] == "STARE")
     assert float(row["trained_threshold"]) == expected
 
 
@@ -234,7 +226,7 @@ def test_data_sets_left_out_one_by_one_are_put_together_without_training_or_pred
     monkeypatch.setattr("training.loop.train_one_epoch", lambda *_: pytest.fail("trained again"))
     # what is trained and predicted counts, also with other flags: one data set may need more epochs
     assert leave_out(new_data, tmp_path, "--leave-one-out", "--resume", "--epochs=3") == 0
-    assert read_table(tmp_path / "leave_one_out.csv") == read_table(left_out / "leave_one_out.csv")
+    assert read_csv(tmp_path / "leave_one_out.csv") == read_csv(left_out / "leave_one_out.csv")
 
 
 def test_it_starts_from_weights_unless_they_saw_the_data_set_left_out(

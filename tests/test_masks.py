@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import HEIGHT, WIDTH, run_script
+from conftest import HEIGHT, WIDTH, rows_by_image, run_script
 from scipy.stats import wilcoxon
 
 import test as tester
@@ -41,12 +40,6 @@ def theirs(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def score(new_data: Path, results: Path, *folders: object) -> int | None:
     """Run test.py --masks."""
     return run_script(tester.main, "--data", new_data, "--results", results, "--masks", *folders)
-
-
-def read_rows(path: Path) -> dict[str, dict[str, str]]:
-    """A table of scores by the name of the image."""
-    with path.open(newline="") as file:
-        return {row["image"]: row for row in csv.DictReader(file)}
 
 
 def eyes(*names: str) -> list[Eye]:
@@ -106,7 +99,7 @@ def test_every_kind_of_file_gives_the_same_scores(
             array = levels / 255 if kind.startswith("float") else levels.astype(np.int64)
             np.save(npy, array[None, :, :, None] if kind.endswith("axes") else array)
     assert score(new_data, tmp_path / "out", tmp_path / "theirs") == 0
-    rows = read_rows(tmp_path / "out" / "metrics.csv")
+    rows = rows_by_image(tmp_path / "out" / "metrics.csv")
     for name in NAMES:
         truth, fov = (read_mask(new_data / "test" / part / f"{name}_0.png") for part in ("mask", "fov"))
         want = metrics.scores(metrics.count_levels(iio.imread(theirs / f"{name}.png"), truth, fov), 0.5)
@@ -130,7 +123,7 @@ def test_what_does_not_pair_is_reported_and_the_rest_is_scored(
     assert "03_test_0: no file of its name" in err
     assert f"02_test.png: 64x64 pixels, but 02_test_0 has {WIDTH}x{HEIGHT}; nothing is resized" in err
     assert "21_training.png: no eye has this name" in err
-    assert list(read_rows(tmp_path / "out" / "metrics.csv"))[:2] == ["01_test", "mean"]
+    assert list(rows_by_image(tmp_path / "out" / "metrics.csv"))[:2] == ["01_test", "mean"]
 
 
 def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data: Path, theirs: Path, tmp_path: Path) -> None:
@@ -232,10 +225,10 @@ def test_folders_are_compared_eye_by_eye(new_data: Path, theirs: Path, tmp_path:
         write_png(tmp_path / "worse" / f"{name}.png", levels)
     out = tmp_path / "out"
     assert score(new_data, out, theirs, tmp_path / "worse") == 0
-    table = read_rows(out / "comparison.csv")
+    table = rows_by_image(out / "comparison.csv")
     assert list(table) == [*NAMES, "mean"]
     f1 = {
-        name: {eye: float(row["f1"]) for eye, row in read_rows(out / name / "metrics.csv").items()}
+        name: {eye: float(row["f1"]) for eye, row in rows_by_image(out / name / "metrics.csv").items()}
         for name in ("probability", "worse")
     }
     for eye, row in table.items():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import fields
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from conftest import run_script, write_photographs
+from conftest import read_csv, run_script, write_photographs
 
 import predict
 from anatomy.landmarks import Landmarks
@@ -130,8 +129,7 @@ def test_a_number_that_contradicts_the_disc_is_called_doubtful(
     eyes = write_photographs(tmp_path / "eyes", 1, 96, 92)
     flags = ("--weights", files / "checkpoint.pth", "--views=1", "--write=measures", "--um-per-pixel", um)
     assert run_script(predict.main, eyes, "--out", tmp_path / "out", *flags) == 0
-    with (tmp_path / "out" / "measures.csv").open(newline="", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_csv(tmp_path / "out" / "measures.csv")
     assert (f"--um-per-pixel makes the disc {doubt}" in row["doubtful"]) is bool(doubt)
     assert float(row["um_per_pixel"]) == um
 

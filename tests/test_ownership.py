@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 from PIL import Image
 
 import augment
@@ -320,8 +319,7 @@ def segment(photographs: Path, files: Path, out: Path, *more: str) -> int | None
 
 def listed(out: Path) -> list[str]:
     """The photographs in measures.csv, which are those in predict.json and on the page, too."""
-    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
-        names = [row["image"] for row in csv.DictReader(file)]
+    names = [row["image"] for row in read_csv(out / "measures.csv")]
     assert [row["image"] for row in json.loads((out / "predict.json").read_text())["photographs"]] == names
     assert all(f'"{name}"' in (out / "index.html").read_text() for name in names)
     return names
@@ -419,8 +417,7 @@ def test_the_tables_say_which_version_and_weights_made_each_row(
     photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def makers() -> dict[str, str]:
-        with (tmp_path / "out" / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
-            return {row["image"]: row["made_by"] for row in csv.DictReader(file)}
+        return {row["image"]: row["made_by"] for row in read_csv(tmp_path / "out" / "measures.csv")}
 
     segment(photographs / "01_test.tif", files, tmp_path / "out")
     before = makers()["01_test"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 
 import predict
 from datasets import images
@@ -42,8 +42,7 @@ def test_only_the_parts_that_are_asked_for_are_written_and_others_of_an_earlier_
     assert run_script(predict.main, eye, "--out", out, *how, "--write", "masks", "measures") == 0
     assert written(out) == {"masks/eye.png"} and (out / "masks" / "eye.png").read_bytes() == mask
     assert not (out / "index.html").exists()
-    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
-        (measured,) = csv.DictReader(file)
+    (measured,) = read_csv(out / "measures.csv")
     assert float(measured["vessel_share"]) > 0
     assert run_script(predict.main, eye, "--out", out, *how, "--write", "masks", "outlines") == 0
     assert written(out) == {name for name in every if not name.startswith(("prob", "unc"))}

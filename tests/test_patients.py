@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 from PIL import Image
 
 import predict
@@ -173,8 +172,7 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
     said = capsys.readouterr().out
     assert "2 of 4 photographs have a row" in said
     assert "the same photograph twice, it seems (column copy_of): P1/v2/OD like P1/v1/OD" in said
-    with (out / "measures.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(out / "measures.csv")
     columns = ("patient", "eye", "visit", "age", "sphere", "note", "camera", "copy_of", "photograph_width")
     assert [tuple(row[column] for column in columns) for row in rows] == [
         ("P1", "right", "v1", "63.5", "-2.25", "", "Canon CR-2", "", "150"),
@@ -188,8 +186,7 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
     (study / "other.csv").write_text("file,group\nP2/v1/OD,control\n")
     assert run_script(predict.main, *run, "--resume", "--table", study / "other.csv") in (0, None)
     assert "4 of 4 photographs are finished already" in capsys.readouterr().out
-    with (out / "measures.csv").open(newline="", encoding="utf-8") as file:
-        again = list(csv.DictReader(file))
+    again = read_csv(out / "measures.csv")
     assert [row["group"] for row in again] == ["", "", "", "control"]
     assert "age" not in again[0]
 

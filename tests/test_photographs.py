@@ -6,7 +6,7 @@ import json
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Sink(ResultsFolder):
         super().__init__(out, [], {}, threshold=0.5, views=1, dicom_id=None)
         self.kept: list[str] = []
 
-    def finish(self, name: str, photograph: Path, row: Mapping[str, Any]) -> None:
+    def finish(self, name: str, photograph: Path, before: Sequence[Any], row: Mapping[str, Any]) -> None:
         self.kept.append(row["image"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import os
@@ -11,11 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import forked
 import pytest
-from conftest import TINY, product_files, run_script, write_photographs
+from conftest import TINY, product_files, read_csv, run_script, write_photographs
+from forked import Forked
 from test_resume_prediction import finished
 
 import augment
@@ -23,6 +25,7 @@ import export
 import predict
 import test as tester
 import train
+from batch import photographs
 from batch.folders import find_photographs, name_results
 from datasets.images import read_image
 from prediction import segmenter
@@ -47,8 +50,7 @@ def run_predict(files: Path, out: Path, *paths: object) -> int | None:
 
 def names_in(out: Path) -> list[str]:
     """The photographs in measures.csv."""
-    with (out / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
-        return [row["image"] for row in csv.DictReader(file)]
+    return [row["image"] for row in read_csv(out / "measures.csv")]
 
 
 @posix
@@ -195,14 +197,11 @@ def test_a_folder_that_is_released_while_it_is_claimed_is_free(
 
 @pytest.mark.parametrize("place", ["missing", "full"])
 def test_nothing_needs_room_in_the_folder_for_temporary_files(
-    folder: Path, files: Path, tmp_path: Path, place: str
+    folder: Path, files: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = str(tmp_path / "missing") if place == "missing" else "/dev/full"
-    code = "import sys, tempfile, predict, utils; tempfile.tempdir = sys.argv.pop(1); utils.run(predict.main)"
-    weights = ["--weights", files / "checkpoint.pth", "--device", "cpu", "--views=1"]
-    arguments = map(str, [temporary, folder, "--out", tmp_path / "out", *weights])
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
+    assert run_predict(files, tmp_path / "out", folder) == 0
     assert names_in(tmp_path / "out") == ["eye0", "eye1", "eye2"]
     assert not list((tmp_path / "out").glob(f"{UNFINISHED}*"))
 
@@ -324,20 +323,11 @@ def test_a_full_disk_names_the_file_that_did_not_fit(
         run_predict(files, tmp_path, folder)
 
 
-def slow(seconds: float, arguments: list[str]) -> subprocess.Popen[bytes]:
-    """predict.py in a process of its own, in which each photograph takes so long."""
-    code = """
-import sys, time
-from batch import photographs
-import predict, utils
-original, seconds = photographs.write_results, float(sys.argv.pop(1))
-photographs.write_results = lambda *given: (time.sleep(seconds), original(*given))
-sys.argv[0] = "predict.py"
-utils.run(predict.main)
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(seconds), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def predict_slowly(seconds: float, *arguments: str) -> None:
+    """What `python predict.py` does; each photograph takes so long."""
+    original = photographs.write_results
+    photographs.write_results = lambda *given: (time.sleep(seconds), original(*given))
+    forked.script("predict.py", *arguments)
 
 
 @posix
@@ -346,20 +336,17 @@ def test_a_signal_leaves_tables_of_what_is_finished_and_says_how_to_go_on(
     folder: Path, files: Path, tmp_path: Path, which: str
 ) -> None:
     weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--views=1"]
-    process = slow(1, [str(folder), "--out", str(tmp_path / "out"), *weights])
+    process = Forked(predict_slowly, 1.0, str(folder), "--out", str(tmp_path / "out"), *weights)
     try:
-        until = time.time() + 120
-        while finished(tmp_path / "out") < 1:
-            assert time.time() < until and process.poll() is None, process.communicate()
-            time.sleep(0.02)
+        forked.wait_until(lambda: finished(tmp_path / "out"), process)
         process.send_signal(getattr(signal, which))
         if which != "SIGINT":
             process.send_signal(getattr(signal, which))  # a shell sends a second one of its own
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(60)
     finally:
         process.kill()
     assert process.returncode == 130
-    assert b"what is finished is kept; go on with: python predict.py" in said and b"--resume\n" in said
-    assert b"Traceback" not in said
+    assert "what is finished is kept; go on with: python predict.py" in said and "--resume\n" in said
+    assert "Traceback" not in said
     assert 1 <= len(names_in(tmp_path / "out")) < 3
     assert (tmp_path / "out" / "index.html").is_file() and (tmp_path / "out" / "predict.json").is_file()

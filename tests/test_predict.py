@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import forked
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -108,9 +109,8 @@ def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
     write_png(folder / "eye10.png", small)
     (folder / "eye3.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
-    command = [sys.executable, ROOT / "predict.py", "empty", "photogaphs/eye2.png", "photographs"]
-    command += ["--weights", weights, "--device", "cpu"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    given = ["empty", "photogaphs/eye2.png", "photographs", "--weights", weights, "--device", "cpu"]
+    done = forked.finish("predict.py", *given, folder=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     lines = done.stderr.splitlines()

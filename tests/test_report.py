@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import os
 import re
@@ -17,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import POSIX, Browser
-from conftest import run_script
+from conftest import read_csv, run_script
 
 import predict
 import test as tester
@@ -173,8 +172,7 @@ def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
     arguments = ("--data", new_data, "--weights", files / "checkpoint.pth", "--results", tmp_path)
     assert run_script(tester.main, *arguments) in (0, None)
     data = embedded(tmp_path / "index.html")
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(tmp_path / "metrics.csv")
     shown = [*data["images"], *data["summary"]]
     assert [line["scores"][0] for line in shown] == pytest.approx([float(r["f1"]) for r in rows], abs=1e-6)
     assert data["curves"]

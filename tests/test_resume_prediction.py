@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import forked
 import pytest
 from conftest import run_script, write_photographs
 
@@ -42,13 +39,10 @@ def finished(out: Path) -> int:
 def test_after_a_kill_it_goes_on_and_ends_as_without_one(folder: Path, files: Path, tmp_path: Path) -> None:
     flags = [folder, "--weights", files / "checkpoint.pth", "--device", "cpu"]
     run_script(predict.main, *flags, "--out", tmp_path / "whole")
-    command = [sys.executable, ROOT / "predict.py", *flags, "--out", tmp_path / "killed"]
-    with subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        while process.poll() is None and finished(tmp_path / "killed") < 2:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    process = forked.start("predict.py", *flags, "--out", tmp_path / "killed")
+    forked.wait_until(lambda: finished(tmp_path / "killed") >= 2, process)
+    process.kill()
+    process.communicate()
     (tmp_path / "killed" / "records" / "eye5.json").unlink(missing_ok=True)
     run_script(predict.main, *flags, "--out", tmp_path / "killed", "--resume")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import HEIGHT, WIDTH, run_script
+from conftest import HEIGHT, WIDTH, read_csv, rows_by_image, run_script
 from sklearn import metrics as reference
 
 import test as tester
@@ -55,8 +54,7 @@ def score(new_data: Path, files: Path, results: Path, *more: object) -> int | No
 
 def read_rows(results: Path) -> dict[str, dict[str, str]]:
     """metrics.csv by the name of the image."""
-    with (results / "metrics.csv").open(newline="") as file:
-        return {row["image"]: row for row in csv.DictReader(file)}
+    return rows_by_image(results / "metrics.csv")
 
 
 def test_a_mask_a_probability_and_a_picture_for_each_image(results: Path) -> None:
@@ -109,8 +107,7 @@ def test_every_number_agrees_with_scikit_learn(
 def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
     new_data: Path, results: Path
 ) -> None:
-    with (results / "measures.csv").open(newline="", encoding="utf-8-sig") as file:
-        rows = {(row["image"], row["by"]): row for row in csv.DictReader(file)}
+    rows = {(row["image"], row["by"]): row for row in read_csv(results / "measures.csv")}
     by = ("prediction", "first_observer", "second_observer")
     assert list(rows) == [(name, who) for name in NAMES for who in by]
     for name in NAMES:

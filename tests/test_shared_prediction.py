@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_script, write_photographs
+from conftest import read_csv, run_script, write_photographs
 from ranks import Ranks
 from test_resume_prediction import contents, finished
 
@@ -90,7 +89,7 @@ def stop_both(how: int, flags: list[str], folder: Path) -> tuple[Path, list[str]
     """Send both of two processes a signal once four photographs are finished; --out and their arguments."""
     out = folder / "out"
     arguments = [*flags, "--out", str(out)]
-    ranks = Ranks(folder, run_predict, arguments, 0.4)
+    ranks = Ranks(run_predict, arguments, 0.4)
     wait_for(out, 4)
     for process in ranks.processes:
         os.kill(process.pid, how)
@@ -102,7 +101,7 @@ def test_two_processes_end_with_what_one_writes(
     flags: list[str], alone: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    statuses, said = Ranks(tmp_path, run_predict, [*flags, "--out", str(out)], 0.05).finish()
+    statuses, said = Ranks(run_predict, [*flags, "--out", str(out)], 0.05).finish()
     assert statuses == [2, 0], said
     assert "cpu (1 threads, " in said[0] and "in each of 2 processes; threshold 0.5" in said[0]
     assert f"{out}: {NUMBER - 1} of {NUMBER} photographs" in said[0]
@@ -123,7 +122,7 @@ def test_after_kills_two_go_on_and_end_as_without_them(
     assert not (out / "measures.csv").exists()
 
     # one is killed, and torchrun ends the other
-    ranks = Ranks(tmp_path, run_predict, [*arguments, "--resume"], 0.4)
+    ranks = Ranks(run_predict, [*arguments, "--resume"], 0.4)
     wait_for(out, 8)
     ranks.processes[0].kill()
     os.kill(ranks.processes[1].pid, signal.SIGTERM)
@@ -133,7 +132,7 @@ def test_after_kills_two_go_on_and_end_as_without_them(
     line = f"another process of this run died, was ended or cannot be reached; go on with: {again}"
     assert said[1] == f"predict.py: {line}\n"
 
-    statuses, said = Ranks(tmp_path, run_predict, [*arguments, "--resume"]).finish()
+    statuses, said = Ranks(run_predict, [*arguments, "--resume"]).finish()
     assert statuses == [2, 0], said
     assert f" of {NUMBER} photographs are finished already" in said[0]
     assert contents(out) == alone
@@ -144,8 +143,7 @@ def test_after_ctrl_c_of_both_there_is_a_page_of_what_is_finished(
     flags: list[str], alone: dict[str, bytes], tmp_path: Path
 ) -> None:
     out, arguments = stop_both(signal.SIGINT, flags, tmp_path)  # as a terminal does
-    with (out / "measures.csv").open(newline="") as file:
-        listed = {row["image"] for row in csv.DictReader(file)}
+    listed = {row["image"] for row in read_csv(out / "measures.csv")}
     assert 4 <= len(listed) < NUMBER and len(listed) <= finished(out)
     assert all(f'"{name}"' in (out / "index.html").read_text() for name in listed)
 
@@ -159,8 +157,8 @@ def test_an_error_of_one_ends_both_with_one_line(
 ) -> None:
     out = tmp_path / "out"
     arguments = [*flags, "--out", str(out)]
-    ranks = Ranks(tmp_path, run_predict, arguments, 0.2, True)
-    ranks.processes[1].join(60)
+    ranks = Ranks(run_predict, arguments, 0.2, True)
+    ranks.processes[1].communicate(60)
     os.kill(ranks.processes[0].pid, signal.SIGTERM)  # as torchrun does
     started = time.time()
     statuses, said = ranks.finish()
@@ -176,7 +174,7 @@ def test_an_error_of_one_ends_both_with_one_line(
 
 
 def test_different_photographs_or_flags_are_refused(flags: list[str], tmp_path: Path) -> None:
-    statuses, said = Ranks(tmp_path, run_differently, flags, str(tmp_path / "out")).finish()
+    statuses, said = Ranks(run_differently, flags, str(tmp_path / "out")).finish()
     assert statuses == [2, 2]
     lines = [line for line in "".join(said).splitlines() if line.startswith("predict.py: ")]
     assert len(lines) == 1 and "the processes have different flags, weights or photographs" in lines[0]

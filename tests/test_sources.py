@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 from corpus import encode
 
 import augment
@@ -477,8 +476,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
     checkpoint = files / "checkpoint.pth"
     assert run_script(test.main, "--data", mixed, "--weights", checkpoint, "--results", results) == 0
     assert "The second observer drew 5 of the 6 images" in capsys.readouterr().out
-    with (results / "metrics.csv").open(newline="") as file:
-        scored = {row["image"] for row in csv.DictReader(file)}
+    scored = {row["image"] for row in read_csv(results / "metrics.csv")}
     assert scored > {"01_test", "Image_11L", "Image_11R", "06_g", "mean", "second_observer"}
 
     import torch
@@ -529,8 +527,7 @@ def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path: Path, 
     folders = ["--data", tmp_path / "new_data", "--files", tmp_path / "files"]
     assert run_script(train.main, *folders, *tiny, "--folds=2") == 0
     assert "Scores of resized truth (CHASE_DB1)" in capsys.readouterr().out
-    with (tmp_path / "files" / "folds.csv").open(newline="") as file:
-        rows = {row["eye"]: row for row in csv.DictReader(file)}
+    rows = {row["eye"]: row for row in read_csv(tmp_path / "files" / "folds.csv")}
     assert {eye: rows[eye]["fold"] for eye in CHASE_EYES if eye in rows} == {
         "Image_01L": "0",
         "Image_02L": "1",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -13,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import forked
 import pytest
 import torch
-from conftest import HEIGHT, TINY, WIDTH, run_script
+from conftest import HEIGHT, TINY, WIDTH, load, read_csv, run_script
 
 import test as tester
 import train
@@ -34,17 +34,12 @@ SHORT = [*TINY, "--epochs=2", "--crops=24"]
 SMALL = "no GPU: smaller, as accurate on DRIVE"
 
 
-def load(path: Path) -> dict:
-    return torch.load(path, weights_only=True)
-
-
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def rows(files: Path) -> list[dict[str, str]]:
-    with (files / "history.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(files / "history.csv")]
 
 
 def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> None:
@@ -311,8 +306,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
 
 
 def test_without_data_the_message_names_the_next_command(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "train.py", "--data", tmp_path / "nothing", "--files", tmp_path / "files"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.finish("train.py", "--data", tmp_path / "nothing", "--files", tmp_path / "files")
     assert done.returncode == 2
     assert "python augment.py" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import read_csv, run_script
 
 import test as tester
 from research import wrong_numbers
@@ -36,8 +35,7 @@ def test_the_table_has_the_scores_of_test_py_and_what_flatters_them(
     assert len(table) == 1 + 3 * 4
     for row, flags in ((table[1], ()), (table[3], ("--whole-image",))):
         run_script(tester.main, *how, *flags, "--results", tmp_path)
-        with (tmp_path / "metrics.csv").open(newline="") as file:
-            mean = next(line for line in csv.DictReader(file) if line["image"] == "mean")
+        mean = next(line for line in read_csv(tmp_path / "metrics.csv") if line["image"] == "mean")
         for title, column in wrong_numbers.COLUMNS.items():
             value = row[table[0].index(title)]
             assert float(value) == pytest.approx(float(mean[column]), abs=6e-5), (row, title)
