@@ -88,10 +88,3 @@ def test_a_training_stopped_in_its_first_epoch_says_what_there_is(tmp_path: Path
     assert without_checkpoint(tmp_path).endswith(f"such as {tmp_path / 'earlier' / '2' / 'checkpoint.pth'}")
     (tmp_path / "checkpoint.pth").touch()
     assert without_checkpoint(tmp_path) == ""
-
-
-def test_a_demo_without_a_record_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / demo.MARKER).write_text(demo.NOTE)
-    with pytest.raises(demo.UserError, match="not known to be written by demo.py; choose another --out"):
-        run_script(demo.main, "--out", tmp_path)
-    assert (tmp_path / demo.MARKER).exists()

@@ -101,14 +101,6 @@ def test_missing_test_labels_are_normal(own_drive: Path, tmp_path: Path, capsys)
     assert "withholds the test labels" in capsys.readouterr().out
 
 
-def test_missing_fields_of_view_are_estimated(own_drive: Path, new_data: Path, tmp_path: Path) -> None:
-    shutil.rmtree(own_drive / "test" / "mask")
-    run_script(augment.main, "--drive", own_drive, "--out", tmp_path / "out")
-    for path in (tmp_path / "out" / "test" / "fov").iterdir():
-        estimated, drawn = read_mask(path) > 0, read_mask(new_data / "test" / "fov" / path.name) > 0
-        assert (estimated & drawn).sum() / (estimated | drawn).sum() > 0.95
-
-
 def test_nested_archives_are_found(own_drive: Path, tmp_path: Path) -> None:
     (tmp_path / "outer").mkdir()
     own_drive.rename(tmp_path / "outer" / "DRIVE")
@@ -196,13 +188,6 @@ def test_a_second_run_replaces_all_of_the_first(own_drive: Path, tmp_path: Path)
         "train",
         "written.json",
     ]
-
-
-def test_a_folder_of_somebody_else_is_not_replaced(drive: Path, own_drive: Path) -> None:
-    before = content(own_drive)
-    with pytest.raises(UserError, match="not written by augment.py"):
-        run_script(augment.main, "--drive", drive, "--out", own_drive)
-    assert content(own_drive) == before
 
 
 def test_without_drive_the_message_says_where_to_get_it(tmp_path: Path) -> None:

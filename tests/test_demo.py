@@ -16,7 +16,6 @@ import demo
 import test as tester
 import train
 from datasets.synthetic import draw_eye
-from utils import UserError
 
 
 def test_drawn_eyes_are_in_drives_layout_and_formats(drive: Path) -> None:
@@ -65,13 +64,6 @@ def test_the_demo_runs_from_drawing_to_scores_in_its_own_folder(
     out = capfd.readouterr().out
     assert "mean F1 on the SYNTHETIC test eyes: 0." in out
     assert "01_test.png" in out
-
-
-def test_a_folder_that_the_demo_did_not_write_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="choose another --out"):
-        run_script(demo.main, "--out", tmp_path)
-    assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_half_a_minute_of_training_finds_vessels_of_eyes_it_has_not_seen(tmp_path: Path) -> None:

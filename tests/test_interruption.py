@@ -379,11 +379,13 @@ with claim(pathlib.Path(sys.argv[1])):
     return process
 
 
-def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(tmp_path: Path) -> None:
+def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(eyes: Path, tmp_path: Path) -> None:
     process = hold(tmp_path)
     try:
         with pytest.raises(UserError, match=f"process {process.pid} is writing there"), claim(tmp_path):
             pass
+        with pytest.raises(UserError, match=f"process {process.pid} is writing there"):
+            run_script(augment.main, "--drive", eyes.parent / "DRIVE", "--out", tmp_path)
     finally:
         process.kill()
         process.wait()
@@ -423,16 +425,6 @@ def test_a_second_training_and_augmenting_beside_a_training(eyes: Path, tmp_path
     # its workers live on for a few seconds; they must not hold the folder
     with claim(files):
         pass
-
-
-def test_a_second_augment_on_the_same_folder_is_refused(eyes: Path, tmp_path: Path) -> None:
-    process = hold(tmp_path / "out")
-    try:
-        with pytest.raises(UserError, match=f"out: process {process.pid} is writing there"):
-            run_script(augment.main, "--drive", eyes.parent / "DRIVE", "--out", tmp_path / "out")
-    finally:
-        process.kill()
-        process.wait()
 
 
 @posix
@@ -571,6 +563,8 @@ def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
     monkeypatch.setattr(epoch, "vessel_loss", lambda *a: loss(*a) * (float("inf") if next(losses) == 4 else 1))
     with pytest.raises(UserError) as error:
         run_script(train.main, *arguments)
+    check_whole(tmp_path)  # the best network of the epoch before
+    assert (tmp_path / "checkpoint.pth").exists()
     message = str(error.value)
     assert "the loss became inf in step 2 of the epoch (5 of 6) at learning rate" in message
     assert f"{optimizers.one_cycle(4 / 6, 0.02):.2e}" in message
@@ -611,12 +605,14 @@ def test_weights_that_are_not_finite_are_never_saved(
     check_whole(tmp_path)
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(UserError, match=r"file\.txt: cannot be written"), atomic(path) as temporary:
-        temporary.write_text("new")
-        raise OSError(28, "No space left on device")
+    with pytest.raises((UserError, KeyboardInterrupt)) as raised, atomic(path) as temporary:
+        temporary.write_text("ne")
+        raise error
+    assert raised.value is error or "file.txt: cannot be written" in str(raised.value)
     assert path.read_text() == "old"
     assert [f.name for f in tmp_path.iterdir()] == ["file.txt"]
     with atomic(path) as temporary:

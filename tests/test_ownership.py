@@ -132,6 +132,7 @@ def test_an_empty_name_is_not_the_current_folder(
         (None, ["mine.txt"]),
         ("SYNTHETIC data of my own, made by demo.py", ["eye.png"]),
         (demo.NOTE, ["thesis.txt", "DRIVE/training/images/21_training.tif"]),
+        (demo.NOTE, [demo.MARKER]),
     ],
 )
 def test_demo_leaves_a_folder_alone_that_it_did_not_write(
@@ -141,7 +142,7 @@ def test_demo_leaves_a_folder_alone_that_it_did_not_write(
     if marker:
         (out / demo.MARKER).write_text(marker)
     before = content(out)
-    with pytest.raises(UserError, match="choose another"):
+    with pytest.raises(UserError, match="not known to be written by demo.py; choose another --out"):
         run_script(demo.main, "--out", out)
     assert content(out) == before
 
@@ -456,23 +457,6 @@ def test_photographs_results_replace_no_corrected_mask_and_no_page_of_test_py(
     with pytest.raises(UserError, match=r"holds what predict\.py wrote"):
         score(new_data, files, tmp_path / "predicted")
     assert content(tmp_path) == before
-
-
-def test_interrupted_photographs_have_a_page_of_those_that_are_done(
-    photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, done = tmp_path / "out", predict.predict_photographs
-
-    def interrupted(*arguments: object):
-        for name in done(*arguments):
-            yield name
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict, "predict_photographs", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        segment(photographs, files, out)
-    assert '"01_test"' in (out / "index.html").read_text()
-    assert listed(out) == ["01_test"] or listed(out) == ["01_test", "02_test"]
 
 
 def test_a_leave_one_out_deletes_no_file_that_lies_in_its_folder(tmp_path: Path) -> None:

@@ -400,6 +400,8 @@ def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer
     browser: Browser, many: Path
 ) -> None:
     browser.open(many)
+    took = browser.js("performance.getEntriesByType('navigation')[0].domComplete")
+    assert took < 5000  # milliseconds; half a second on an idle machine
     assert browser.js("document.querySelectorAll('.table tbody:last-child tr').length") == 200
     assert browser.js("document.querySelector('#range').textContent") == "1 to 200 of 5000"
     assert browser.js(FIRST_NAME) == "43/eye_4321", "the doubtful one stands first, wherever it was"
@@ -630,14 +632,6 @@ def test_names_break_between_their_parts_only(browser: Browser, tmp_path: Path) 
     )
     assert set(browser.js(texts)) == {1}
     assert browser.js("document.querySelector('.open span').textContent") == names[0]
-
-
-def test_three_thousand_photographs_open_in_a_second(browser: Browser, tmp_path: Path) -> None:
-    rows = [dict.fromkeys(MEASURES, k / 3000) | {"made_by": "1.0.0"} for k in range(3000)]
-    write_report(page := tmp_path / "index.html", [f"eye_{k}" for k in range(3000)], 0.5, [], measured=rows)
-    browser.open(page)
-    took = browser.js("performance.getEntriesByType('navigation')[0].domComplete")
-    assert took < 5000  # milliseconds; a third of a second on an idle machine
 
 
 def test_everything_that_is_operated_has_a_name(browser: Browser, measured: Path) -> None:

@@ -232,12 +232,6 @@ def test_more_views_change_the_probabilities_a_little(
     assert (b == iio.imread(results / "probability" / "01_test.png") / 65535).all(), "eight are the default"
 
 
-def test_nothing_is_found_outside_the_field_of_view(results: Path, new_data: Path) -> None:
-    for name in NAMES:
-        outside = read_mask(new_data / "test" / "fov" / f"{name}_0.png") == 0
-        assert (iio.imread(results / "probability" / f"{name}.png")[outside] == 0).all()
-
-
 def test_scores_of_resized_truth_are_called_not_comparable(
     drive: Path, files: Path, tmp_path: Path, capsys
 ) -> None:

@@ -22,7 +22,7 @@ import test
 import train
 from anatomy import cameras
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
-from data import check_split, eye_of, read_eyes
+from data import eye_of, read_eyes
 from datasets import images
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import estimate_fov, fov_diameter
@@ -535,15 +535,6 @@ def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path: Path, 
     }
     means = [float(rows["Image_01L"]["f1"]), np.mean([float(rows[f"Image_02{side}"]["f1"]) for side in "LR"])]
     assert float(rows["std_of_folds"]["f1"]) == pytest.approx(np.std(means, ddof=1), abs=1e-6)
-
-
-def test_two_eyes_of_one_child_on_both_sides_are_an_error() -> None:
-    with pytest.raises(UserError, match="Image_03 in both"):
-        check_split({"train": ["Image_03L_0"], "validation": ["Image_03R_2"]})
-    with pytest.raises(UserError, match="at least 2"):
-        data.split_by_eye(["Image_03L_0", "Image_03R_0"])
-    assert data.person_of("01_dr_0") == "01_dr" != data.person_of("01_h_0")
-    assert data.person_of("21_training_3") == "21_training"
 
 
 def lines(width: int) -> Eye:

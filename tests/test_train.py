@@ -22,7 +22,7 @@ import train
 from data import eye_of, read_eyes
 from model import ResUNet
 from networks.checkpoints import load_checkpoint
-from training import epoch, loop, optimizers, thresholds, time_budget
+from training import loop, optimizers, thresholds, time_budget
 from training.batches import load as load_batches
 from training.crops import Crops
 from training.muon import Muon
@@ -105,11 +105,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data: 
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
 
-@pytest.mark.parametrize("ema", ["--ema=0", "--ema=0.9"])
 def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, ema: str
+    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    settings = ["--data", new_data, *SHORT, ema]
+    settings = ["--data", new_data, *SHORT, "--ema=0.9"]  # without: see the one that is stopped in a fold
     run_script(train.main, *settings, "--files", tmp_path / "whole")
 
     steps = iter(range(1000))
@@ -153,19 +152,6 @@ def test_resuming_a_finished_training_says_so_and_changes_nothing(new_data: Path
     assert run_script(train.main, "--data", new_data, "--files", files, *settings, "--resume") == 0
     assert "done already" in capsys.readouterr().out
     assert (files / "last.pth").read_bytes() == before
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_best(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = ["--data", new_data, "--files", tmp_path, *SHORT]
-    calls = iter(range(1000))
-    loss = epoch.vessel_loss
-    monkeypatch.setattr(epoch, "vessel_loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 8 else 1))
-    with pytest.raises(UserError, match="the loss became nan in step 3 of the epoch"):
-        run_script(train.main, *settings)
-    model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
-    assert all(w.isfinite().all() for w in model.state_dict().values())
 
 
 def resumed(files: Path, data: Path, change: Callable[[dict], None], *flags: object) -> dict:
