@@ -43,7 +43,8 @@ def run_predict(tree: Path, files: Path, out: Path, *more: object) -> int | None
 def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     tree: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    (um := tmp_path / "um.csv").write_text("eye.png,5\na/eye.png,7\n#eye 100%,9\n")
+    table = f"{tree.name}/eye.png,5\na/eye.png,7\n#eye 100%,9\nmasks/eye.png,5\n"
+    (um := tmp_path / "um.csv").write_text(table)
     out = tmp_path / "out"
     assert run_predict(tree, files, out, "--um-per-pixel", um) == 0
     said = capsys.readouterr()
