@@ -46,9 +46,6 @@ class Landmarks:
     fovea_x: float
     fovea_y: float
     fovea_certainty: float
-    fov_x: float  # middle of the field of view
-    fov_y: float
-    fov_diameter: float  # the longer side of the rectangle around the field of view
 
     @property
     def side(self) -> str:
@@ -60,16 +57,6 @@ class Landmarks:
         if not abs(across) > abs(down):  # also where one is NaN
             return ""
         return "right" if across > 0 else "left"
-
-    @property
-    def centred_on(self) -> str:
-        """'disc' or 'macula', whichever lies within a sixth of the field from its middle; '' for neither."""
-        from_middle = {
-            "disc": math.hypot(self.disc_x - self.fov_x, self.disc_y - self.fov_y),
-            "macula": math.hypot(self.fovea_x - self.fov_x, self.fovea_y - self.fov_y),
-        }
-        near = {name: d for name, d in from_middle.items() if d <= self.fov_diameter / 6}
-        return min(near, key=lambda name: near[name], default="")
 
 
 @dataclass(frozen=True)
@@ -120,8 +107,7 @@ def find_landmarks(photograph: np.ndarray, fov: np.ndarray, network: Network | N
     # what the network makes of a disc that is cut is a place, but no measure
     diameter = disc.diameter if disc and disc.whole else math.nan
     place = (disc.x, disc.y, diameter) if disc else (math.nan,) * 3
-    middle = (whole.x, whole.y, whole.side / 1.05)
-    return Landmarks(*place, certainty, fovea_x, fovea_y, fovea_certainty, *middle)
+    return Landmarks(*place, certainty, fovea_x, fovea_y, fovea_certainty)
 
 
 def look(photograph: np.ndarray, fov: np.ndarray, windows: list[Window], network: Network) -> np.ndarray:

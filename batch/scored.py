@@ -31,7 +31,7 @@ from prediction.segmentation import binarize
 from scoring.comparison import compare_scores, describe_comparison
 from scoring.kinds import count_eyes, write_kinds_scores
 from scoring.other_masks import Maps, name_folders, read_maps
-from scoring.scores import score, sentence
+from scoring.scores import NO_CURVE, score, sentence
 from system.files import write_csv
 from system.records import replace_results
 from system.threads import threads
@@ -88,7 +88,7 @@ def score_all(
     rows, pooled = score(eyes, levels, threshold, args.whole_image)
     if binary:
         for row in rows:
-            row |= {"auc": float("nan"), "average_precision": float("nan")}
+            row |= NO_CURVE
     write_csv(results / SCORES_TABLE, rows)
     by_name = {row["image"]: row for row in rows}
     where = "the whole image" if args.whole_image else "the field of view"

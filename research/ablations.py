@@ -129,7 +129,8 @@ def score(args: argparse.Namespace, folder: Path, data_set: str) -> dict[str, fl
     rows, curves = [], []
     for eye in some(args, thresholds.native_eyes(args.data, names)):
         levels = read_levels(probability_of(folder, eye.name))
-        rows.append(metrics.score_image(levels, eye.truth, eye.fov, args.threshold))
+        counts = metrics.count_image(levels, eye.truth, eye.fov, args.threshold)
+        rows.append(metrics.all_scores(*counts, args.threshold))
         curves.append(thresholds.f1_curve(metrics.count_levels(levels, eye.truth, eye.fov)))
     mean = metrics.mean(rows)
     return {column: mean[column] for column in COLUMNS} | {"best f1": np.mean(curves, axis=0).max()}

@@ -124,7 +124,8 @@ def main() -> None:
         for name, (probability, seconds) in seen.items():
             levels = metrics.quantize(probability)
             counts = metrics.count_levels(levels, eye.truth, eye.fov)
-            found = metrics.score_image(levels, eye.truth, eye.fov, args.threshold)
+            counts = metrics.count_image(levels, eye.truth, eye.fov, args.threshold)
+            found = metrics.all_scores(*counts, args.threshold)
             rows.setdefault(name, []).append((found, f1_curve(counts), seconds))
     print(
         f"{'contrast' if args.contrast else 'diameter':16}"

@@ -74,11 +74,6 @@ def kinds_scores(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def score_kinds(artery: np.ndarray, vein: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """The scores of one image, `kinds_scores`; arguments as of `count_kinds`."""
-    return kinds_scores(count_kinds(artery, vein, truth, valid))
-
-
 def count_eyes(eyes: Sequence[Eye], found: Mapping[str, np.ndarray], whole: bool) -> dict[str, np.ndarray]:
     """Count those eyes that have labels and of which a map is `found`, by the name of their results.
 

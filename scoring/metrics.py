@@ -99,15 +99,15 @@ def scores(counts: np.ndarray, threshold: float) -> dict[str, float]:
 
 def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each column over several images, ignoring NaN."""
-    return {c: float(np.mean(values)) if values else float("nan") for c, values in known(rows).items()}
+    return {c: float(np.mean(values)) if values else float("nan") for c, values in numbers_of(rows).items()}
 
 
 def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The sample standard deviation of each column; NaN where fewer than two rows have a number."""
-    return {c: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for c, v in known(rows).items()}
+    return {c: float(np.std(v, ddof=1)) if len(v) > 1 else float("nan") for c, v in numbers_of(rows).items()}
 
 
-def known(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+def numbers_of(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """The numbers of each column, without NaN."""
     return {column: [row[column] for row in rows if not np.isnan(row[column])] for column in rows[0]}
 
@@ -209,8 +209,10 @@ def tree_scores(counts: np.ndarray) -> dict[str, float]:
     return dict(zip(TREE_COLUMNS, (cldice, *recalls), strict=True))
 
 
-def score_image(levels: np.ndarray, truth: np.ndarray, valid: np.ndarray, threshold: float) -> dict[str, float]:
-    """The columns of `COLUMNS` of one image.
+def count_image(
+    levels: np.ndarray, truth: np.ndarray, valid: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The counts of one image from which `all_scores` follow; those of several images add up.
 
     Args:
         levels: predicted probabilities, uint16 (H, W), see `quantize`.
@@ -218,11 +220,19 @@ def score_image(levels: np.ndarray, truth: np.ndarray, valid: np.ndarray, thresh
         valid: (H, W), not 0 where pixels count.
         threshold: in [0, 1]; pixels of at least this probability are vessels.
 
+    Returns:
+        What `count_levels` and `count_tree` return.
+
     Raises:
         ValueError: the three differ in shape.
     """
     tree = count_tree(levels >= level_of(threshold), truth, valid)
-    return scores(count_levels(levels, truth, valid), threshold) | tree_scores(tree)
+    return count_levels(levels, truth, valid), tree
+
+
+def all_scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
+    """The columns of `COLUMNS`, from the counts of `count_image` at the same threshold."""
+    return scores(counts, threshold) | tree_scores(tree)
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:

@@ -11,6 +11,9 @@ from datasets.eyes import Eye
 from scoring import metrics
 from system.threads import threads
 
+# of a mask, which is no probability: there is no curve and no area under it
+NO_CURVE = {"auc": float("nan"), "average_precision": float("nan")}
+
 
 def score(
     eyes: Sequence[Eye], levels: Sequence[np.ndarray], threshold: float, whole: bool
@@ -23,32 +26,21 @@ def score(
 
     def count(levels: np.ndarray, eye: Eye, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         valid = np.full_like(eye.fov, 255) if whole else eye.fov
-        tree = metrics.count_tree(levels >= metrics.level_of(threshold), eye.truth, valid)
-        return metrics.count_levels(levels, eye.truth, valid), tree
-
-    def scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[str, float]:
-        return metrics.scores(counts, threshold) | metrics.tree_scores(tree)
+        return metrics.count_image(levels, eye.truth, valid, threshold)
 
     with threads() as pool:  # centre lines take 0.2 s an eye
         counts = list(pool.map(count, levels, eyes, [threshold] * len(eyes)))
-    each = [scores(*c, threshold) for c in counts]
+    each = [metrics.all_scores(*c, threshold) for c in counts]
     rows: list[dict[str, Any]] = [
         {"image": eye.result_name, **row} for eye, row in zip(eyes, each, strict=True)
     ]
     pooled, tree = (np.sum(part, axis=0) for part in zip(*counts, strict=True))
-    rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **scores(pooled, tree, threshold)}]
+    together = metrics.all_scores(pooled, tree, threshold)
+    rows += [{"image": "mean", **metrics.mean(each)}, {"image": "pooled", **together}]
     observed = [(eye, metrics.quantize(eye.second / np.float32(255))) for eye in eyes if eye.second is not None]
     if observed:
-        human = [scores(*count(levels, eye, 0.5), 0.5) for eye, levels in observed]
-        # a human draws a mask, not probabilities: there is no curve and no area under it
-        rows.append(
-            {
-                "image": "second_observer",
-                **metrics.mean(human),
-                "auc": float("nan"),
-                "average_precision": float("nan"),
-            }
-        )
+        human = [metrics.all_scores(*count(levels, eye, 0.5), 0.5) for eye, levels in observed]
+        rows.append({"image": "second_observer", **metrics.mean(human), **NO_CURVE})
     return rows, pooled
 
 

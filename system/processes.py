@@ -111,13 +111,13 @@ def own_device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def group(goes_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None]:
+def group(how_to_go_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None]:
     """Join the other processes; only rank 0 prints.
 
     The first process that fails reports why; the others end silently.
 
     Args:
-        goes_on: what is left when a process has died, and the command that goes on from there.
+        how_to_go_on: what is left when a process has died, and the command that goes on from there.
 
     Yields:
         The store that all processes share; None without torchrun.
@@ -129,7 +129,7 @@ def group(goes_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None
         try:
             yield None
         except Exception as error:
-            tell_after(error, goes_on)
+            tell_after(error, how_to_go_on)
             raise
         return
     import torch.distributed as dist
@@ -162,17 +162,17 @@ def group(goes_on: Callable[[], str]) -> Iterator[torch.distributed.Store | None
         if not fails_first(store):
             raise SystemExit(status) from None
         if not is_lost(error):
-            tell_after(error, goes_on)
+            tell_after(error, how_to_go_on)
             raise
         raise UserError(
-            f"another process of this run died, was ended or cannot be reached; {goes_on()}"
+            f"another process of this run died, was ended or cannot be reached; {how_to_go_on()}"
         ) from None
 
 
-def tell_after(error: BaseException, goes_on: Callable[[], str]) -> None:
+def tell_after(error: BaseException, how_to_go_on: Callable[[], str]) -> None:
     """Where memory ran out, say how to go on: what other programs hold of a GPU, they may soon free."""
     if out_of_memory(error):
-        print(goes_on(), file=sys.stderr)
+        print(how_to_go_on(), file=sys.stderr)
 
 
 def end(*_: object) -> None:

@@ -25,7 +25,7 @@ from datasets.masks import as_mask
 from datasets.published import find_data_set
 from datasets.synthetic import draw_labelled_eye, write_drive
 from research import kinds_protocols
-from scoring.kinds import count_kinds, kinds_scores, score_kinds
+from scoring.kinds import count_kinds, kinds_scores
 from utils import UserError
 
 PHOTOGRAPH, MASK, FOV, KINDS = draw_labelled_eye(np.random.default_rng(3), 192, 184)
@@ -307,7 +307,7 @@ def drawn_as(kinds: np.ndarray, artery: int, vein: int) -> np.ndarray:
 
 
 def scores_of(called: np.ndarray, truth: np.ndarray = KINDS) -> dict[str, float]:
-    return score_kinds(*split_kinds(called), truth, FOV)
+    return kinds_scores(count_kinds(*split_kinds(called), truth, FOV))
 
 
 def test_the_truth_itself_scores_one_and_everything_swapped_none_on_found_pixels() -> None:
@@ -346,13 +346,12 @@ def test_on_centre_lines_a_wide_vessel_weighs_no_more_than_a_thin_one() -> None:
     truth = np.zeros((40, 100), np.uint8)
     truth[5:14], truth[30] = ARTERY, VEIN
     called = np.where(truth == VEIN, ARTERY, truth)
-    scores = score_kinds(*split_kinds(called), truth, np.ones_like(truth))
+    scores = kinds_scores(count_kinds(*split_kinds(called), truth, np.ones_like(truth)))
     assert scores["accuracy"] == 0.9
     assert scores["centre_accuracy"] == pytest.approx(0.5, abs=0.03)  # lines of wide vessels end before these
     half = np.where(np.arange(100) < 50, called, NONE)
-    assert score_kinds(*split_kinds(half), truth, np.ones_like(truth))["decided"] == pytest.approx(
-        0.5, abs=0.03
-    )
+    scores = kinds_scores(count_kinds(*split_kinds(half), truth, np.ones_like(truth)))
+    assert scores["decided"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores() -> None:
@@ -435,7 +434,7 @@ def test_anybodys_arteries_and_veins_are_scored(
     rows = rows_by_image(tmp_path / "scored" / "arteries_veins.csv")
     assert [*rows] == ["01_test", "mean", "pooled"]
     fov = cv2.imread(str(augmented / "test" / "fov" / "01_test_0.png"), -1)
-    expected = score_kinds(*split_kinds(called), truth, fov)
+    expected = kinds_scores(count_kinds(*split_kinds(called), truth, fov))
     for row in rows.values():
         assert {c: float(row[c]) for c in expected} == pytest.approx(expected)
     assert f"F1 of arteries: {expected['f1_artery']:.4f}" in capsys.readouterr().out

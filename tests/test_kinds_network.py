@@ -28,7 +28,7 @@ from prediction import segmenter
 from prediction.scale import plan_scale
 from research import kinds_trust
 from research.agreement import icc
-from scoring.kinds import score_kinds
+from scoring.kinds import count_kinds, kinds_scores
 from system.files import write_csv
 from system.records import sha256
 from training.crops import Crops
@@ -205,7 +205,7 @@ def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(
         read_image(results / part / name)[..., 0] > 0 for part in ("arteries", "veins", "masks")
     )
     assert (artery | vein).any() and not ((artery | vein) & ~mask).any()
-    expected = score_kinds(artery, vein, eye.kinds, eye.fov)
+    expected = kinds_scores(count_kinds(artery, vein, eye.kinds, eye.fov))
     row, *_ = read_csv(results / "arteries_veins.csv")
     assert row["image"] == eye.result_name
     assert {column: float(row[column]) for column in expected} == pytest.approx(expected)

@@ -460,9 +460,9 @@ def test_photographs_results_replace_no_corrected_mask_and_no_page_of_test_py(
 
 
 def test_a_leave_one_out_deletes_no_file_that_lies_in_its_folder(tmp_path: Path) -> None:
-    from training.earlier import OWN, set_aside
+    from training.earlier import OWN, move_to_earlier
 
     make(tmp_path, "probability/01.png", "probability/mine.png", "last.pth")
-    set_aside(tmp_path, [*OWN, "probability/01.png"])
+    move_to_earlier(tmp_path, [*OWN, "probability/01.png"])
     moved = {"earlier/1/probability/01.png", "earlier/1/last.pth"}
     assert set(content(tmp_path)) == {"probability/mine.png"} | moved

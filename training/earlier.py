@@ -23,7 +23,7 @@ def list_own(files: Path, names: Sequence[str] = OWN) -> None:
     write_record(files, "train.py", {*names, *read_record(files).files}, written=False)
 
 
-def set_aside(files: Path, names: Sequence[str] = OWN) -> None:
+def move_to_earlier(files: Path, names: Sequence[str] = OWN) -> None:
     """Move an earlier training to FILES/earlier/1, or the next free number, so that nothing is mixed."""
     earlier = files / "earlier"
     moving = earlier / MOVING
@@ -55,7 +55,7 @@ def without_checkpoint(files: Path) -> str:
 
 
 def undo_move(files: Path) -> None:
-    """Move back what a killed `set_aside` had on its way: the new training was not in place yet."""
+    """Move back what a killed `move_to_earlier` had on its way: the new training was not in place yet."""
     moving = files / "earlier" / MOVING
     if moving.is_dir():
         for path in sorted(moving.rglob("*"), reverse=True):

@@ -101,7 +101,8 @@ def score_groups(
             threshold = round(float(np.mean([expected[j] for j in others])), 2)
         rows: dict[str, list[dict[str, float]]] = {}
         for name, levels, truth, known in predictions(group):
-            rows.setdefault(name, []).append(metrics.score_image(levels, truth, known, threshold))
+            own = metrics.count_image(levels, truth, known, threshold)
+            rows.setdefault(name, []).append(metrics.all_scores(*own, threshold))
         scores = {name: {"threshold": threshold} | metrics.mean(own) for name, own in rows.items()}
         folder = files / group.folder
         path = folder / ("last.pth" if labelled else "checkpoint.pth")

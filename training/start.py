@@ -23,7 +23,7 @@ from prediction.scale import factors_for, working_diameter
 from system import processes
 from system.devices import pick_device
 from system.files import atomic
-from training.earlier import OWN, check_own, list_own, set_aside, undo_move
+from training.earlier import OWN, check_own, list_own, move_to_earlier, undo_move
 from training.optimizers import make_optimizer
 from training.settings import Run, Settings, outputs_trained
 from training.state import Training
@@ -224,7 +224,7 @@ def plan_move(files: Path, folds: bool = True) -> Move | None:
             names += [path.relative_to(files).as_posix() for path in own]
     if not any((files / name).is_file() for name in names):
         return None
-    return lambda: set_aside(files, names)
+    return lambda: move_to_earlier(files, names)
 
 
 def write_split(files: Path, split: Split) -> None:
