@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
 import torch
 
 import utils
@@ -44,7 +45,7 @@ class Forked:
     ) -> None:
         context = multiprocessing.get_context(HOW)
         if HOW == "forkserver":
-            context.set_forkserver_preload(PRELOADED)
+            start_server()
         self.words = Path(tempfile.mkdtemp(prefix="forked-"))
         given = (self.words, dict(environment or {}), folder or Path.cwd(), dict(limits or {}), work, arguments)
         self.process = context.Process(target=begin, args=given)
@@ -78,6 +79,17 @@ class Forked:
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
+def start_server() -> None:
+    """Start the process that is forked off, once: it must find test.py before the standard library's test."""
+    from multiprocessing import forkserver
+
+    tests = Path(__file__).resolve().parent
+    forkserver.set_forkserver_preload(PRELOADED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tests.parent, tests))))
+        forkserver.ensure_running()
+
+
 def begin(
     words: Path, environment: Mapping[str, str], folder: Path, limits: Mapping, work: Callable, given: tuple
 ) -> None:
@@ -94,6 +106,7 @@ def begin(
     if HOW == "forkserver":
         multiprocessing.set_start_method("fork", force=True)  # for workers, as in a process of one's own
     torch.set_num_threads(1)
+    os.environ.pop("PYTHONPATH", None)
     os.environ.update(environment)
     os.chdir(folder)
     work(*given)

@@ -25,7 +25,7 @@ NAN = float("nan")
 
 
 def landmarks(x: float = SIDE / 2 - 0.5, diameter: float = DISC) -> Landmarks:
-    return Landmarks(x, SIDE / 2 - 0.5, diameter, 1.0, NAN, NAN, 0.0, SIDE / 2, SIDE / 2, SIDE)
+    return Landmarks(x, SIDE / 2 - 0.5, diameter, 1.0, NAN, NAN, 0.0)
 
 
 def cover(*vessels: tuple[np.ndarray, float]) -> np.ndarray:
@@ -223,7 +223,7 @@ def test_the_same_eye_in_a_larger_photograph_measures_alike() -> None:
     large = [
         cv2.resize(each, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST) for each in (levels, kinds, FOV)
     ]
-    disc = Landmarks(3 * SIDE / 2 - 0.5, 3 * SIDE / 2 - 0.5, 3 * DISC, 1.0, NAN, NAN, 0.0, 0, 0, 3 * SIDE)
+    disc = Landmarks(3 * SIDE / 2 - 0.5, 3 * SIDE / 2 - 0.5, 3 * DISC, 1.0, NAN, NAN, 0.0)
     row = measure_kinds(large[0], large[1], large[2], 0.5, disc).row
     for name in ("crae_disc", "crve_disc", "avr", "artery_length_b", "vein_density_b"):
         assert row[name] == pytest.approx(small[name], rel=0.03), name

@@ -291,7 +291,7 @@ def test_a_network_that_knows_the_disc_sees_it_at_its_scale_beside_one_that_does
 ) -> None:
     vessels, kinds = UNet(width=2, depth=1).eval(), UNet(out_channels=2, width=2, depth=1).eval()
     kinds.outputs, kinds.disc, kinds.diameter = KINDS, 60.0, 385.0
-    taken = Photograph(*np.zeros((2, 99, 99), np.uint8), 548.0, "border", Landmarks(50, 50, 90.0, *[0.0] * 7))
+    taken = Photograph(*np.zeros((2, 99, 99), np.uint8), 548.0, "border", Landmarks(50, 50, 90.0, *[0.0] * 4))
     taken = replace(taken, pixels=np.zeros((99, 99, 3), np.uint8))
     seen: list[float] = []
     monkeypatch.setattr(segmenter, "find_kinds", lambda *given: seen.append(given[-1]))

@@ -220,8 +220,7 @@ def lively_network(kind: type[UNet | ResUNet], depth: int) -> UNet | ResUNet:
     return model.eval()
 
 
-@pytest.mark.parametrize("clahe", [False, True])
-@pytest.mark.parametrize("views", [1, 8])
+@pytest.mark.parametrize(("views", "clahe"), [(1, False), (1, True), (8, True)])
 @pytest.mark.parametrize(
     ("kind", "depth", "shape"), [(UNet, 3, (250, 237)), (UNet, 3, (150, 301)), (ResUNet, 2, (259, 206))]
 )
