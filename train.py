@@ -95,7 +95,7 @@ def parse_args() -> argparse.Namespace:
         "data sets the best for the eyes that train, else the usual one)",
     )
     recipe.add_argument(
-        "--batch-size", type=whole, help="crops a step, over all processes (default: GPU 8, CPU 4)"
+        "--batch-size", type=whole, help="crops a step, over all processes (default: GPU 32, CPU 4)"
     )
     recipe.add_argument("--crop", type=whole, default=Settings.crop, help="side of a crop in pixels")
     recipe.add_argument(

@@ -1,4 +1,4 @@
-"""Photographs with drawn discs and marked centres: DRIVE, HRF and IDRiD."""
+"""Photographs with drawn discs and marked centres: DRIVE, HRF, IDRiD, STARE and CHASE_DB1."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from datasets.duplicates import find_equal, fingerprint
 from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import list_images, read_image
+from datasets.layouts import image_files
 from datasets.masks import read_mask
 from system.threads import threads
 from utils import UserError
@@ -23,6 +24,10 @@ UNKNOWN = 128  # in `LabelledEye.disc`: disc or not
 # diameters by which HRF's circles lie right of the discs, in right and left eyes alike: mean of 45, as networks
 # see them and as one sees by eye; only training corrects it
 HRF_SHIFT = 0.12
+# circles around the discs of STARE and CHASE_DB1, and where their foveae are, marked by eye for this project;
+# empty where nobody could tell
+MARKS = Path(__file__).with_name("marks.csv")
+PLACES = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
 USUAL_SHARE = 0.153  # of the field of view of IDRiD's camera: a disc's diameter, the median of 54
 
 
@@ -52,14 +57,17 @@ class Label:
     fovea: tuple[float, float] | None = None
 
 
-def find_labels(anatomy: Path, drive: Path | None, hrf: Path | None) -> list[Label]:
-    """The labelled photographs: DRIVE's and HRF's where their folders are given, and IDRiD's where it is there.
+def find_labels(
+    anatomy: Path, drive: Path | None, hrf: Path | None, marked: Sequence[Path] = ()
+) -> list[Label]:
+    """The labelled photographs: of the data sets whose folders are given, and IDRiD's where it is there.
 
     Args:
         anatomy: has DRIVE/disc/NN_training.png, HRF/discs.csv, IDRiD/centres.csv, IDRiD/images,
             IDRiD/disc and IDRiD/disc_images.
         drive: has training/images.
         hrf: has images.
+        marked: STARE, CHASE_DB1 or both as unpacked, which `MARKS` knows.
 
     Raises:
         UserError: a folder, a photograph or a table is missing.
@@ -83,8 +91,29 @@ def find_labels(anatomy: Path, drive: Path | None, hrf: Path | None) -> list[Lab
             x, y, *fovea = (float(row[name]) for name in ("disc_x", "disc_y", "fovea_x", "fovea_y"))
             image = pick(images, row["image"], idrid)
             labels.append(Label("IDRiD", image, (x, y, np.nan), (fovea[0], fovea[1])))
+    for folder in marked:
+        labels += find_marked(folder)
     if not labels:
         raise UserError(f"{anatomy}: no labels in it; it needs IDRiD, or give --drive or --hrf")
+    return labels
+
+
+def find_marked(folder: Path) -> list[Label]:
+    """The labels of one folder whose photographs `MARKS` knows.
+
+    Raises:
+        UserError: it knows none of them.
+    """
+    # a label is called im0001.ah.ppm.gz, a photograph im0001.ppm.gz
+    images = {path.name.removesuffix(".gz").rsplit(".", 1)[0]: path for path in image_files(folder)}
+    labels = []
+    for row in rows(MARKS):
+        x, y, diameter, fovea_x, fovea_y = (float(row[name] or "nan") for name in PLACES)
+        if row["image"] in images and diameter > 0:
+            fovea = (fovea_x, fovea_y) if fovea_x > 0 else None
+            labels.append(Label(row["data_set"], images[row["image"]], (x, y, diameter), fovea))
+    if not labels:
+        raise UserError(f"{folder}: neither STARE nor CHASE_DB1; no disc of its photographs is known")
     return labels
 
 
@@ -144,7 +173,7 @@ def read_labelled_eye(label: Label) -> LabelledEye:
     else:
         x, y, diameter = label.disc
         sure, possible = 0.45, 0.55  # radii in diameters: a circle is not quite the outline of a disc
-        drawn_x = x - HRF_SHIFT * diameter if diameter > 0 else x
+        drawn_x = x - HRF_SHIFT * diameter if label.group == "HRF" else x
         diameter = diameter if diameter > 0 else USUAL_SHARE * fov_diameter(fov)
         rows, columns = np.indices(size[::-1])
         distance = np.hypot(columns - to_small(drawn_x, scale), rows - to_small(y, scale)) / (scale * diameter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,13 @@ KINDS = ("artery", "vein")
 FORMAT = 2  # raise it when older versions can no longer read a new file
 
 
-def save_checkpoint(path: Path, checkpoint: dict[str, Any], before: Callable[[], None] | None = None) -> None:
+def save_checkpoint(
+    path: Path, checkpoint: dict[str, Any], before: Callable[[], None] | None = None, compressed: bool = False
+) -> None:
     """Write a checkpoint of plain tensors, numbers, strings, lists and dicts atomically.
 
-    `before` is called when all of it is on the disk, before it is put in place.
+    `before` is called when all of it is on the disk, before it is put in place. `compressed` files are a tenth
+    smaller and load a little more slowly.
 
     Raises:
         UserError: the file cannot be written; an earlier one is unchanged.
@@ -37,6 +41,11 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any], before: Callable[[],
     # torch.save reports a full disk as an error of its own; writing from Python raises OSError
     content = io.BytesIO()
     torch.save({"format": FORMAT, **checkpoint}, content)
+    if compressed:  # torch stores what it writes, and reads what any program compressed
+        stored, content = zipfile.ZipFile(content), io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+            for info in stored.infolist():
+                packed.writestr(zipfile.ZipInfo(info.filename), stored.read(info), zipfile.ZIP_DEFLATED, 9)
     with atomic(path) as temporary:
         temporary.write_bytes(content.getbuffer())
         if before:
@@ -120,15 +129,14 @@ def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:
 def read_archive(path: Path) -> Any:
     """Read what torch.save wrote without running code in the file; errors as in `load_checkpoint`."""
     import pickle
-    import zipfile
 
     import torch
 
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch does not compress: a file that unpacks to more than its size is an attack
-            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
-                raise UserError(f"{path}: compressed, which no checkpoint of train.py is; train one")
+            # weights hardly shrink: a file that unpacks to much more than its size is an attack
+            if sum(part.file_size for part in archive.infolist()) > 1.5 * path.stat().st_size:
+                raise UserError(f"{path}: compressed more than any checkpoint of train.py; train one")
             if archive.testzip() is not None:
                 raise UserError(f"{path}: damaged (checksums differ); copy or train it anew")
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -36,6 +36,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("anatomy", type=Path, help="folder with the labels; its IDRiD is scored with --idrid")
     parser.add_argument("--drive", type=Path, help="score DRIVE, in this folder")
     parser.add_argument("--hrf", type=Path, help="score HRF, in this folder")
+    parser.add_argument(
+        "--marked", type=Path, nargs="+", default=[], help="score STARE, CHASE_DB1, or both, in these folders"
+    )
     parser.add_argument("--idrid", action="store_true", help="score IDRiD")
     parser.add_argument(
         "--fold", type=int, choices=range(FOLDS), help="only what --fold of the training held out"
@@ -164,7 +167,7 @@ def main() -> None:
     network = load_anatomy(args.weights)
     labels = [
         one
-        for one in find_labels(args.anatomy, args.drive, args.hrf)
+        for one in find_labels(args.anatomy, args.drive, args.hrf, args.marked)
         if args.idrid or not one.group.startswith("IDRiD")
     ]
     scores: dict[tuple[str, str], list[Score]] = {}

@@ -45,8 +45,8 @@ class Stop:
         self.requested = True
 
 
-def ignore_signals(_: int) -> None:
-    """Ignore in a DataLoader worker what the training process handles."""
+def ignore_signals() -> None:
+    """Ignore in a process of its own what the training process handles."""
     for which in ENDINGS:
         signal.signal(which, signal.SIG_IGN)
 

@@ -314,3 +314,24 @@ def test_the_table_of_promises_counts_the_checkpoints_as_they_are() -> None:
     table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
     counted = re.findall(r"`test_checkpoints.py`: (\d+) (files|states)", table)
     assert {(int(number), what) for number, what in counted} == {(len(BAD), "files"), (len(STATES), "states")}
+
+
+def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path: Path) -> None:
+    weights = {
+        n: value.half() if value.is_floating_point() else value for n, value in fresh()["weights"].items()
+    }
+    content = fresh() | {"weights": weights}
+    sizes = []
+    for compress in (False, True):
+        path = tmp_path / f"{compress}.pth"
+        save_checkpoint(path, content, compressed=compress)
+        sizes.append(path.stat().st_size)
+        _, read = load_checkpoint(path, torch.device("cpu"))
+        assert all(torch.equal(read["weights"][name], weight) for name, weight in weights.items())
+    assert sizes[1] < 0.95 * sizes[0]
+
+
+def test_shipped_weights_fit_their_room() -> None:
+    files = Path(__file__).resolve().parent.parent / "files"
+    assert (files / "arteries_veins.pth").stat().st_size <= 8 * 2**20
+    assert (files / "anatomy.pth").stat().st_size <= 2 * 2**20

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -55,7 +56,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_gpu_has_the_shipped_network_larger_batches_and_workers_a_cpu_does_not(
     settings: Settings, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (settings.width, settings.depth, settings.batch_size) == (24, 3, 8)
+    assert (settings.width, settings.depth, settings.batch_size) == (24, 3, 32)
     settings = choose_settings({}, torch.device("cpu"), 1)
     assert (settings.width, settings.depth, settings.batch_size) == (16, 3, 4)
     monkeypatch.setattr("training.settings.usable_cores", lambda: 64)
@@ -134,7 +135,27 @@ def test_batches_for_a_gpu_come_from_workers_in_pinned_memory(
     with pytest.raises(Looked):
         loop.train(Run(Path(), Path(), GPU, workers, False, {}), settings, {"train": [], "validation": []}, {})
     (loader,) = loaders
-    assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (workers, True, 8)
+    assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (workers, True, 32)
+
+
+class Threads:
+    """A data set of the number of OpenCV's threads in the process that is asked."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, i: int) -> int:
+        return cv2.getNumThreads()
+
+
+def test_a_worker_takes_one_core() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        assert [int(batch[0]) for batch in load(Threads(), 1, workers=1)] == [1]
+        assert cv2.getNumThreads() == 3, "the training process keeps its own"
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_four_workers_that_are_spawned_cut_what_one_process_cuts(

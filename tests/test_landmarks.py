@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_script
+from PIL import Image
 from torch import Tensor
 
 from anatomy.labels import FOLDS, UNKNOWN, LabelledEye, find_labels, held_out, read_labelled_eyes
@@ -230,6 +231,20 @@ def test_all_kinds_of_labels_say_the_same(labelled: Path) -> None:
         assert (UNKNOWN in eye.disc) == (eye.group in ("HRF", "IDRiD"))
         if eye.group != "IDRiD":  # which marks centres only
             assert eye.disc_diameter == pytest.approx(18.5, abs=0.6)
+
+
+def test_marks_of_this_project_are_of_the_photograph_not_its_labels(tmp_path: Path) -> None:
+    for name in ("im0002.ah.ppm", "im0002.ppm", "im0324.ppm", "Image_01L.jpg", "Image_01L_1stHO.png"):
+        path = tmp_path / ("labels" if ".ah" in name else "images") / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((605, 700, 3), 90, np.uint8)).save(path)
+    found = {label.image.name: label for label in find_labels(tmp_path, None, None, [tmp_path / "images"])}
+    assert found.keys() == {"im0002.ppm", "Image_01L.jpg"}, "nobody could tell a disc in im0324"
+    assert find_labels(tmp_path, None, None, [tmp_path])[0].image.name == "im0002.ppm"
+    assert found["im0002.ppm"].group == "STARE" and found["im0002.ppm"].disc == (95.5, 276.0, 99.5)
+    assert found["Image_01L.jpg"].group == "CHASE_DB1"
+    with pytest.raises(UserError, match="neither STARE nor CHASE_DB1"):
+        find_labels(tmp_path, None, None, [tmp_path / "labels"])
 
 
 def test_labels_without_their_photograph_or_table_are_named(labelled: Path, tmp_path: Path) -> None:

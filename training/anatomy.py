@@ -1,6 +1,6 @@
-"""Train the network that finds disc and fovea, on DRIVE, HRF and IDRiD.
+"""Train the network that finds disc and fovea, on DRIVE, HRF, IDRiD, STARE and CHASE_DB1.
 
-python -m training.anatomy ANATOMY --drive DRIVE --hrf HRF
+python -m training.anatomy ANATOMY --drive DRIVE --hrf HRF --marked STARE CHASE_DB1
 """
 
 from __future__ import annotations
@@ -40,6 +40,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("anatomy", type=folder_name, help="folder with the labels of DRIVE and HRF, and IDRiD")
     parser.add_argument("--drive", type=folder_name, help="the data set DRIVE; without it, it does not train")
     parser.add_argument("--hrf", type=folder_name, help="the data set HRF; without it, it does not train")
+    parser.add_argument(
+        "--marked",
+        type=folder_name,
+        nargs="+",
+        default=[],
+        metavar="DATA_SET",
+        help="STARE, CHASE_DB1 or both, whose discs this project marked; without it, they do not train",
+    )
     parser.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out this third of IDRiD")
     parser.add_argument("--out", type=path_name, default=WEIGHTS, help="file of the weights")
     parser.add_argument("--steps", type=int, default=1000, help="of training")
@@ -154,7 +162,7 @@ def main() -> None:
     args = parse_args()
     device = pick_device(args.device)
     refuse_other_file(args.out)
-    eyes = list(read_labelled_eyes(find_labels(args.anatomy, args.drive, args.hrf)))
+    eyes = list(read_labelled_eyes(find_labels(args.anatomy, args.drive, args.hrf, args.marked)))
     if args.fold is not None:
         eyes = [eye for eye, out in zip(eyes, held_out(eyes, args.fold), strict=True) if not out]
     groups = [eye.group for eye in eyes]

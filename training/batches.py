@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import cv2
+
 from datasets.eyes import Eye
 from system import processes
 from system.limits import allow_open_files
@@ -43,6 +45,12 @@ def end_workers(batches: object) -> Iterator[None]:
             worker.kill()
 
 
+def begin_worker(_: int) -> None:
+    """Leave signals to the training process, and take one core: OpenCV would start a thread for each."""
+    ignore_signals()
+    cv2.setNumThreads(1)
+
+
 def load(
     crops: Crops | RandomWindows,
     batch_size: int,
@@ -62,5 +70,5 @@ def load(
         sampler=processes.share(range(done, len(crops))),
         num_workers=workers,
         pin_memory=device is not None and device.type == "cuda",
-        worker_init_fn=ignore_signals,
+        worker_init_fn=begin_worker,
     )

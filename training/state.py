@@ -58,7 +58,10 @@ class Training:
     def save(self, path: Path, model: Network, **more: Any) -> None:
         """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
         weights = model.state_dict()
-        if model.outputs == KINDS and "optimizer" not in more:  # half the size, and nothing goes on from it
+        halved = (
+            model.outputs == KINDS and "optimizer" not in more
+        )  # half the size, and nothing goes on from it
+        if halved:
             weights = {n: value.half() if value.is_floating_point() else value for n, value in weights.items()}
         common = {"model": model.config, "weights": weights}
         own = {
@@ -68,7 +71,7 @@ class Training:
             "disc": model.disc,
         }
         own |= {"versions": versions(), "started_from": self.started_from, "outputs": list(model.outputs)}
-        save_checkpoint(path, {**common, **own, **more}, self.make_room)
+        save_checkpoint(path, {**common, **own, **more}, self.make_room, compressed=halved)
         self.make_room = None
 
     def save_last(self, path: Path) -> None:
