@@ -46,7 +46,8 @@ class Forked:
         context = multiprocessing.get_context(HOW)
         if HOW == "forkserver":
             start_server()
-        self.words = Path(tempfile.mkdtemp(prefix="forked-"))
+        self.place = tempfile.TemporaryDirectory(prefix="forked-", ignore_cleanup_errors=True)  # goes with this
+        self.words = Path(self.place.name)
         given = (self.words, dict(environment or {}), folder or Path.cwd(), dict(limits or {}), work, arguments)
         self.process = context.Process(target=begin, args=given)
         self.process.start()
