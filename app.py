@@ -43,8 +43,9 @@ MOST_WAITING = 20  # drops and slides in the queue
 KINDS_LAYER = "Arteries, veins"
 LAYERS = {
     "Outline": "Blue: outline of the vessels. Orange: of the field of view. Green: disc and fovea.",
-    KINDS_LAYER: "Red: artery. Blue: vein. Green: crossing. White: unknown. Green circles: the zones around "
-    "the disc. Thick lines: the vessels of CRAE and CRVE, with their widths in pixels.",
+    KINDS_LAYER: "Red: artery. Blue: vein. Green: crossing. White: unknown. Circles: zone B lies between "
+    "the two inner ones, zone C between the inner and the outer one. Thick lines, with widths in pixels: the "
+    "six largest vessels, of which CRAE and CRVE are.",
     "Probability": "Black: probability 0 of a vessel. White: probability 1.",
     "What the slider changed": "White: vessel at this threshold and at the usual one. Blue: only at this one. "
     "Orange: only at the usual one.",

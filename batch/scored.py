@@ -14,6 +14,7 @@ from data import read_eyes, read_info
 from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import examine_eye, write_all_measures
+from pages.kinds import colour_kinds
 from pages.pictures import compare, picture, write_layers
 from pages.report import write_report
 from pages.results import (
@@ -69,6 +70,8 @@ def write_eye_results(results: Path, eye: Eye, levels: np.ndarray, threshold: fl
         write_png(results / result_file("probability", name), levels)
     write_png(results / f"{name}.png", picture(eye, mask))
     write_layers(results, name, eye.image, compare(eye, mask), eye.mask)
+    if eye.kinds is not None:
+        write_png(results / result_file("page/truth_arteries_veins", name), colour_kinds(eye.kinds))
 
 
 def score_all(

@@ -31,7 +31,7 @@ OF_EACH: tuple[str, ...] = (
 )
 OF_EACH += ("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2")
 BY_KIND = {
-    "share": replace(MEASURES["vessel_share"], hint="share of the field of view"),
+    "share": replace(MEASURES["vessel_share"], title="Share", hint="share of the field of view"),
     **{name: MEASURES[name] for name in OF_EACH},
     "branching_angle": Measure("Branching angle", 1, "median angle between two branches, degrees"),
     "branching_coefficient": Measure("Branching", 2, "median of branches² / trunk², of their widths"),
@@ -63,11 +63,23 @@ EQUIVALENTS = {
     "zone_c_seen": Measure("Zone C seen", 2, "share of zone C in the field of view"),
     "kind_decided": Measure("Decided", 3, "share of the vessel pixels that are called artery or vein"),
 }
-KIND_MEASURES = EQUIVALENTS | {
-    f"{kind}_{name}": replace(each, title=f"{kind.capitalize()}: {each.title}", trust="")  # that of all vessels
-    for kind in VALUES
-    for name, each in BY_KIND.items()
+# how far to trust those of one kind, as docs/measures.md found; these are on the page, too
+KIND_TRUST = {
+    "artery_share": "with care",
+    "vein_share": "no",
+    "artery_length": "no",
+    "vein_length": "no",
+    "artery_density_c": "differences",
+    "vein_curvature": "differences",
+    "artery_branching_angle": "no",
+    "vein_branching_angle": "with care",
 }
+KIND_MEASURES = EQUIVALENTS | {
+    name: replace(each, title=f"{kind.capitalize()}: {each.title}", trust=KIND_TRUST.get(name, ""))
+    for kind in VALUES
+    for name, each in ((f"{kind}_{own}", each) for own, each in BY_KIND.items())
+}
+ON_PAGE = {name: KIND_MEASURES[name] for name in (*EQUIVALENTS, *KIND_TRUST)}
 REASONS = ("crae_reason", "crve_reason")  # columns of words: why there is no value
 
 

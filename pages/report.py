@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from measures.arteries_veins import EQUIVALENTS
+from measures.arteries_veins import ON_PAGE, REASONS
 from measures.vessels import CONFIDENCE, MEASURES, TRUST, Measure
-from pages.kinds import KIND_COLOURS, KIND_NAMES
+from pages.kinds import KIND_LEGEND
 from pages.pictures import BORDER, FALSE, FOUND, LANDMARK, MISSED, OUTLINE
-from pages.results import RESULT_SUFFIXES
+from pages.results import RESULT_SUFFIXES, result_file
 from pages.viewer import viewer_script
 from scoring import metrics
 from system.files import atomic
@@ -42,6 +42,7 @@ LABELS = {
     "recall_2px": "Recall, to 2 px",
     "recall_3px": "Recall, to 3 px",
 }
+KINDS_TRUTH = "page/truth_arteries_veins"
 UNSEEN = {"fractal_r2", "box_smallest", "box_largest", "fov_diameter"}  # of the measures, in the table only
 SUMMARY = {
     "mean": "Mean of the images",
@@ -106,10 +107,12 @@ def write_report(
         hidden: folders that were not written, and so give no layer.
     """
     each, total = rows[: len(names)], {row["image"]: row for row in rows[len(names) :]}
+    drawn = all((path.parent / result_file(KINDS_TRUTH, name)).is_file() for name in names)
+    shown_layers = layers(bool(rows), next(iter(measured), {}), drawn)
     data: dict[str, Any] = {
         "synthetic": any((folder / "SYNTHETIC.txt").is_file() for folder in path.resolve().parents[:3]),
         "notes": [f"A pixel of probability {threshold:.4f} or more is a vessel.", *notes],
-        "layers": [layer for layer in layers(bool(rows), next(iter(measured), {})) if layer[1] not in hidden],
+        "layers": [layer for layer in shown_layers if layer[1] not in hidden],
     }
     if rows:
         f1 = [row["f1"] for row in each]
@@ -158,7 +161,7 @@ def write_report(
         page.write(f"]}}{after}")
 
 
-def layers(labelled: bool, row: Mapping[str, Any]) -> list[list[Any]]:
+def layers(labelled: bool, row: Mapping[str, Any], kinds_labelled: bool = False) -> list[list[Any]]:
     """The layers of the page: title, folder beside the page, suffix, and its colours with their names, of each.
 
     The last one is shown first.
@@ -166,18 +169,19 @@ def layers(labelled: bool, row: Mapping[str, Any]) -> list[list[Any]]:
     Args:
         labelled: whether there is a truth.
         row: of a photograph's measures, which tells what else was found.
+        kinds_labelled: whether all eyes have labels of arteries and veins.
     """
     landmarks = [["disc and fovea", LANDMARK]] if "disc_x" in row else []
     outlines = [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER], *landmarks]
     differences = [["found", FOUND], ["missed", MISSED], ["false", FALSE]]
     sure = [["sure", (0, 0, 0)], ["as likely vessel as not", (255, 255, 255)]]
-    kinds = [[KIND_NAMES[kind], colour] for kind, colour in KIND_COLOURS.items()]
     every: list[tuple[str, str, bool, list[Any]]] = [  # title, folder, whether it is there, colours
         ("Photograph", "page/photograph", True, []),
         ("Truth", "page/truth", labelled, []),
         ("Prediction", "masks", True, []),
         ("Uncertainty", "uncertainty", not CONFIDENCE.keys().isdisjoint(row), sure),
-        ("Arteries, veins", "page/arteries_veins", "kind_decided" in row, kinds),
+        ("Labels of arteries, veins", KINDS_TRUTH, kinds_labelled, KIND_LEGEND[:4]),
+        ("Arteries, veins", "page/arteries_veins", "kind_decided" in row, KIND_LEGEND),
         ("Differences", "page/differences", labelled, differences),
         ("Outline", "outlines", not labelled, outlines),
     ]
@@ -189,7 +193,7 @@ def layers(labelled: bool, row: Mapping[str, Any]) -> list[list[Any]]:
 def shown_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Measure]:
     """The measures of the page, by their columns of measures.csv, that any of the rows has."""
     present = {name for row in rows for name in row} - UNSEEN
-    return {name: how for name, how in (CONFIDENCE | MEASURES | EQUIVALENTS).items() if name in present}
+    return {name: how for name, how in (CONFIDENCE | MEASURES | ON_PAGE).items() if name in present}
 
 
 def describe_photograph(row: dict[str, Any]) -> str:
@@ -209,11 +213,12 @@ def describe_photograph(row: dict[str, Any]) -> str:
 
 
 def about(row: Mapping[str, Any]) -> str:
-    """Whose eye it is, of which visit, and where its scale is from, as a row of measures.csv tells."""
+    """Whose eye it is, of which visit, where its scale is from, and why it has no CRAE, by measures.csv."""
     side = row.get("eye") or row.get("side")
     texts = [row.get("patient"), f"{side} eye" if side else "", row.get("visit"), row.get("camera")]
     texts += [f"looks the same as {row['copy_of']}"] if row.get("copy_of") else []
     texts += [f"scale from {SCALE_FROM[row['scale_from']]}"] if row.get("scale_from") else []
+    texts += [f"no {name[:4].upper()}: {row[name]}" for name in REASONS if row.get(name)]
     return ", ".join(str(text) for text in texts if text)
 
 

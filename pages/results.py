@@ -25,6 +25,7 @@ RESULT_SUFFIXES = {
     "page/photograph": ".jpg",
     "page/thumbnail": ".jpg",
     "page/truth": ".png",
+    "page/truth_arteries_veins": ".png",
     "page/differences": ".png",
 }
 # what of a photograph predict.py is asked to write, and the folders where it is
@@ -39,7 +40,8 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "measures": (),
 }
-WITHOUT_LABELS = tuple(folder for folder in RESULT_SUFFIXES if folder not in ("page/truth", "page/differences"))
+OF_LABELS = ("page/truth", "page/truth_arteries_veins", "page/differences")
+WITHOUT_LABELS = tuple(folder for folder in RESULT_SUFFIXES if folder not in OF_LABELS)
 
 
 def result_file(folder: str, name: str) -> str:

@@ -16,6 +16,7 @@ from measures.equivalents import equivalent
 from measures.segments import KindMap, label_vessels
 from measures.vessels import prepare
 from measures.zones import OpticDisc, zone_circles
+from pages.kinds import overlay_kinds
 from prediction.segmentation import binarize
 
 SIDE, DISC = 420, 100.0  # pixels: of the picture, and the diameter of the disc in its middle
@@ -214,6 +215,26 @@ def test_length_and_share_by_zone() -> None:
     assert row["artery_density_b"] == pytest.approx(2 * 50 * 6 / (math.pi * (150**2 - 100**2)), rel=0.02)
     assert row["kind_decided"] == 1
     assert [radius for *_, radius in zone_circles(landmarks())] == pytest.approx([100, 150, 250])
+
+
+def test_the_picture_shows_the_kinds_the_zones_and_the_vessels_of_crae_with_their_widths() -> None:
+    artery, vein = (ray(10), 9.0), (ray(100), 7.0)
+    found = measured([artery], [vein])
+    drawn = [cover(each) >= 0.5 for each in (artery, vein)]
+    kinds = np.where(drawn[0], ARTERY, np.where(drawn[1], VEIN, NONE)).astype(np.uint8)
+    grey = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    picture = overlay_kinds(grey, kinds, landmarks(), found.six).astype(int)
+    red, blue = picture[..., 0], picture[..., 2]
+    assert (red > blue + 20)[drawn[0]].mean() > 0.8 and (blue > red + 20)[drawn[1]].mean() > 0.8
+    distance = np.hypot(*(np.indices((SIDE, SIDE)) - (SIDE / 2 - 0.5)))
+    landmark = picture[..., 1] > red + 40  # green
+    for low, high in ((102, 148), (152, 248)):  # letters between the circles
+        assert landmark[(distance > low) & (distance < high)].any()
+    assert landmark[np.abs(distance - 150) < 1].mean() > 0.3
+    zone_b = (distance > 102) & (distance < 148)
+    assert (picture == 255).all(axis=2)[zone_b].sum() > 20, "widths in pixels"
+    plain = overlay_kinds(grey, kinds, landmarks(NAN, NAN), {})
+    assert not (plain[..., 1] > 100).any()
 
 
 def test_the_same_eye_in_a_larger_photograph_measures_alike() -> None:

@@ -24,6 +24,7 @@ from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN
 from datasets.synthetic import write_drive
 from model import UNet
 from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
+from pages.kinds import colour_kinds
 from prediction import segmenter
 from prediction.scale import plan_scale
 from research import kinds_trust
@@ -148,7 +149,9 @@ def test_predict_tells_arteries_from_veins_inside_its_masks(
     assert not (tmp_path / "without" / "arteries").exists()
     (row,) = read_csv(tmp_path / "with" / "measures.csv")
     assert float(row["kind_decided"]) == 1 and row["crae_reason"]
-    assert "Arteries, veins" in (tmp_path / "with" / "index.html").read_text(encoding="utf-8")
+    page = (tmp_path / "with" / "index.html").read_text(encoding="utf-8")
+    assert "Arteries, veins" in page and f"no CRAE: {row['crae_reason']}" in page
+    assert "Labels of arteries, veins" not in page
 
 
 def test_a_network_of_vessels_is_no_network_of_arteries_and_veins(
@@ -215,6 +218,9 @@ def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(
     share = arteries / np.count_nonzero(eye.fov)
     assert float(rows["arteries_veins"]["artery_share"]) == pytest.approx(share, rel=1e-3)
     assert (results / "page" / "arteries_veins" / name).with_suffix(".jpg").is_file()
+    labels = read_image(results / "page" / "truth_arteries_veins" / name)
+    assert np.array_equal(labels, colour_kinds(eye.kinds))
+    assert "Labels of arteries, veins" in (results / "index.html").read_text(encoding="utf-8")
     # without the flag there are none
     assert run_test(data, files, tmp_path / "results") == 0
     assert not (tmp_path / "results" / "arteries").exists()

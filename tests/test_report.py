@@ -22,7 +22,7 @@ import predict
 import test as tester
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
-from measures.arteries_veins import EQUIVALENTS
+from measures.arteries_veins import KIND_MEASURES, KIND_TRUST
 from measures.vessels import MEASURES, TRUST
 from pages.pictures import write_layers
 from pages.report import thin_curves, write_report
@@ -519,15 +519,16 @@ def test_docs_and_page_have_the_same_words_of_trust(tmp_path: Path) -> None:
         {line.split("`")[1]: line.split("|")[-2].strip() for line in table.splitlines()} for table in tables
     )
     assert words == {name: MEASURES[name].trust for name in words}
-    assert {name: how.trust for name, how in EQUIVALENTS.items() if name in of_kinds} == {
-        name: of_kinds[name] for name in ("avr", "crae_disc", "crve_disc")
+    assert of_kinds == {
+        name: KIND_MEASURES[name].trust for name in ("avr", "crae_disc", "crve_disc", *KIND_TRUST)
     }
     assert all(f"`{word}`" in text for word in TRUST)
     assert {name for name, how in MEASURES.items() if how.trust} >= words.keys()
-    rows = [dict.fromkeys(words, 0.5)]
+    rows = [dict.fromkeys([*words, *of_kinds], 0.5)]
     write_report(page := tmp_path / "index.html", ["a"], 0.5, [], measured=rows)
     shown = {title: trust for title, _, _, trust in embedded(page)["measures"]}
-    assert shown == {MEASURES[name].title: word for name, word in words.items()}
+    every = MEASURES | KIND_MEASURES
+    assert shown == {every[name].title: word for name, word in (words | of_kinds).items()}
     assert embedded(page)["trust"] == TRUST
 
 
