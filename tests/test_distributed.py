@@ -23,7 +23,7 @@ import train
 import utils
 from data import read_eyes
 from model import UNet
-from networks.checkpoints import load_checkpoint
+from networks.checkpoints import KINDS, VESSELS, load_checkpoint
 from system import processes
 from training import batches, distributed, epoch, loop, optimizers
 from training.crops import Crops
@@ -42,12 +42,16 @@ ROOT = Path(__file__).resolve().parent.parent
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=4", "--device=cpu"]
 EPOCHS = 24
 SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=12", "--ema=0.9"]
+LOSSES = [(0.0, VESSELS), (0.5, VESSELS), (0.5, KINDS)]
+VALIDATED = [("scores", 3, VESSELS), ("one eye", 1, VESSELS), ("both kinds", 3, KINDS)]
 
 
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """new_data of three eyes: three copies validate, which two processes cannot share equally."""
-    return small_data(tmp_path_factory.mktemp("eyes"), train=3, test=1, height=72, width=68)
+    return small_data(
+        tmp_path_factory.mktemp("eyes"), train=3, test=1, height=72, width=68, arteries_veins=True
+    )
 
 
 def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
@@ -61,25 +65,28 @@ def run_train(arguments: list[str], of_rank_1: list[str]) -> None:
 # What two processes compute
 
 
-def first_batch(eyes: Path) -> Crops:
-    return Crops(read_eyes(eyes / "train", labels=True), 32, 5, 8)
+def first_batch(eyes: Path, kinds: bool = False) -> Crops:
+    return Crops(read_eyes(eyes / "train", labels=True), 32, 5, 8, kinds=kinds)
 
 
-def new_network() -> UNet:
+def new_network(outputs: tuple[str, ...] = VESSELS) -> UNet:
     """A network that differs from the initial one, with running statistics, in evaluation mode."""
     torch.manual_seed(3)
-    model = UNet(width=4, depth=1)
+    model = UNet(out_channels=len(outputs), width=4, depth=1)
+    model.outputs = outputs
     with torch.no_grad():
         for _ in range(3):
             model(torch.randn(2, 3, 32, 32))
     return model.eval()
 
 
-def gradients(eyes: Path, dice: float) -> tuple[dict[str, torch.Tensor], float]:
+def gradients(
+    eyes: Path, dice: float, outputs: tuple[str, ...] = VESSELS
+) -> tuple[dict[str, torch.Tensor], float]:
     """Gradients of the first batch's loss with batch normalisation in evaluation mode, and the loss."""
-    model = new_network()
+    model = new_network(outputs)
     network = distributed.wrap(model)
-    images, masks, fovs = next(iter(batches.load(first_batch(eyes), 8)))
+    images, masks, fovs = next(iter(batches.load(first_batch(eyes, outputs == KINDS), 8)))
     loss = epoch.vessel_loss(network(images), masks, fovs, dice)
     loss.backward()
     return {name: weight.grad for name, weight in model.named_parameters()}, loss.item()
@@ -91,11 +98,13 @@ def compute(eyes: Path, out: Path) -> None:
     with processes.group(str):
         _, _, fovs = next(iter(batches.load(first_batch(eyes), 8)))
         found["pixels"] = int(fovs.sum())
-        for dice in (0.0, 0.5):
-            found[f"gradients {dice}"], found[f"loss {dice}"] = gradients(eyes, dice)
+        for dice, outputs in LOSSES:
+            found[f"gradients {dice} {outputs}"], found[f"loss {dice} {outputs}"] = gradients(
+                eyes, dice, outputs
+            )
         labelled = read_eyes(eyes / "train", labels=True)
-        found["scores"] = epoch.evaluate(new_network(), labelled[:3])
-        found["one eye"] = epoch.evaluate(new_network(), labelled[:1])
+        for name, number, outputs in VALIDATED:
+            found[name] = epoch.evaluate(new_network(outputs), labelled[:number])
         found["any"] = [processes.any_of(rank == 1), processes.any_of(False)]
         model = UNet(width=2, depth=1).train()
         network = distributed.wrap(model)
@@ -124,27 +133,27 @@ def computed(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]
     return [load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("dice", [0.0, 0.5])
+@pytest.mark.parametrize(("dice", "outputs"), LOSSES)
 def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
-    eyes: Path, computed: list[dict], dice: float
+    eyes: Path, computed: list[dict], dice: float, outputs: tuple[str, ...]
 ) -> None:
-    alone, loss = gradients(eyes, dice)
+    alone, loss = gradients(eyes, dice, outputs)
     assert computed[0]["pixels"] != computed[1]["pixels"], "equal shares would hide a wrong mean"
     largest = max(gradient.abs().max() for gradient in alone.values())
     assert largest > 0.01
     for found in computed:
-        assert found[f"loss {dice}"] == pytest.approx(loss, abs=1e-6)
+        assert found[f"loss {dice} {outputs}"] == pytest.approx(loss, abs=1e-6)
         for name, gradient in alone.items():
-            assert (found[f"gradients {dice}"][name] - gradient).abs().max() < 1e-5, name
-    first, second = (found[f"gradients {dice}"] for found in computed)
+            assert (found[f"gradients {dice} {outputs}"][name] - gradient).abs().max() < 1e-5, name
+    first, second = (found[f"gradients {dice} {outputs}"] for found in computed)
     assert all(torch.equal(first[name], second[name]) for name in alone)
 
 
 def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes: Path, computed: list[dict]) -> None:
     labelled = read_eyes(eyes / "train", labels=True)
     for found in computed:
-        assert found["scores"] == epoch.evaluate(new_network(), labelled[:3])
-        assert found["one eye"] == epoch.evaluate(new_network(), labelled[:1])
+        for name, number, outputs in VALIDATED:
+            assert found[name] == epoch.evaluate(new_network(outputs), labelled[:number])
 
 
 def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> None:
@@ -207,22 +216,23 @@ def test_an_error_of_one_or_of_both_ends_both_with_one_line(
     assert not files.exists() or not list(files.iterdir())
 
 
+@pytest.mark.parametrize(("flags", "outputs"), [([], VESSELS), (["--arteries-veins"], KINDS)])
 def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
-    eyes: Path, tmp_path: Path
+    eyes: Path, tmp_path: Path, flags: list[str], outputs: tuple[str, ...]
 ) -> None:
     files = tmp_path / "files"
-    given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.05"]
+    given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.03", *flags]
     statuses, said = Ranks(run_train, given, []).finish()
     assert statuses == [0, 0], said
     assert "device: cpu" in said[0] and "in each of 2 processes" in said[0]
-    assert "fit into 0.05 minutes" in said[0] and "next: python test.py" in said[0]
+    assert "fit into 0.03 minutes" in said[0] and "next: python test.py" in said[0]
     assert said[1] == ""
     last = load(files / "last.pth")
     assert len(last["history"]) == last["settings"]["epochs"]
     names = ["checkpoint.pth", "curves.png", "history.csv", "last.pth", "preview.png", "split.json"]
     names.append("written.json")
     assert sorted(path.name for path in files.iterdir()) == names
-    model, _ = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
+    model, _ = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"), outputs)
     assert not [name for name in model.state_dict() if name.startswith("module")]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import read_csv, run_script
+from conftest import load, read_csv, run_script
 from test_predict import run_predict
 
 import augment
@@ -19,9 +20,9 @@ import train
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import Photograph
 from data import read_eyes
-from datasets.images import read_image
+from datasets.images import read_image, write_png
 from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN
-from datasets.synthetic import write_drive
+from datasets.synthetic import draw_labelled_eye, write_drive
 from model import UNet
 from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
 from pages.kinds import colour_kinds
@@ -34,10 +35,12 @@ from system.files import write_csv
 from system.records import sha256
 from training.crops import Crops
 from training.losses import vessel_loss
+from training.muon import Muon
 from training.start import load_initial
 from utils import UserError
 
 FLAG = "--arteries-veins-weights"
+SMALLEST = ("--width", 2, "--depth", 1, "--crop", 32, "--batch-size", 2)
 QUICK = ("--width", 4, "--epochs", 1, "--crops", 4, "--crop", 64, "--device", "cpu")
 
 
@@ -82,6 +85,72 @@ def test_folds_score_both_kinds_of_every_eye(data: Path, tmp_path: Path) -> None
     assert all(0 <= float(row["f1"]) <= 1 for name, row in rows.items() if "training" in name)
     for kind in KINDS:
         assert len(list(tmp_path.glob(f"fold?/probability/*_{kind}.png"))) == 4
+
+
+def write_people(folder: Path) -> tuple[Path, Path]:
+    """Two data sets of small eyes with labels of both kinds; one has both eyes of a person, and one without."""
+    write_drive(folder / "DRIVE", train=2, test=1, height=96, width=92, arteries_veins=True)
+    for k, name in enumerate(("p1_L", "p1_R", "p2_L", "p3_L")):
+        photograph, mask, _, kinds = draw_labelled_eye(np.random.default_rng(k), 96, 92)
+        for part, pixels in (("images", photograph), ("masks", mask), ("arteries_veins", kinds)):
+            if (part, name) != ("arteries_veins", "p3_L"):
+                write_png(folder / "mine" / part / f"{name}.png", pixels)
+    return folder / "DRIVE", folder / "mine"
+
+
+def split_of(files: Path) -> dict[str, list[str]]:
+    """The eyes on each side of a training's split, each once, without copies."""
+    split = json.loads((files / "split.json").read_text(encoding="utf-8"))
+    return {side: sorted({name.rsplit("_", 1)[0] for name in names}) for side, names in split.items()}
+
+
+def test_data_sets_left_out_folds_and_both_eyes_of_a_person(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the field of view decides the scale of these small eyes
+    monkeypatch.setattr("anatomy.photograph.find_landmarks", lambda *_: Landmarks(*[float("nan")] * 7))
+    folders = write_people(tmp_path)
+    data, files = tmp_path / "new_data", tmp_path / "files"
+    assert run_script(augment.main, *folders, "--leave-one-out", "--disc", 20, "--out", data) is None
+    how = ("--data", data, "--files", files, "--arteries-veins", *QUICK, *SMALLEST)
+    assert run_script(train.main, *how, "--folds", 2, "--fold", 0) == 0
+    everyone = {"21_training", "22_training", "p1_L", "p1_R", "p2_L"}
+    split = split_of(files / "fold0")
+    assert {*split["train"], *split["held_out"]} == everyone and not {*split["train"]} & {*split["held_out"]}
+    assert [{"p1_L", "p1_R"} <= {*split[side]} for side in ("train", "held_out")] in ([1, 0], [0, 1])
+    assert run_script(train.main, *how, "--leave-one-out") == 0
+    assert (
+        "20 of 24 images have labels of arteries and veins; the others are left out" in capsys.readouterr().out
+    )
+    rows = {row["data_set"]: row for row in read_csv(files / "leave_one_out.csv")}
+    for name, eyes in (("DRIVE", {"21_training", "22_training"}), ("mine", {"p1_L", "p1_R", "p2_L"})):
+        folder = files / f"without_{name}"
+        split = split_of(folder)
+        assert {*split["held_out"]} == eyes and {*split["train"]} == everyone - eyes
+        written = {path.name for path in (folder / "probability").iterdir()}
+        assert written == {f"{eye}_{kind}.png" for eye in eyes for kind in KINDS}
+        assert 0 <= float(rows[name]["f1"]) <= 1
+        load_checkpoint(folder / "checkpoint.pth", torch.device("cpu"), KINDS)
+
+
+def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ("--data", data, "--arteries-veins", *QUICK, "--epochs", 2, "--crops", 8)
+    assert run_script(train.main, *how, "--files", tmp_path / "whole") == 0
+    steps, update = iter(range(1000)), Muon.step
+
+    def interrupted(self: Muon, *rest: object) -> None:
+        if next(steps) == 1:
+            signal.raise_signal(signal.SIGINT)
+        update(self, *rest)
+
+    monkeypatch.setattr(Muon, "step", interrupted)
+    assert run_script(train.main, *how, "--files", tmp_path / "parts") == 130
+    assert run_script(train.main, *how, "--files", tmp_path / "parts", "--resume") == 0
+    whole, parts = (load(tmp_path / name / "last.pth") for name in ("whole", "parts"))
+    assert all(torch.equal(whole["weights"][name], parts["weights"][name]) for name in whole["weights"])
+    assert whole["settings"]["arteries_veins"] and parts["settings"] == whole["settings"]
 
 
 def test_eyes_without_such_labels_are_refused(new_data: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
+PARTS = ("pixel_alone", "segment")
 TRAINING = "--epochs 2 --crops 240"  # a number of steps, so that a slow computer trains as far
 
 
@@ -50,3 +51,6 @@ def test_the_notebook_runs_and_its_network_finds_vessels(
     assert mean, said
     assert 0.7 < float(mean[1]) < 1, "all vessel would be 0.32"
     assert (docs / "tutorial" / "results" / "index.html").is_file()
+    pixels, segments = (float(re.search(rf"^each_{how} .*accuracy ([\d.]+)", said, re.M)[1]) for how in PARTS)
+    assert pixels + 0.1 < segments < 1, "one kind for each segment is right more often than its pixels"
+    assert re.search(r"^truth .*avr 0\.[5-9]", said, re.M) and "6 arteries: the six widest" in said
