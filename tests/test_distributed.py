@@ -221,11 +221,11 @@ def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
     eyes: Path, tmp_path: Path, flags: list[str], outputs: tuple[str, ...]
 ) -> None:
     files = tmp_path / "files"
-    given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.03", *flags]
+    given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.05", *flags]
     statuses, said = Ranks(run_train, given, []).finish()
     assert statuses == [0, 0], said
     assert "device: cpu" in said[0] and "in each of 2 processes" in said[0]
-    assert "fit into 0.03 minutes" in said[0] and "next: python test.py" in said[0]
+    assert "fit into 0.05 minutes" in said[0] and "next: python test.py" in said[0]
     assert said[1] == ""
     last = load(files / "last.pth")
     assert len(last["history"]) == last["settings"]["epochs"]
