@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from datasets.pairing import match
 from scoring import metrics
 from utils import UserError, missing
 
-HALVES = (("arteries", "artery"), ("veins", "vein"))  # folders of the masks of one kind
+HALVES = (("arteries", "artery"), ("veins", "vein"))  # folders, or ends of the names, of the masks of one kind
 TINTED = 8  # levels by which the colours of a grey picture may differ, as in a JPEG
 BLURRED = 0.02  # share of grey pixels up to which a JPEG is still a mask: it blurs edges
 
@@ -71,8 +72,8 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
 
     Images have 8 or 16 bits, `.npy` arrays probabilities from 0 to 1, or 0 and 1, or 8 or 16 bits; 8 bits if
     no number of the folder's is above 255, and masks of 0 and 1 if none is above 1. Maps of arteries and veins
-    are masks of vessels too. Of a folder with folders `arteries` and `veins` these are read, and its `masks`;
-    without `masks`, vessels are what is either.
+    are masks of vessels too. Of a folder with folders `arteries` and `veins`, or files whose names end so,
+    these are read, and its `masks`; without `masks`, vessels are what is either.
 
     Raises:
         UserError: the folder is missing or no file of it fits an eye; the message has all reasons.
@@ -80,12 +81,15 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
     if not folder.is_dir():
         raise UserError(missing(folder, "folder"))
     maps = Maps()
-    each = [[folder / name for name in names if (folder / name).is_dir()][:1] for names in HALVES]
-    halves = sum(each, [])
-    files = [] if len(halves) == 2 else list_images(folder, {*SUFFIXES, ".npy"})
-    if len(halves) == 2:
-        artery, vein = (read_paired(list_images(half), eyes, read_mask, maps)[0] for half in halves)
+    halves = list_halves(folder)
+    files = [] if all(halves) else list_images(folder, {*SUFFIXES, ".npy"})
+    if all(halves):
+        artery, vein = (read_paired(half, eyes, read_mask, maps)[0] for half in halves)
         maps.kinds = {name: join_kinds(artery[name], vein[name]) for name in artery if name in vein}
+        lone = sorted(artery.keys() ^ vein.keys())
+        maps.problems += [
+            f"{folder}: of {name} a mask of one kind, and no right one of the other" for name in lone
+        ]
         files = list_images(folder / "masks") if (folder / "masks").is_dir() else []
     elif any(eye.kinds is not None for eye in eyes):
         maps.kinds = read_maps_of_kinds(files, eyes)
@@ -113,6 +117,15 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
         print(f"{folder}: more than half of {', '.join(bright[:5])} is vessel; inverted? Vessels are white")
     maps.levels = found
     return maps
+
+
+def list_halves(folder: Path) -> list[list[Path]]:
+    """The masks of arteries and those of veins, in folders or by the ends of names; lists may be empty."""
+    folders = [[folder / name for name in names if (folder / name).is_dir()][:1] for names in HALVES]
+    if all(folders):
+        return [list_images(own) for (own,) in folders]
+    ends = [re.compile(rf"[ _.-]({'|'.join(names)})$", re.IGNORECASE) for names in HALVES]
+    return [[path for path in list_images(folder) if end.search(path.stem)] for end in ends]
 
 
 def read_paired(

@@ -410,6 +410,11 @@ def write_both_folders(folder: Path, kinds: np.ndarray) -> None:
         write_png(folder / name / "01_test.png", as_mask(drawn))
 
 
+def write_both_names(folder: Path, kinds: np.ndarray) -> None:
+    for name, drawn in zip(("artery", "vein"), split_kinds(kinds), strict=True):
+        write_png(folder / f"01_test_{name}.png", as_mask(drawn))
+
+
 def write_as_predicted(folder: Path, kinds: np.ndarray) -> None:
     """Beside masks of all vessels and pictures."""
     write_both_folders(folder, kinds)
@@ -417,7 +422,7 @@ def write_as_predicted(folder: Path, kinds: np.ndarray) -> None:
     write_png(folder / "01_test.png", PALETTE[kinds])
 
 
-@pytest.mark.parametrize("write", [write_coloured, write_both_folders, write_as_predicted])
+@pytest.mark.parametrize("write", [write_coloured, write_both_folders, write_both_names, write_as_predicted])
 def test_anybodys_arteries_and_veins_are_scored(
     augmented: Path,
     write: Callable[[Path, np.ndarray], None],
@@ -452,6 +457,18 @@ def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented: Path, tmp_
         tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
     )
     assert (tmp_path / "scored" / "metrics.csv").exists()
+    assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
+
+
+def test_a_mask_of_one_kind_without_the_other_is_named(
+    augmented: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    write_as_predicted(theirs, read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png"))
+    (theirs / "veins" / "01_test.png").rename(theirs / "veins" / "99_test.png")
+    flags = ("--data", augmented, "--results", tmp_path / "scored", "--masks", theirs)
+    assert run_script(tester.main, *flags) == 2
+    assert "of 01_test_0 a mask of one kind, and no right one of the other" in capsys.readouterr().err
     assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
 
 
