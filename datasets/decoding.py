@@ -26,6 +26,7 @@ FORMATS = ("TIFF", "PNG", "GIF", "JPEG", "MPO", "BMP", "DIB", "PPM", "WEBP", "JP
 MAX_PIXELS = 120_000_000  # larger images are refused before decoding: they could exhaust the memory
 MAX_UNPACKED = 100_000_000  # bytes that a gzipped file may unpack to
 MOST_PAGES = 50  # files of more are no photographs
+TOPS = (255, 1023, 4095, 16383, 65535)  # the brightest level of 8, 10, 12, 14 and 16 bits
 JPEG_START = b"\xff\xd8\xff"
 INSTALL = "to read it, pip install -r requirements-formats.txt"
 DICOM = f"a DICOM file; {INSTALL}, or export the photograph as PNG or JPEG"
@@ -138,7 +139,10 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         return np.array(file if file.mode == mode else file.convert(mode))
     levels = np.asarray(file)
     if tags.get(262) == 0:  # WhiteIsZero; Pillow turns 8 bits round, but not more
-        levels = 2 ** tags.get(258, (16,))[0] - 1 - levels
+        bits = tags.get(258, (16,))[0]
+        # files of 16 bits often hold fewer, see `read_image`
+        used = next((top for top in TOPS if bits >= 16 and levels.max() <= top), 2**bits - 1)
+        levels = used - levels
     if isinstance(clear, int) and levels.max() <= 65535:
         levels = with_alpha(np.repeat(levels.astype(np.uint16)[..., None], 3, axis=2), levels != clear)
     return levels
@@ -155,6 +159,11 @@ def go_to_largest_page(path: Path, file: Image.Image) -> int:
     Raises:
         UserError: several are as large, and differ.
     """
+    with contextlib.suppress(OSError, ValueError, KeyError, SyntaxError):  # what is said of them is damaged
+        inside = file.get_child_images() if file.format == "TIFF" and 330 in file.tag_v2 else []
+        if larger := [f for f in inside if f.width * f.height > file.width * file.height]:
+            pixels = f"{larger[0].width}x{larger[0].height} pixels"
+            raise UserError(f"{path}: a preview, with a picture of {pixels} inside; export that as PNG or TIFF")
     number = getattr(file, "n_frames", 1)
     if number == 1:
         return 0

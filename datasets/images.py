@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.decoding import OPTIONAL, OTHER_KINDS, decode, is_installed
+from datasets.decoding import OPTIONAL, OTHER_KINDS, TOPS, decode, is_installed
 from datasets.masks import read_fov as read_fov  # all readers in one place
 from datasets.masks import read_mask as read_mask
 from system.files import atomic
@@ -20,7 +20,6 @@ SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", "
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".webp", ".jp2", ".avif"}
 SUFFIXES |= {suffix for suffix, package in OPTIONAL.items() if is_installed(package)}
 SHOWN_SIDE = 2048  # pixels of the longer side of a photograph that is looked at, about
-TOPS = (255, 1023, 4095, 16383, 65535)  # the brightest level of 8, 10, 12, 14 and 16 bits
 
 
 def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:

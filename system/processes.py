@@ -12,7 +12,9 @@ import datetime
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,8 +47,9 @@ def read_number(name: str, default: int | None = None) -> int:
         return default
     if not text.isdecimal():
         said = f"is {text!r:.40}" if text else "is not set"
+        has = "which is no number" if text else "but LOCAL_RANK is"
         raise UserError(
-            f"{name}: {said} in the environment, but LOCAL_RANK is; start several processes with torchrun, or "
+            f"{name}: {said} in the environment, {has}; start several processes with torchrun, or "
             "unset LOCAL_RANK for one"
         )
     return int(text)
@@ -136,18 +139,18 @@ def group(how_to_go_on: Callable[[], str]) -> Iterator[torch.distributed.Store |
 
     if not (dist.is_available() and dist.is_gloo_available()):
         raise UserError("this build of torch has no gloo for several processes; start without torchrun")
-    rank()  # what torchrun says is whole, or this says what is missing
-    read_number("MASTER_PORT")
+    for number, total in (("RANK", world_size()), ("LOCAL_RANK", on_this_machine()), ("MASTER_PORT", 65536)):
+        if read_number(number) >= total:  # what torchrun says is whole, or this says what is wrong
+            raise UserError(
+                f"{number}: is {read_number(number)} in the environment, but has to be below {total}; start "
+                "several processes with torchrun"
+            )
     if not os.environ.get("MASTER_ADDR"):
         raise UserError("MASTER_ADDR: is not set in the environment; start several processes with torchrun")
     store = None
     signal.signal(signal.SIGTERM, end)
     try:
-        store, *_ = next(dist.rendezvous("env://"))
-        # the store outlives the processes and may hold addresses of an earlier start
-        store = dist.PrefixStore(f"run{restarts()}", store)
-        # gloo, even with GPUs: unlike nccl it notices at once that a process has died
-        dist.init_process_group("gloo", store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+        store = interruptible(join)
         with (
             Path(os.devnull).open("w") as nowhere,
             contextlib.redirect_stdout(sys.stdout if is_main() else nowhere),
@@ -167,6 +170,32 @@ def group(how_to_go_on: Callable[[], str]) -> Iterator[torch.distributed.Store |
         raise UserError(
             f"another process of this run died, was ended or cannot be reached; {how_to_go_on()}"
         ) from None
+
+
+def join() -> torch.distributed.Store:
+    """Wait for the other processes and form a group with them; the store that all share."""
+    import torch.distributed as dist
+
+    store, *_ = next(dist.rendezvous("env://"))
+    # the store outlives the processes and may hold addresses of an earlier start
+    store = dist.PrefixStore(f"run{restarts()}", store)
+    # gloo, even with GPUs: unlike nccl it notices at once that a process has died
+    dist.init_process_group("gloo", store=store, rank=rank(), world_size=world_size(), timeout=PATIENCE)
+    return store
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """What `work` returns. Signals are handled meanwhile, also where it waits inside a library for minutes."""
+    done: Future[T] = Future()
+
+    def fill() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=fill, daemon=True).start()
+    return done.result()
 
 
 def tell_after(error: BaseException, how_to_go_on: Callable[[], str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,6 +43,9 @@ def test_a_script_starts_where_python_leaves_out_its_folder(script: str, tmp_pat
         ({"LOCAL_RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE: is 'two'"),
         ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "0"}, "MASTER_PORT: is not set"),
         ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "1"}, "MASTER_ADDR: is not set"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "5"}, "RANK: is 5 in the environment, but has to be"),
+        ({"LOCAL_RANK": "2", "WORLD_SIZE": "2", "RANK": "1"}, "LOCAL_RANK: is 2 in the environment"),
+        ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "70000"}, "MASTER_PORT: is 70000"),
     ],
 )
 def test_variables_of_torchrun_that_are_half_there_are_named(
@@ -50,6 +54,25 @@ def test_variables_of_torchrun_that_are_half_there_are_named(
     done = run_train(new_data, tmp_path / "files", **variables)
     assert done.returncode == 2
     assert done.stderr.startswith(f"train.py: {reason}") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "files").exists()
+
+
+@posix
+@pytest.mark.parametrize(("name", "status", "line"), [("SIGTERM", 2, "was ended"), ("SIGINT", 130, "interrupted")])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_waits_for_others_can_be_ended(
+    rank: str, name: str, status: int, line: str, new_data: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    arguments = ["--data", new_data, "--files", tmp_path / "files", *TINY]
+    process = forked.start("train.py", *arguments, environment={**shared, "RANK": rank})
+    time.sleep(1)  # it waits for minutes
+    process.send_signal(getattr(signal, name))
+    _, said = process.communicate(20)
+    assert process.returncode == status
+    assert line in said.splitlines()[-1] and "Traceback" not in said
     assert not (tmp_path / "files").exists()
 
 

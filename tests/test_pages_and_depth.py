@@ -63,6 +63,34 @@ def test_frames_that_differ_are_refused_with_what_to_do(kind: str, tmp_path: Pat
         read_image(path)
 
 
+def directory(pixels: np.ndarray, start: int, tags: dict[int, int]) -> bytes:
+    """What a TIFF says of pixels, uint8 or uint16 (H, W, n), that begin there, with these further tags."""
+    height, width, layers = pixels.shape
+    said = {256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 273: start, 277: layers}
+    said |= {278: height, 279: pixels.nbytes, **tags}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(said.items()))
+    return struct.pack("<H", len(said)) + rows + bytes(4)
+
+
+def test_a_tiff_whose_photograph_lies_inside_its_preview_is_refused(tmp_path: Path) -> None:
+    inner = PHOTOGRAPH.tobytes() + directory(PHOTOGRAPH, 8, {262: 2})
+    start = 8 + len(inner)
+    preview = SMALL.tobytes() + directory(SMALL, start, {262: 2, 330: 8 + PHOTOGRAPH.nbytes})
+    head = b"II*\0" + struct.pack("<I", start + SMALL.nbytes)
+    (tmp_path / "raw.tif").write_bytes(head + inner + preview)
+    with pytest.raises(UserError, match=r"a preview, with a picture of 196x200 pixels inside"):
+        read_image(tmp_path / "raw.tif")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_white_as_0_is_turned_within_the_bits_that_are_used(bits: int, tmp_path: Path) -> None:
+    green = PHOTOGRAPH[..., 1]
+    levels = (2**bits - 1 - (green.astype(np.uint16) << (bits - 8)))[..., None].astype("<u2")
+    head = b"II*\0" + struct.pack("<I", 8 + levels.nbytes)
+    (tmp_path / "a.tif").write_bytes(head + levels.tobytes() + directory(levels, 8, {262: 0}))
+    assert np.abs(read_image(tmp_path / "a.tif")[..., 0].astype(int) - green).max() <= 1
+
+
 def cut_out(alpha: np.ndarray) -> np.ndarray:
     """The photograph on transparent surroundings under which colours are left, uint16 RGBA."""
     bright = np.where(FIELD[..., None] > 0, PHOTOGRAPH, 180).astype(np.uint16) * 257
