@@ -169,12 +169,12 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
         if finished:
             print(f"{len(finished)} of {len(names)} photographs are finished already")
         waiting = [name for name in names if name not in finished]
-        if waiting and model.disc and not args.diameter:
-            # all of this run, also finished ones: so the scale is the same after --resume
-            predictor.cameras, predictor.landmarks = look_at_some(list(names.values()))
         share = processes.dealt_out(waiting, store)
         made_with = (results.weights, threshold, describe(device), vars(args))
         try:
+            if waiting and model.disc and not args.diameter:
+                # all of this run, also finished ones: so the scale is the same after --resume
+                predictor.cameras, predictor.landmarks = look_at_some(list(names.values()))
             with closing(predict_photographs(names, predictor, problems, share)) as done:
                 follow(done, len(waiting))
             problems = {k: v for of_rank in processes.gathered(problems) for k, v in of_rank.items()}

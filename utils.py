@@ -129,7 +129,10 @@ def prepare_streams() -> None:
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out. Python, OpenCV and each device of torch word it differently."""
     signs: tuple[str, ...] = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
-    signs += ("killed by signal: killed",)  # of a DataLoader's worker
+    signs += (
+        "killed by signal: killed",
+        "failed to map segment",
+    )  # a DataLoader's worker; a library that is loaded
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 

@@ -31,7 +31,7 @@ class Ranks:
 
     def finish(self) -> tuple[list[int | None], list[str]]:
         """Wait for the end of both; their statuses and what they said."""
-        until = time.time() + 60
+        until = time.time() + 240  # on a busy machine
         try:
             said = ["".join(process.communicate(until - time.time())) for process in self.processes]
             return [process.returncode for process in self.processes], said

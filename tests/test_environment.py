@@ -58,7 +58,9 @@ def test_variables_of_torchrun_that_are_half_there_are_named(
 
 
 @posix
-@pytest.mark.parametrize(("name", "status", "line"), [("SIGTERM", 2, "was ended"), ("SIGINT", 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("name", "status", "line"), [("SIGTERM", 2, "was ended"), ("SIGINT", 130, "interrupted")]
+)
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_that_waits_for_others_can_be_ended(
     rank: str, name: str, status: int, line: str, new_data: Path, tmp_path: Path

@@ -247,6 +247,7 @@ def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
         RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory"),
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
     ids=repr,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from conftest import run_script, write_photographs
+from conftest import read_csv, run_script, write_photographs
 
 import predict
 from batch import photographs
@@ -80,3 +80,26 @@ def test_only_what_is_not_finished_is_segmented_again(
     assert contents(tmp_path) == before
     assert again("--resume", "--threshold", "0.3") == every
     assert again() == every, "without --resume all is done again"
+
+
+def test_ctrl_c_before_the_first_photograph_leaves_tables_of_finished_ones_too(
+    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--weights", files / "checkpoint.pth", "--device", "cpu", "--out", tmp_path]
+    run_script(predict.main, folder / "eye0.png", *flags)
+    (tmp_path / "measures.csv").unlink()  # as after a kill
+    load_networks = predict.load_networks
+
+    def with_disc(*given: object) -> object:
+        model, threshold = load_networks(*given)
+        model.disc = 112
+        return model, threshold
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "load_networks", with_disc)
+    monkeypatch.setattr(predict, "look_at_some", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_script(predict.main, folder, *flags, "--resume")
+    assert [row["image"] for row in read_csv(tmp_path / "measures.csv")] == ["eye0"]
