@@ -159,8 +159,10 @@ def go_to_largest_page(path: Path, file: Image.Image) -> int:
     Raises:
         UserError: several are as large, and differ.
     """
+    from PIL.TiffImagePlugin import TiffImageFile
+
     with contextlib.suppress(OSError, ValueError, KeyError, SyntaxError):  # what is said of them is damaged
-        inside = file.get_child_images() if file.format == "TIFF" and 330 in file.tag_v2 else []
+        inside = file.get_child_images() if isinstance(file, TiffImageFile) and 330 in file.tag_v2 else []
         if larger := [f for f in inside if f.width * f.height > file.width * file.height]:
             pixels = f"{larger[0].width}x{larger[0].height} pixels"
             raise UserError(f"{path}: a preview, with a picture of {pixels} inside; export that as PNG or TIFF")
