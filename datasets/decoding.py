@@ -139,10 +139,8 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         return np.array(file if file.mode == mode else file.convert(mode))
     levels = np.asarray(file)
     if tags.get(262) == 0:  # WhiteIsZero; Pillow turns 8 bits round, but not more
-        bits = tags.get(258, (16,))[0]
-        # files of 16 bits often hold fewer, see `read_image`
-        used = next((top for top in TOPS if bits >= 16 and levels.max() <= top), 2**bits - 1)
-        levels = used - levels
+        bits = tags.get(258, (16,))[0]  # files of 16 often hold fewer, see `read_image`
+        levels = next((top for top in TOPS if bits >= 16 and levels.max() <= top), 2**bits - 1) - levels
     if isinstance(clear, int) and levels.max() <= 65535:
         levels = with_alpha(np.repeat(levels.astype(np.uint16)[..., None], 3, axis=2), levels != clear)
     return levels
@@ -164,8 +162,8 @@ def go_to_largest_page(path: Path, file: Image.Image) -> int:
     with contextlib.suppress(OSError, ValueError, KeyError, SyntaxError):  # what is said of them is damaged
         inside = file.get_child_images() if isinstance(file, TiffImageFile) and 330 in file.tag_v2 else []
         if larger := [f for f in inside if f.width * f.height > file.width * file.height]:
-            pixels = f"{larger[0].width}x{larger[0].height} pixels"
-            raise UserError(f"{path}: a preview, with a picture of {pixels} inside; export that as PNG or TIFF")
+            inner = f"{larger[0].width}x{larger[0].height} pixels inside"
+            raise UserError(f"{path}: a preview, with a picture of {inner}; export that as PNG or TIFF")
     number = getattr(file, "n_frames", 1)
     if number == 1:
         return 0
@@ -183,10 +181,8 @@ def go_to_largest_page(path: Path, file: Image.Image) -> int:
             file.seek(page)
             contents.append(hash(file.convert("RGBA").tobytes()))
         if len(set(contents)) > 1:
-            pixels = f"{file.width}x{file.height} pixels"
-            raise UserError(
-                f"{path}: {len(largest)} pages of {pixels}; save the right one in a file of its own"
-            )
+            pages = f"{len(largest)} pages of {file.width}x{file.height} pixels"
+            raise UserError(f"{path}: {pages}; save the right one in a file of its own")
     file.seek(largest[0])
     return largest[0]
 
