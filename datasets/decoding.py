@@ -161,9 +161,9 @@ def go_to_largest_page(path: Path, file: Image.Image) -> int:
 
     with contextlib.suppress(OSError, ValueError, KeyError, SyntaxError):  # what is said of them is damaged
         inside = file.get_child_images() if isinstance(file, TiffImageFile) and 330 in file.tag_v2 else []
-        if larger := [f for f in inside if f.width * f.height > file.width * file.height]:
-            inner = f"{larger[0].width}x{larger[0].height} pixels inside"
-            raise UserError(f"{path}: a preview, with a picture of {inner}; export that as PNG or TIFF")
+        for f in (f for f in inside if f.width * f.height > file.width * file.height):
+            pixels = f"{f.width}x{f.height} pixels"
+            raise UserError(f"{path}: a preview, with a picture of {pixels} inside; export that as PNG or TIFF")
     number = getattr(file, "n_frames", 1)
     if number == 1:
         return 0
@@ -200,7 +200,7 @@ def embedded_jpeg(path: Path, file: Image.Image) -> io.BytesIO | None:
     return None if best is None else io.BytesIO(data[best:])
 
 
-# what brings an image with this EXIF orientation upright
+# what brings an image with this orientation upright
 ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
@@ -211,7 +211,6 @@ ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: np.rot90(image),
 }
-
 
 # what these orientations do
 TURNS = {
