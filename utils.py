@@ -90,7 +90,8 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
         elif "too many open files" in str(error).lower():
             message = "too many open files; raise the limit with ulimit -n 4096, or use --workers 0"
         elif out_of_memory(error):
-            gpu = any(kind in str(error).lower() for kind in ("cuda", "hip", "mps", "xpu"))
+            text = "" if isinstance(error, ImportError) else str(error).lower()  # else it names a library
+            gpu = any(kind in text for kind in ("cuda", "hip", "mps", "xpu"))
             message = f"out of memory{' of the GPU' * gpu}; {f'lower {lower}, or ' if lower else ''}"
             message += f"end other programs{', or use --device cpu' * gpu}"
         elif isinstance(error, OSError) and error.strerror:

@@ -247,7 +247,7 @@ def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
         RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory"),
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
     ],
     ids=repr,
 )
@@ -258,7 +258,9 @@ def test_out_of_memory_becomes_a_line_that_names_the_flags(error: Exception, cap
     with pytest.raises(SystemExit) as status:
         utils.run(main, lower="--batch-size or --crop")
     assert status.value.code == 2
-    assert re.search(r"out of memory( of the GPU)?; lower --batch-size or --crop", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(r"out of memory( of the GPU)?; lower --batch-size or --crop", said)
+    assert ("of the GPU" in said) == ("out of memory" in str(error)), "not where a library is called cuda"
 
 
 def test_a_real_lack_of_memory_names_the_flags(
