@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +323,9 @@ def test_flags_that_cannot_be_are_refused(labelled: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         run_script(anatomy.main, labelled, "--steps", 0)
     assert "--steps: give a number above 0" in capsys.readouterr().err
+
+
+def test_windows_around_a_disc_beyond_the_border_show_some_of_the_eye(labelled: Path) -> None:
+    eye = replace(eyes_of(labelled)[0], disc_x=-25.0)
+    windows = RandomWindows([eye], seed=0, length=200)
+    assert all(np.abs(windows[i][0]).sum() > 0 for i in range(200))
