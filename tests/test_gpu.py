@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
@@ -151,9 +152,11 @@ class Threads:
 def test_a_worker_takes_one_core() -> None:
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
+    cv2.GaussianBlur(
+        np.zeros((2000, 2000), np.float32), (0, 0), 3
+    )  # its threads run before the worker is forked
     try:
         assert [int(batch[0]) for batch in load(Threads(), 1, workers=1)] == [1]
-        assert cv2.getNumThreads() == 3, "the training process keeps its own"
     finally:
         cv2.setNumThreads(before)
 

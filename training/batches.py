@@ -46,9 +46,10 @@ def end_workers(batches: object) -> Iterator[None]:
 
 
 def begin_worker(_: int) -> None:
-    """Leave signals to the training process, and take one core: OpenCV would start a thread for each."""
+    """Leave signals to the training process, and take one core, where `load` could not see to that."""
     ignore_signals()
-    cv2.setNumThreads(1)
+    if cv2.getNumThreads() > 1:  # a process that was started anew
+        cv2.setNumThreads(1)
 
 
 def load(
@@ -63,6 +64,9 @@ def load(
 
     if workers:
         allow_open_files()
+        # each worker takes one core; a forked one must not set this itself: it would wait for threads of OpenCV
+        # that only the training process has
+        cv2.setNumThreads(1)
     return torch.utils.data.DataLoader(
         # torch accepts any map-style data set, but its type hint asks for the base class
         cast("Dataset[Any]", crops),
