@@ -46,10 +46,11 @@ class RandomWindows:
         matrix = place_close(rng, eye) if close else place_field(rng, eye)
         flags = cv2.WARP_INVERSE_MAP
         nearest = cv2.INTER_NEAREST | flags
-        if not cv2.warpAffine(eye.fov, matrix, (SIDE, SIDE), flags=nearest).any():
-            # beside a disc that the border cuts there may be nothing of the eye
+        fov = cv2.warpAffine(eye.fov, matrix, (SIDE, SIDE), flags=nearest)
+        if not fov.any():  # beside a disc that the border cuts there may be nothing of the eye
             height, width = eye.fov.shape
             matrix = affine(rng, (width / 2, height / 2), 1.1 * max(height, width))
+            fov = cv2.warpAffine(eye.fov, matrix, (SIDE, SIDE), flags=nearest)
         source = enlarge_disc(rng, eye) if rng.random() < 0.15 else (eye.photograph, eye.disc)
         if rng.random() < 0.2:
             source = paint_pale(rng, eye, *source), source[1]
@@ -57,7 +58,6 @@ class RandomWindows:
         photograph = source[0] if step < 1.5 else cv2.GaussianBlur(source[0], (0, 0), 0.4 * step)
         view = cv2.warpAffine(photograph, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR | flags)
         disc = cv2.warpAffine(source[1], matrix, (SIDE, SIDE), flags=nearest)
-        fov = cv2.warpAffine(eye.fov, matrix, (SIDE, SIDE), flags=nearest)
         # where the photograph ends nobody knows how a disc goes on; where a drawn border cuts it, we do
         reach = 2 * int(0.3 * eye.disc_diameter / step) + 1
         beyond = (fov == 0) & (cv2.dilate(disc, np.ones((reach, reach), np.uint8)) > 0)
