@@ -1,6 +1,6 @@
 """Score networks that find disc and fovea, each on the cameras that it has not seen; by hand.
 
-python -m training.anatomy ANATOMY --hrf HRF --out without_DRIVE.pth
+python -m research.anatomy ANATOMY --hrf HRF --out without_DRIVE.pth
 python -m research.landmarks without_DRIVE.pth ANATOMY --drive DRIVE
 
 Besides the photographs as they are, it makes harder ones: the disc in the middle of a narrower field, a
@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anatomy.labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
 from anatomy.landmarks import Landmarks, find_disc, find_landmarks, load_anatomy, look
 from anatomy.windows import window_around
 from model import Network
+from research.anatomy_labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
 from system.files import write_csv
 from utils import HelpFormatter, run
 

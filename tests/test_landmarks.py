@@ -17,7 +17,6 @@ from conftest import run_script
 from PIL import Image
 from torch import Tensor
 
-from anatomy.labels import FOLDS, UNKNOWN, LabelledEye, find_labels, held_out, read_labelled_eyes
 from anatomy.landmarks import OUTPUTS, WEIGHTS, Landmarks, find_landmarks, load_anatomy
 from anatomy.windows import SIDE, Window
 from datasets.images import write_png
@@ -25,9 +24,10 @@ from datasets.synthetic import draw_eye
 from model import Network, UNet
 from networks.checkpoints import load_checkpoint, save_checkpoint
 from networks.loading import load_networks
-from training import anatomy
-from training.anatomy import landmark_loss
-from training.views import RandomWindows
+from research import anatomy
+from research.anatomy import landmark_loss
+from research.anatomy_labels import FOLDS, UNKNOWN, LabelledEye, find_labels, held_out, read_labelled_eyes
+from research.anatomy_views import RandomWindows
 from utils import UserError
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -18,8 +18,6 @@ from training.settings import Settings
 if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader, Dataset
-
-    from training.views import RandomWindows
 
 
 def make_crops(eyes: Sequence[Eye], settings: Settings, length: int) -> Crops:
@@ -53,7 +51,7 @@ def begin_worker(_: int) -> None:
 
 
 def load(
-    crops: Crops | RandomWindows,
+    crops: Sized,
     batch_size: int,
     done: int = 0,
     workers: int = 0,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from anatomy.labels import LabelledEye
 from anatomy.windows import SIDE
 from datasets.images import equalize
+from research.anatomy_labels import LabelledEye
 from training.crops import change_camera, change_colour, draw_rim, smooth_field, spoil_file
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from anatomy.labels import UNKNOWN, LabelledEye
 from anatomy.landmarks import CLOSE
 from anatomy.windows import SIDE, network_input
+from research.anatomy_labels import UNKNOWN, LabelledEye
+from research.anatomy_painting import change_view, paint_pale
 from training.crops import change_colour
-from training.painting import change_view, paint_pale
 
 SHARES = (0.028, 0.42)  # disc diameter to field of view: from 200 degrees to a close-up
 CHANGED = 0.55  # share of the windows with other light, diseases, or poorer files

@@ -1,6 +1,6 @@
 """Train the network that finds disc and fovea, on DRIVE, HRF, IDRiD, STARE and CHASE_DB1.
 
-python -m training.anatomy ANATOMY --drive DRIVE --hrf HRF --marked STARE CHASE_DB1
+python -m research.anatomy ANATOMY --drive DRIVE --hrf HRF --marked STARE CHASE_DB1
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
 from anatomy.landmarks import OUTPUTS, WEIGHTS
 from networks.checkpoints import load_checkpoint, save_checkpoint
+from research.anatomy_labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
+from research.anatomy_views import RandomWindows
 from system.devices import autocast, describe, pick_device
 from training.batches import load
 from training.optimizers import make_optimizer, one_cycle
 from training.settings import usual_workers
-from training.views import RandomWindows
 from utils import HelpFormatter, UserError, between, folder_name, path_name, run, seed_number
 
 if TYPE_CHECKING:
