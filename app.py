@@ -162,7 +162,7 @@ def draw_layer(found: Segmentation, kinds: ArteriesVeins | None, layer: str, usu
     if layer == "Outline":
         return reduced(overlay(found.photograph, found.mask, found.fov, landmarks))
     if layer == KINDS_LAYER and found.kinds and kinds:
-        return reduced(overlay_kinds(found.photograph, found.kinds.found.pixels, landmarks, kinds.six))
+        return reduced(overlay_kinds(found.photograph, found.kinds.pixels, landmarks, kinds.six))
     if layer == "Probability":
         return reduced(as_rgb((found.levels >> 8).astype(np.uint8)))
     before = binarize(found.levels, found.fov, usual)

@@ -180,7 +180,7 @@ def segment_all(
             found = segment_at(model, known, scale, threshold, args.views, kinds)
             levels.append(found.levels)
             if found.kinds:
-                called[eye.name] = found.kinds.found.pixels
+                called[eye.name] = found.kinds.pixels
             # encoding a picture takes about as long as predicting it, so it runs beside
             jobs.append(pool.submit(finish, eye, found))
         measured = write_all_measures(args.results, [job.result() for job in jobs])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from model import Network
 
+PLACES = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")  # of `Landmarks`, in pixels
 OUTPUTS = ("disc", "fovea")  # channels of the network
 WEIGHTS = Path(__file__).resolve().parent.parent / "files" / "anatomy.pth"
 CLOSE = 3.0  # disc diameters that the second look shows

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from anatomy.cameras import Cameras
-from anatomy.landmarks import Landmarks
+from anatomy.landmarks import PLACES, Landmarks
 from anatomy.photograph import Photograph, look_at
 from batch.results import ResultsFolder
 from datasets.decoding import camera_of
@@ -160,8 +160,7 @@ def to_look_at(taken: Photograph) -> tuple[np.ndarray, Landmarks]:
     """A photograph reduced for the page, uint8 (h, w, 3) RGB, and its landmarks there."""
     small = reduced(taken.pixels)
     scale = len(small) / len(taken.pixels)
-    places = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
-    return small, replace(taken.landmarks, **{p: scale * getattr(taken.landmarks, p) for p in places})
+    return small, replace(taken.landmarks, **{p: scale * getattr(taken.landmarks, p) for p in PLACES})
 
 
 def write_kinds(
@@ -170,8 +169,8 @@ def write_kinds(
     """Write arteries and veins: masks, probabilities, and a picture of what `to_look_at` gives."""
     for folder, pixels in kinds.pictures.items():
         write_png(out / result_file(folder, name), pixels)
-    scale = len(small) / len(kinds.found.pixels)
-    pixels = cv2.resize(kinds.found.pixels, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    scale = len(small) / len(kinds.pixels)
+    pixels = cv2.resize(kinds.pixels, small.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     six = {kind: [replace(one, line=scale * one.line) for one in own] for kind, own in measured.six.items()}
     write_jpeg(out / result_file("page/arteries_veins", name), overlay_kinds(small, pixels, landmarks, six))
 

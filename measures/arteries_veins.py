@@ -5,6 +5,7 @@ docs/measures.md defines every measure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -13,12 +14,13 @@ import numpy as np
 from anatomy.landmarks import Landmarks
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
 from measures.branchings import branchings
-from measures.equivalents import BRANCHING, LARGEST_SIX, equivalent
 from measures.vessels import MEASURES, NAN, Measure, Vessels, measure, prepare
 from measures.zones import DISC_UM, ZONES, Crossing, OpticDisc, crossings, disc_in
 from scoring.metrics import level_of
 
 LEAST_SEEN = 0.8  # share of zone B in the field of view below which its vessels are not all there
+LARGEST_SIX = 6  # vessels around the disc that CRAE, or CRVE, is the calibre of
+BRANCHING = {"artery": 0.88, "vein": 0.95}  # width of a trunk, by the root of the squares of its two branches
 VALUES = {"artery": ARTERY, "vein": VEIN}
 # of `MEASURES`, for each kind
 OF_EACH: tuple[str, ...] = (
@@ -173,3 +175,22 @@ def calibre(
         f"{name}_vessels": float(len(six)) if disc > 0 else NAN,
         f"{name}_reason": reason,
     }
+
+
+def equivalent(widths: Sequence[float], constant: float) -> float:
+    """The calibre of the trunk that vessels of these widths would come from.
+
+    The widest is paired with the narrowest, the next with the next, and an odd one waits for the next round,
+    until one is left (Knudtson et al. 2003, https://doi.org/10.1076/ceyr.27.3.143.16049).
+
+    Args:
+        widths: of the vessels, at least one, in any unit; the result has the same.
+        constant: of `BRANCHING`.
+    """
+    left = sorted(widths)
+    while len(left) > 1:
+        half = len(left) // 2
+        pairs = zip(left[:half], left[::-1], strict=False)
+        odd = left[half : half + len(left) % 2]
+        left = sorted([*(constant * float(np.hypot(*pair)) for pair in pairs), *odd])
+    return left[0]

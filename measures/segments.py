@@ -40,16 +40,6 @@ class Arms:
     bridge: np.ndarray  # int (segments,), the point that a bridge is part of; -1 for other segments
 
 
-@dataclass
-class KindMap:
-    """The kind of each segment and of each pixel."""
-
-    segments: np.ndarray  # uint8 (segments,): ARTERY, VEIN, UNCERTAIN; a bridge of a crossing BOTH
-    odds: np.ndarray  # float (segments,), log-odds of vein against artery
-    pixels: np.ndarray  # uint8 (H, W): NONE, ARTERY, VEIN, BOTH at a crossing, UNCERTAIN
-    decided: float  # share of the vessel pixels that have a kind; NaN without vessels
-
-
 def arms_of(tree: Tree, away: float = 1.0) -> Arms:
     """Where segments meet, and in which direction they leave.
 
@@ -82,7 +72,7 @@ def arms_of(tree: Tree, away: float = 1.0) -> Arms:
     return Arms(segment, owner, start + step * near, start + step * far, is_long, heading, bridge)
 
 
-def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> KindMap:
+def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
     """Give each segment of the centre lines one kind, and each vessel pixel that of the nearest segment.
 
     Args:
@@ -90,6 +80,9 @@ def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: 
         mask: the same at its own size, uint8 (H, W), 0 or 255.
         artery: probability of artery, float32 (H, W) in [0, 1].
         vein: probability of vein, the same; the two need not sum to 1.
+
+    Returns:
+        uint8 (H, W): NONE, ARTERY, VEIN, BOTH at a crossing, UNCERTAIN.
     """
     if vessels.shrink < 1:
         size = vessels.fov.shape[::-1]
@@ -105,8 +98,7 @@ def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: 
     plane = paint(tree, kinds, arms, first[through], second[through])
     if vessels.shrink < 1:
         plane = cv2.resize(plane, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    decided = float((plane[mask > 0] != UNCERTAIN).mean()) if mask.any() else float("nan")
-    return KindMap(kinds, odds, np.where(mask > 0, plane, np.uint8(NONE)), decided)
+    return np.where(mask > 0, plane, np.uint8(NONE))
 
 
 def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
@@ -183,15 +175,13 @@ def paint(tree: Tree, kinds: np.ndarray, arms: Arms, first: np.ndarray, second: 
     centre = np.full(tree.radius.shape, 255, np.uint8)
     rows, columns = tree.pixels.T
     centre[rows, columns] = 0
-    nearest = cv2.distanceTransformWithLabels(
-        centre, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )[1]
+    how = (cv2.DIST_L2, cv2.DIST_MASK_5)
+    _, nearest = cv2.distanceTransformWithLabels(centre, *how, labelType=cv2.DIST_LABEL_PIXEL)
     kind_of = np.zeros(int(nearest.max()) + 1, np.uint8)
     kind_of[nearest[rows, columns]] = np.repeat(kinds, tree.sizes)
     pixels = kind_of[nearest]
     tubes = {kind: np.zeros_like(centre) for kind in (ARTERY, VEIN)}
-    sides = [arms.node[kinds[arms.segment] == kind] for kind in (ARTERY, VEIN)]
-    mixed = np.intersect1d(*sides)
+    mixed = np.intersect1d(*(arms.node[kinds[arms.segment] == kind] for kind in (ARTERY, VEIN)))
     for i, j in zip(first, second, strict=True):
         pair = set(kinds[arms.segment[[i, j]]].tolist()) - {UNCERTAIN}
         if len(pair) == 1 and arms.node[i] in mixed:

@@ -64,14 +64,13 @@ class Tree:
         if not len(self.pixels):
             return np.zeros((0, 2))
         reach = int(4 * sigma + 0.5)
-        first = np.repeat(np.cumsum(self.sizes) - self.sizes, self.sizes + 2 * reach)
-        size = np.repeat(self.sizes, self.sizes + 2 * reach)
-        ends = np.cumsum(self.sizes + 2 * reach)
-        place = np.arange(ends[-1]) - np.repeat(ends - self.sizes - reach, self.sizes + 2 * reach)
+        padded = self.sizes + 2 * reach
+        first, size, closed = (np.repeat(each, padded) for each in (self.ends[0], self.sizes, self.is_loop))
+        ends = np.cumsum(padded)
+        place = np.arange(ends[-1]) - np.repeat(ends - self.sizes - reach, padded)
         # beyond an end the segment goes on as its own point reflection, a loop as itself
         low, high = place < 0, place >= size
         folded = np.where(low, -place, np.where(high, 2 * (size - 1) - place, place)).clip(0, size - 1)
-        closed = np.repeat(self.is_loop, self.sizes + 2 * reach)
         folded = np.where(closed, place % np.maximum(size - 1, 1), folded)
         points = self.pixels[first + folded].astype(np.float64)
         end = np.where(low, first, first + size - 1)
@@ -83,12 +82,12 @@ class Tree:
         """Distance in pixels from each point to the next of its segment; 0 for the last: float (points,)."""
         step = np.zeros(len(points))
         step[:-1] = np.hypot(*np.diff(points, axis=0).T)
-        step[np.cumsum(self.sizes) - 1] = 0
+        step[self.ends[1]] = 0
         return step
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum values (points,) over each segment: float (segments,)."""
-        return np.add.reduceat(values, np.cumsum(self.sizes) - self.sizes) if len(self.sizes) else np.zeros(0)
+        return np.add.reduceat(values, self.ends[0]) if len(self.sizes) else np.zeros(0)
 
     def lengths(self) -> np.ndarray:
         """Length of each segment in pixels, float (segments,)."""
@@ -107,8 +106,7 @@ def trace(mask: np.ndarray) -> Tree:
     tree = _trace(centre, radius)
     if tree.is_spur.any():
         at_branch = tree.branch_pixels[tuple(tree.pixels.T)]
-        starts = np.cumsum(tree.sizes) - tree.sizes
-        thickness = np.maximum.reduceat(np.where(at_branch, radius[tuple(tree.pixels.T)], 0), starts)
+        thickness = np.maximum.reduceat(np.where(at_branch, radius[tuple(tree.pixels.T)], 0), tree.ends[0])
         short = tree.is_spur & (tree.lengths() <= 2 * thickness)
         if short.any():
             centre[1:-1, 1:-1][tuple(tree.pixels[np.repeat(short, tree.sizes) & ~at_branch].T)] = False

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from anatomy.landmarks import Landmarks
+from anatomy.landmarks import PLACES, Landmarks
 from anatomy.photograph import Photograph
 from datasets.eyes import Eye
 from datasets.images import reduced
@@ -22,10 +22,7 @@ from scoring import metrics
 from system.files import write_csv
 
 MOST_LISTED = 20  # doubtful photographs that the terminal names
-ANATOMY = (
-    *("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y"),
-    *("side", "scale_from", "um_per_pixel", "um_per_pixel_from"),
-)
+ANATOMY = (*PLACES, "side", "scale_from", "um_per_pixel", "um_per_pixel_from")
 # what a table of the user may say too
 WHOSE = ("patient", "eye", "visit", "camera")
 TABLE_COLUMNS: tuple[str, ...] = ("image", "photograph", *WHOSE, "copy_of", "by", "doubtful", "threshold")
@@ -70,11 +67,7 @@ def anatomy_columns(landmarks: Landmarks, um_per_pixel: float | None) -> dict[st
     """
     estimate = DISC_UM / landmarks.disc_diameter
     return {
-        "disc_x": landmarks.disc_x,
-        "disc_y": landmarks.disc_y,
-        "disc_diameter": landmarks.disc_diameter,
-        "fovea_x": landmarks.fovea_x,
-        "fovea_y": landmarks.fovea_y,
+        **{name: getattr(landmarks, name) for name in PLACES},
         "side": landmarks.side,
         "um_per_pixel": um_per_pixel or estimate,
         "um_per_pixel_from": "given" if um_per_pixel else "disc, an estimate" if estimate > 0 else "",
@@ -126,12 +119,9 @@ def examine_eye(
 
 
 def write_measures(path: Path, rows: Iterable[Mapping[str, Any]], more: Sequence[str] = ()) -> None:
-    """Write measures.csv with the columns that any row has. Reads the rows twice.
+    """Write measures.csv with the columns of `TABLE_COLUMNS`, and of the user's table, that any row has.
 
-    Args:
-        path: of the file.
-        rows: with any of `TABLE_COLUMNS`, and of
-        more: the columns of a table of the user.
+    Reads the rows twice.
 
     Raises:
         UserError: the file cannot be written.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from anatomy.landmarks import Landmarks
@@ -31,7 +32,7 @@ class OpticDisc:
     diameter: float
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """OpticDisc diameters from its middle to points of row and column (n, 2): float (n,)."""
+        """Disc diameters from its middle to points of row and column (n, 2): float (n,)."""
         return np.hypot(points[:, 1] - self.x, points[:, 0] - self.y) / self.diameter
 
     def zone(self, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -84,19 +85,15 @@ def crossings(vessels: Vessels, disc: OpticDisc, others: np.ndarray) -> list[Cro
         disc: at their size.
         others: vessels of other kinds, also where they cross, bool (h, w): beside them nothing is measured.
     """
-    import cv2
-
     tree = vessels.tree
-    if not len(tree.sizes):
-        return []
     low, high = ZONES["b"]
     place = disc.distance(tree.line)
     inside = (place >= low) & (place <= high)
+    if not inside.any():
+        return []
     owner = np.repeat(np.arange(len(tree.sizes)), tree.sizes)
     begins = inside & ~np.r_[False, inside[:-1] & (owner[1:] == owner[:-1])]
     piece = np.where(inside, np.cumsum(begins) - 1, -1)
-    if not inside.any():
-        return []
     beside = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     at = tuple(tree.pixels.T)
     width, weight = vessels.widths
@@ -136,7 +133,7 @@ def _joined(vessels: Vessels, pieces: list[np.ndarray]) -> np.ndarray:
     by_joint: dict[int, list[int]] = {}
     free: list[tuple[int, np.ndarray, np.ndarray, float]] = []  # piece, place and heading of an end, width
     for number, points in enumerate(pieces):
-        for end, inner in ((points[0], points[: 2 * 8][-1]), (points[-1], points[-2 * 8 :][0])):
+        for end, inner in ((points[0], points[:16][-1]), (points[-1], points[-16:][0])):
             if at := joint.get(int(end), 0):
                 by_joint.setdefault(at, []).append(number)
             elif int(end) in joint and len(points) > 2:

@@ -10,7 +10,7 @@ import numpy as np
 from anatomy.photograph import Photograph
 from datasets.kinds import split_kinds
 from datasets.masks import as_mask
-from measures.segments import KindMap, label_vessels
+from measures.segments import label_vessels
 from measures.vessels import Vessels, prepare
 from prediction.segmentation import binarize, segment
 
@@ -26,13 +26,13 @@ class Kinds:
 
     artery: np.ndarray  # probability, uint8 (H, W), 255 is 1
     vein: np.ndarray
-    found: KindMap
+    pixels: np.ndarray  # kinds of the vessel pixels, uint8 (H, W), as of `label_vessels`
     vessels: Vessels  # whose kinds these are
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
         """Arteries and veins, uint8 (H, W), 0 or 255 each; a crossing is in both, what is undecided in none."""
-        arteries, veins = map(as_mask, split_kinds(self.found.pixels))
+        arteries, veins = map(as_mask, split_kinds(self.pixels))
         return {"arteries": arteries, "veins": veins}
 
     @property

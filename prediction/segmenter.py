@@ -82,7 +82,7 @@ class Segmentation:
         """Measures of arteries and veins, see `measures.arteries_veins`; None where they were not asked for."""
         if self.kinds is None:
             return None
-        vessels = (self.levels, self.kinds.found.pixels, self.fov, self.threshold)
+        vessels = (self.levels, self.kinds.pixels, self.fov, self.threshold)
         return measure_kinds(*vessels, self.taken.landmarks, um_per_pixel, self.taken.diameter)
 
 

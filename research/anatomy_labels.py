@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from anatomy.landmarks import PLACES
 from datasets.duplicates import find_equal, fingerprint
 from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import list_images, read_image
@@ -27,7 +28,6 @@ HRF_SHIFT = 0.12
 # circles around the discs of STARE and CHASE_DB1, and where their foveae are, marked by eye for this project;
 # empty where nobody could tell
 MARKS = Path(__file__).with_name("marks.csv")
-PLACES = ("disc_x", "disc_y", "disc_diameter", "fovea_x", "fovea_y")
 USUAL_SHARE = 0.153  # of the field of view of IDRiD's camera: a disc's diameter, the median of 54
 
 

@@ -10,10 +10,9 @@ import pytest
 
 from anatomy.landmarks import Landmarks
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
-from measures.arteries_veins import KIND_MEASURES, REASONS, ArteriesVeins, measure_kinds
+from measures.arteries_veins import KIND_MEASURES, REASONS, ArteriesVeins, equivalent, measure_kinds
 from measures.branchings import branchings
-from measures.equivalents import equivalent
-from measures.segments import KindMap, label_vessels
+from measures.segments import label_vessels
 from measures.vessels import prepare
 from measures.zones import OpticDisc, zone_circles
 from pages.kinds import overlay_kinds
@@ -58,7 +57,7 @@ def levels_of(share: np.ndarray) -> np.ndarray:
     return np.rint(65535 * share).astype(np.uint16)
 
 
-def told(share: np.ndarray, fov: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> KindMap:
+def told(share: np.ndarray, fov: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
     """The kinds of drawn vessels by these probabilities."""
     levels = levels_of(share)
     return label_vessels(prepare(levels, fov, 0.5), binarize(levels, fov, 0.5), artery, vein)
@@ -254,7 +253,7 @@ def test_the_same_eye_in_a_larger_photograph_measures_alike() -> None:
 def labelled(share: np.ndarray, odds: np.ndarray) -> np.ndarray:
     """Kinds of the pixels by log-odds of vein against artery, float (SIDE, SIDE)."""
     vein = (share / (1 + np.exp(-odds))).astype(np.float32)
-    return told(share, FOV, share - vein, vein).pixels
+    return told(share, FOV, share - vein, vein)
 
 
 ACROSS = np.array([(60, 200), (360, 220.0)])
@@ -289,17 +288,17 @@ def test_what_cannot_be_told_is_undecided_and_counts_as_such() -> None:
     odds = np.where(np.arange(SIDE) < 260, -3.0, 0.05)[:, None] * np.ones(SIDE)
     half = (share / 2).astype(np.float32)
     vein = (share / (1 + np.exp(-odds))).astype(np.float32)
-    found = told(share, FOV, share - vein, vein)
-    assert set(found.pixels[share >= 0.5].tolist()) == {ARTERY, UNCERTAIN}
-    assert found.decided == pytest.approx(0.5, abs=0.02)
-    assert told(share, FOV, half, half).decided == 0
+    found = told(share, FOV, share - vein, vein)[share >= 0.5]
+    assert set(found.tolist()) == {ARTERY, UNCERTAIN}
+    assert (found == ARTERY).mean() == pytest.approx(0.5, abs=0.02)
+    assert (told(share, FOV, half, half)[share >= 0.5] == UNCERTAIN).all()
 
 
 def test_a_large_photograph_keeps_its_own_pixels() -> None:
     share = cv2.resize(cover((ACROSS, 7.0)), None, fx=3, fy=3)
     fov = np.full(share.shape, 255, np.uint8)
     none = np.zeros_like(share)
-    found = told(share, fov, share, none).pixels
+    found = told(share, fov, share, none)
     assert np.array_equal(found == ARTERY, levels_of(share) >= 32768)
 
 
@@ -318,7 +317,7 @@ ODD = {
 def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
     mask, fov = ODD[name], np.full(ODD[name].shape, 255, np.uint8)
     share = mask.astype(np.float32)
-    kinds = told(share, fov, 0.9 * share, 0.1 * share).pixels
+    kinds = told(share, fov, 0.9 * share, 0.1 * share)
     row = measure_kinds(levels_of(share), kinds, fov, 0.5, landmarks(30, 20)).row
     assert row.keys() == KIND_MEASURES.keys() | set(REASONS)
     values = [float(value) for key, value in row.items() if key not in REASONS]
