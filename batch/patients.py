@@ -13,13 +13,13 @@ from batch.results import Rows
 from datasets.duplicates import find_equal, unpack_print
 from datasets.people import SIDES, person_in
 from datasets.tables import (
-    called,
     file_column,
+    find_row,
     first_five,
     is_number,
+    match_rows,
     plain_name,
     read_rows,
-    say_matched,
     with_short_names,
 )
 from measures.table import TABLE_COLUMNS, WHOSE
@@ -39,10 +39,6 @@ class Patients:
     row_of: dict[str, int] = field(default_factory=dict)  # by `plain_name`
     copies: dict[str, str] = field(default_factory=dict)  # of which photograph another one is a copy, by name
 
-    def find(self, photograph: Path) -> int | None:
-        """The number of a photograph's row, None if it has none."""
-        return next((self.row_of[own] for own in called(photograph) if own in self.row_of), None)
-
     def match(self, names: Mapping[str, Path]) -> str:
         """Say how many photographs have a row, and what could not be matched; empty without a table.
 
@@ -51,15 +47,7 @@ class Patients:
         """
         if not self.given:
             return ""
-        owners: dict[int, str] = {}
-        without = []
-        for photograph in names.values():
-            if (row := self.find(photograph)) is None:
-                without.append(str(photograph))
-            elif (other := owners.setdefault(row, str(photograph))) != str(photograph):
-                both = f"{self.files[row]} could be {other} and {photograph}"
-                raise UserError(f"{self.given}: {both}; give the folders, or the suffixes, with the names")
-        said = say_matched(names, without, self.given, "a row")
+        said, owners = match_rows(names, self.row_of, self.given, "a row")
         unused = [file for row, file in enumerate(self.files) if row not in owners]
         return f"{said}; {len(unused)} rows are of no photograph: {first_five(unused)}" if unused else said
 
@@ -71,7 +59,7 @@ class Patients:
         name, photograph = measured["image"], Path(measured["photograph"])
         told = person_in(photograph, name.split("/")[:-1])._asdict()
         told |= {column: measured[column] for column in WHOSE if measured.get(column)}
-        if (row := self.find(photograph)) is not None:
+        if (row := find_row(photograph, self.row_of)) is not None:
             cells = dict(zip(self.headings, self.rows[row], strict=True))
             told |= {column: cell for column, cell in cells.items() if cell}
             told["eye"] = SIDES.get(told["eye"].casefold(), told["eye"])
@@ -120,8 +108,8 @@ def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
             raise UserError(f"{given}: {width} (a decimal comma?); {WANTED_TABLE}")
     found = []
     for k in range(len(heading)):
-        table = Patients(given, row_of=number_rows([row[k] for row in rows]))
-        found.append(sum(table.find(photograph) is not None for photograph in names.values()))
+        row_of = number_rows([row[k] for row in rows])
+        found.append(sum(find_row(photograph, row_of) is not None for photograph in names.values()))
     usual = file_column(heading)
     file = max(range(len(heading)), key=lambda k: (found[k], k == usual))
     if re.search(r"\.\w{1,5}$", heading[file]):
@@ -156,9 +144,8 @@ def refuse_headings(given: str, headings: Sequence[str]) -> None:
         if often > 1:
             raise UserError(f"{given}: two columns are called {heading}; rename one")
         if heading in TABLE_COLUMNS and heading not in WHOSE:
-            raise UserError(
-                f"{given}: measures.csv has a column {heading} of its own; rename that of the table"
-            )
+            own = f"measures.csv has a column {heading} of its own"
+            raise UserError(f"{given}: {own}; rename that of the table")
 
 
 def with_points(column: list[str]) -> list[str]:

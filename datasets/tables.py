@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
-from unicodedata import normalize
 
+from datasets.pairing import plain
 from utils import UserError
 
 NAMES = (r"^photograph", r"file", r"^image", r"name|bild|datei|photo|picture|path")  # headings, best first
@@ -49,12 +49,9 @@ def rows_of(content: bytes) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
     if lines and lines[0].startswith("sep="):  # as Excel reads it
         lines = lines[1:]
-    rows = cells(lines, ",")
-    for mark in "\t;":
-        other = cells(lines, mark)
-        if all(len(row) > 1 for row in other):  # not by lines: a cell in quotes may have several
-            rows = other
-            break
+    # not by lines: a cell in quotes may have several
+    tables = (cells(lines, mark) for mark in "\t;")
+    rows = next((table for table in tables if all(len(row) > 1 for row in table)), None) or cells(lines, ",")
     while rows and len({len(row) for row in rows}) == 1 and not any(row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
     return rows
@@ -79,7 +76,7 @@ def is_number(text: str) -> bool:
 
 def plain_name(name: str) -> str:
     """A file name or path as all systems write it: composed characters, no capitals, slashes."""
-    return normalize("NFC", name.strip()).casefold().replace("\\", "/").removeprefix("./")
+    return plain(name.strip()).replace("\\", "/").removeprefix("./")
 
 
 def with_short_names(rows: Mapping[str, Row]) -> dict[str, Row]:
@@ -106,16 +103,39 @@ def called(path: Path) -> Iterator[str]:
         yield from (own, without_suffix(own))
 
 
-def say_matched(names: Mapping[str, Path], without: Collection[str], given: str, what: str) -> str:
-    """One line: how many of the photographs have `what` in the table, and which have none.
+def find_row(photograph: Path, rows: Mapping[str, Row]) -> Row | None:
+    """The row of a photograph, by the fullest of the names that it is `called`; None if it has none."""
+    return next((rows[name] for name in called(photograph) if name in rows), None)
+
+
+def match_rows(
+    names: Mapping[str, Path], rows: Mapping[str, Row], given: str, what: str
+) -> tuple[str, dict[Row, Path]]:
+    """Find the row of each photograph.
+
+    Args:
+        names: the photographs by the name of their results.
+        rows: what tells a row from others, by each `plain_name`.
+        given: the flag and its file, and `what` a row gives: for messages.
+
+    Returns:
+        One line, how many photographs have a row and which have none; and whose each row is.
 
     Raises:
-        UserError: none has it.
+        UserError: none has one, or a row is that of several.
     """
+    owners: dict[Row, Path] = {}
+    without = []
+    for path in names.values():
+        if (name := next(filter(rows.__contains__, called(path)), None)) is None:
+            without.append(str(path))
+        elif (other := owners.setdefault(rows[name], path)) != path:
+            both = f"{name} could be {other} and {path}"
+            raise UserError(f"{given}: {both}; give the folders, or the suffixes, with the names")
     if len(without) == len(names):
-        raise UserError(f"{given}: none of the photographs is in it, such as {next(iter(without))}")
+        raise UserError(f"{given}: none of the photographs is in it, such as {without[0]}")
     said = f"{given}: {len(names) - len(without)} of {len(names)} photographs have {what}"
-    return f"{said}; none: {first_five(without)}" if without else said
+    return f"{said}; none: {first_five(without)}" if without else said, owners
 
 
 def first_five(names: Collection[str]) -> str:

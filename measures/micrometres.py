@@ -8,12 +8,12 @@ from pathlib import Path
 
 from datasets.images import SUFFIXES
 from datasets.tables import (
-    called,
     file_column,
+    find_row,
     is_number,
+    match_rows,
     plain_name,
     read_rows,
-    say_matched,
     with_short_names,
     without_suffix,
 )
@@ -43,51 +43,48 @@ def read_um_per_pixel(given: str | None) -> dict[str, float]:
         return {"": positive_number(given)}
     except ValueError:
         path = path_name(given)
-    return by_name(read_rows(path, "--um-per-pixel", WANTED), given)
+    return by_name(read_rows(path, "--um-per-pixel", WANTED), f"--um-per-pixel {given}")
 
 
 def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
     """The number of each name in these rows; see `read_um_per_pixel`."""
     first = rows[0] if rows else []
-    is_heading = not any(is_number(cell) or Path(cell).suffix.casefold() in SUFFIXES for cell in first)
-    heading = first if first and is_heading else None
-    file, number = columns(heading, rows, given)
+    has_heading = not any(is_number(cell) or Path(cell).suffix.casefold() in SUFFIXES for cell in first)
+    has_heading &= bool(rows)
+    file, number = columns(first, has_heading, given)
     found: dict[str, float] = {}
-    for line, row in enumerate(rows[heading is not None :], 1 + (heading is not None)):
+    for line, row in enumerate(rows[has_heading:], 1 + has_heading):
         try:
             if len(row) != len(rows[0]):
                 raise ValueError
             name, value = plain_name(row[file]), positive_number(row[number])
         except (IndexError, ValueError):
             text = ",".join(row)
-            raise UserError(f"--um-per-pixel {given}: line {line} is {text!r:.60}; {WANTED}") from None
+            raise UserError(f"{given}: line {line} is {text!r:.60}; {WANTED}") from None
         if found.setdefault(name, value) != value:
-            raise UserError(
-                f"--um-per-pixel {given}: {row[file]} has two numbers, {found[name]:g} and {value:g}"
-            )
+            raise UserError(f"{given}: {row[file]} has two numbers, {found[name]:g} and {value:g}")
     for name, value in found.items():
         if (other := found.get(without_suffix(name), value)) != value:
-            raise UserError(f"--um-per-pixel {given}: {name} has two numbers, {value:g} and {other:g}")
+            raise UserError(f"{given}: {name} has two numbers, {value:g} and {other:g}")
     if not found:
-        raise UserError(f"--um-per-pixel {given}: no file names with numbers; {WANTED}")
+        raise UserError(f"{given}: no file names with numbers; {WANTED}")
     return with_short_names(found)
 
 
-def columns(heading: Sequence[str] | None, rows: Sequence[list[str]], given: str) -> tuple[int, int]:
-    """Which columns have the file name and the number."""
-    width = len(rows[0]) if rows else 0
-    if heading is None:
-        if width != 2:
+def columns(first: Sequence[str], has_heading: bool, given: str) -> tuple[int, int]:
+    """Which columns have the file name and the number, by the first line of a table."""
+    if not has_heading:
+        if len(first) != 2:
             heading_needed = "below a line that calls them file and um_per_pixel"
-            columns_found = f"{width} columns without a heading (a decimal comma?)"
-            raise UserError(f"--um-per-pixel {given}: {columns_found}; {WANTED}, {heading_needed}")
+            columns_found = f"{len(first)} columns without a heading (a decimal comma?)"
+            raise UserError(f"{given}: {columns_found}; {WANTED}, {heading_needed}")
         return 0, 1
-    low = [name.casefold() for name in heading]
+    low = [name.casefold() for name in first]
     numbers = [k for k, name in enumerate(low) if re.search(NUMBERS, name) and not re.search(WRONG, name)]
-    files = file_column(heading)
+    files = file_column(first)
     if len(numbers) != 1 or numbers[0] == files:
-        there = f"which column, of {', '.join(heading)}? Call it um_per_pixel"
-        raise UserError(f"--um-per-pixel {given}: {there}; {WANTED}")
+        there = f"which column, of {', '.join(first)}? Call it um_per_pixel"
+        raise UserError(f"{given}: {there}; {WANTED}")
     return files, numbers[0]
 
 
@@ -100,26 +97,12 @@ def positive_number(text: str) -> float:
 
 
 def um_of(path: Path, known: Mapping[str, float]) -> float | None:
-    """Micrometres a pixel of a photograph, by the name of its file (`called`); None if unknown."""
-    return next((known[name] for name in (*called(path), "") if name in known), None)
+    """Micrometres a pixel of a photograph, by the name of its file; None if unknown."""
+    return find_row(path, known) or known.get("")
 
 
 def describe_um(names: Mapping[str, Path], known: Mapping[str, float], given: str) -> str:
-    """One line: how many photographs have a number, and which have none; empty where one number serves all.
-
-    Raises:
-        UserError: none has one, or a name in the table is that of several.
-    """
+    """The line of `match_rows`, with its errors; empty where one number serves all, or there is none."""
     if not known or "" in known:
         return ""
-    owners: dict[str, Path] = {}
-    without = []
-    for path in names.values():
-        if (name := next(filter(known.__contains__, called(path)), None)) is None:
-            without.append(str(path))
-        elif (other := owners.setdefault(name, path)) != path:
-            both = f"{name} could be {other} and {path}"
-            raise UserError(
-                f"--um-per-pixel {given}: {both}; give the folders, or the suffixes, with the names"
-            )
-    return say_matched(names, without, f"--um-per-pixel {given}", "a number")
+    return match_rows(names, {name: name for name in known}, f"--um-per-pixel {given}", "a number")[0]
