@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.field_of_view import fov_diameter
+from datasets.field_of_view import fov_diameter, hull_of
 from utils import UserError
 
 MOST_VESSEL = 0.5  # of the field of view; 8 to 15 % in DRIVE
@@ -24,14 +24,9 @@ LEAST_DIAMETER = 128  # pixels; vessels are thinner than a pixel in smaller phot
 
 
 def check_fov(path: Path, fov: np.ndarray) -> None:
-    """Check that a field of view is a disc, also one that the frame cuts off.
+    """Raise UserError if a field of view, uint8 (H, W), 0 or 255, not empty, is no disc, cut off or not.
 
-    Args:
-        path: of its file, for the message.
-        fov: uint8 (H, W), 0 or 255, not empty.
-
-    Raises:
-        UserError: it is inverted, or a vessel mask.
+    `path` is that of its file, for the message, which says whether it is inverted or may be a vessel mask.
     """
     if (share := float((fov > 0).mean())) < LEAST_SHARE:
         raise UserError(f"{path}: {share:.0%} of it is field of view; is it the vessel mask?")
@@ -45,11 +40,8 @@ def check_fov(path: Path, fov: np.ndarray) -> None:
 def solidity(mask: np.ndarray) -> float:
     """Share of the convex hull of a mask, uint8 (H, W), that the mask fills."""
     small = mask if max(mask.shape) <= 512 else cv2.resize(mask, (512, 512), interpolation=cv2.INTER_AREA)
-    points = cv2.findNonZero((small > 127).astype(np.uint8))
-    if points is None:
-        return 0.0
-    hull = cv2.fillConvexPoly(np.zeros(small.shape, np.uint8), cv2.convexHull(points), 1)
-    return len(points) / max(int(hull.sum()), 1)
+    solid = small > 127
+    return np.count_nonzero(solid) / np.count_nonzero(hull_of(solid)) if solid.any() else 0.0
 
 
 def check_label(
@@ -106,14 +98,10 @@ def turns_of(mask: np.ndarray) -> dict[str, np.ndarray]:
 def vessel_contrast(mask: np.ndarray, fov: np.ndarray, photograph: np.ndarray) -> float:
     """How much lighter the green of the vessels is than that close beside them; below 0 where they are darker.
 
-    Args:
-        mask: vessels, uint8 (H, W), 0 or 255.
-        fov: field of view, uint8 (H, W), 0 or 255, not empty.
-        photograph: uint8 (H, W, 3) RGB.
-
     Returns:
         In standard deviations of the evened green inside the field of view; infinite where that cannot be told:
-        in a photograph of few pixels, one without any structure, or with hardly any vessel.
+        in a photograph of few pixels, one without any structure, or with hardly any vessel. Arguments as of
+        `check_label`.
     """
     diameter = fov_diameter(fov)
     if diameter < LEAST_DIAMETER:

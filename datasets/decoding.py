@@ -10,7 +10,7 @@ import io
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -32,18 +32,13 @@ INSTALL = "to read it, pip install -r requirements-formats.txt"
 DICOM = f"a DICOM file; {INSTALL}, or export the photograph as PNG or JPEG"
 VOLUME = "a volume; augment.py reads labels in it, but no photographs: export those as PNG or JPEG"
 HEIC = f"a HEIC photograph; {INSTALL}, or export it as JPEG"
-OPTIONAL = {  # read where this package is installed
-    **dict.fromkeys((".dcm", ".dicom", ".dicm"), "pydicom"),
-    **dict.fromkeys((".heic", ".heif"), "pillow_heif"),
-}
+DICOM_SUFFIXES, HEIC_SUFFIXES = (".dcm", ".dicom", ".dicm"), (".heic", ".heif")
+# read where this package is installed
+OPTIONAL = dict.fromkeys(DICOM_SUFFIXES, "pydicom") | dict.fromkeys(HEIC_SUFFIXES, "pillow_heif")
 OTHER_KINDS = {  # that people have, but that are not read here: the suffix, what it is, what to do
-    ".dcm": DICOM,
-    ".dicom": DICOM,
-    ".dicm": DICOM,
-    ".heic": HEIC,
-    ".heif": HEIC,
-    ".nrrd": VOLUME,
-    ".nii": VOLUME,
+    **dict.fromkeys(DICOM_SUFFIXES, DICOM),
+    **dict.fromkeys(HEIC_SUFFIXES, HEIC),
+    **dict.fromkeys((".nrrd", ".nii"), VOLUME),
     ".pdf": "a PDF; export its pictures as PNG or JPEG",
     ".zip": "an archive; unpack it",
     ".gz": "gzipped; unpack it, for example with gunzip",  # named itself, it is read: STARE comes so
@@ -71,7 +66,7 @@ def decode(path: Path) -> np.ndarray:
         if is_dicom(path) and is_installed("pydicom"):
             return read_frame(path, MAX_PIXELS)
         # not the path: Pillow would map the file, and shear an uncompressed TIFF that its EXIF turns
-        with unpack(path) if path.suffix.lower() == ".gz" else path.open("rb") as source:
+        with open_unpacked(path) as source:
             with Image.open(source, formats=formats) as file:
                 embedded = embedded_jpeg(path, file) if file.format in ("JPEG", "MPO") else None
             with Image.open(embedded or source, formats=formats) as file:
@@ -131,7 +126,8 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         levels = levels[..., : 3 if file.mode == "RGB" else 4]  # a layer that is no transparency
         if levels.shape[2] == 3 and isinstance(clear, tuple):
             levels = with_alpha(levels, (levels != np.array(clear)).any(axis=2))
-        return ORIENTATIONS.get(file.getexif().get(0x0112, 1), ORIENTATIONS[1])(levels)
+        upright, _ = ORIENTATIONS.get(file.getexif().get(0x0112), AS_IT_IS)
+        return upright(levels)
     ImageOps.exif_transpose(file, in_place=True)  # else it is copied even where nothing is to be turned
     transparent = file.mode in ("RGBA", "LA", "PA") or clear is not None
     if not file.mode.startswith(("I", "F")):
@@ -191,7 +187,8 @@ def embedded_jpeg(path: Path, file: Image.Image) -> io.BytesIO | None:
     """The largest JPEG inside a JPEG, where that has more pixels than the file itself shows; else None."""
     from PIL import Image
 
-    data = unpack(path).getvalue() if path.suffix.lower() == ".gz" else path.read_bytes()
+    with open_unpacked(path) as source:
+        data = source.read()
     best, most, start = None, file.width * file.height, 0
     while (start := data.find(JPEG_START, start + 1)) > 0:
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data[start:]), formats=["JPEG"]) as inner:
@@ -200,33 +197,22 @@ def embedded_jpeg(path: Path, file: Image.Image) -> io.BytesIO | None:
     return None if best is None else io.BytesIO(data[best:])
 
 
-# what brings an image with this orientation upright
-ORIENTATIONS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda image: image,
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: np.rot90(image, -1),
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: np.rot90(image),
-}
-
-# what these orientations do
-TURNS = {
-    2: "mirror it",
-    3: "turn it by 180 degrees",
-    4: "flip it upside down",
-    5: "turn and mirror it",
-    6: "turn it by 90 degrees",
-    7: "turn and mirror it",
-    8: "turn it by 270 degrees",
+# what brings an image with this EXIF orientation upright, and that in words
+AS_IT_IS: tuple[Callable[[np.ndarray], np.ndarray], str] = (lambda image: image, "")
+ORIENTATIONS = {
+    2: (lambda image: image[:, ::-1], "mirror it"),
+    3: (lambda image: image[::-1, ::-1], "turn it by 180 degrees"),
+    4: (lambda image: image[::-1], "flip it upside down"),
+    5: (lambda image: image.swapaxes(0, 1), "turn and mirror it"),
+    6: (lambda image: np.rot90(image, -1), "turn it by 90 degrees"),
+    7: (lambda image: image[::-1, ::-1].swapaxes(0, 1), "turn and mirror it"),
+    8: (lambda image: np.rot90(image), "turn it by 270 degrees"),
 }
 
 
 def turning(path: Path) -> str:
     """What the EXIF orientation of an image does to its pixels, in words; empty if nothing."""
-    return TURNS.get(exif_of(path).get(0x0112, 1), "")
+    return ORIENTATIONS.get(exif_of(path).get(0x0112), AS_IT_IS)[1]
 
 
 def camera_of(path: Path) -> str:
@@ -254,8 +240,8 @@ def exif_of(path: Path) -> dict[int, Any]:
 
 def decode_wide(path: Path, page: int) -> np.ndarray | None:
     """Decode an image of 16 bits, uint16 (H, W, 3) RGB or (H, W, 4) RGBA; None if that is not possible."""
-    data = unpack(path).getvalue() if path.suffix.lower() == ".gz" else path.read_bytes()
-    _, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    with open_unpacked(path) as source:
+        _, pages = cv2.imdecodemulti(np.frombuffer(source.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     levels = pages[page] if page < len(pages) else None
     if levels is None or levels.dtype != np.uint16 or levels.ndim != 3 or levels.shape[2] < 3:
         return None
@@ -291,8 +277,10 @@ def what_is(path: Path) -> str:
     return f"not a {kinds} image{'' if path.suffix else ', and its name has no suffix'}"
 
 
-def unpack(path: Path) -> io.BytesIO:
-    """Unpack a gzipped file; UserError if it holds more than MAX_UNPACKED bytes."""
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file to be read, unpacked if it is gzipped; UserError if it holds more than MAX_UNPACKED bytes."""
+    if path.suffix.lower() != ".gz":
+        return path.open("rb")
     with gzip.open(path) as file:
         content = file.read(MAX_UNPACKED + 1)
     if len(content) > MAX_UNPACKED:

@@ -11,14 +11,8 @@ import numpy as np
 from utils import UserError
 
 IDENTIFIERS = ("PatientID", "AccessionNumber", "StudyID", "StudyInstanceUID")  # that --dicom-id may name
-TAGS = (
-    "Laterality",
-    "ImageLaterality",
-    "Manufacturer",
-    "ManufacturerModelName",
-    "PixelSpacing",
-    "NumberOfFrames",
-)
+TAGS = ("Laterality", "ImageLaterality", "Manufacturer", "ManufacturerModelName", "PixelSpacing")
+TAGS += ("NumberOfFrames", "Rows", "Columns")
 # millimetres of a retina that a photograph shows: from a close-up of the disc to an ultra-wide field
 MILLIMETRES = (4.0, 40.0)
 SQUARE = 1.05  # pixels that are longer in one direction by more are none of a photograph
@@ -76,17 +70,15 @@ def read_frame(path: Path, most_pixels: int) -> np.ndarray:
 
 
 def read_tags(path: Path, identifier: str | None = None) -> Tags:
-    """The tags of a photograph that are used, empty if it is no DICOM file; no other is looked at.
+    """The tags of a photograph that are used, and if asked for one of `IDENTIFIERS`; no other is looked at.
 
-    Args:
-        path: of the photograph.
-        identifier: which of `IDENTIFIERS` to read; None: none.
+    Empty if it is no DICOM file.
     """
     if not is_dicom(path):
         return Tags()
     import pydicom
 
-    wanted = [*TAGS, "Rows", "Columns", *([identifier] if identifier else [])]
+    wanted = [*TAGS, *filter(None, [identifier])]
     file = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
 
     def text(tag: str) -> str:

@@ -37,9 +37,8 @@ def fingerprint(photograph: np.ndarray, fov: np.ndarray) -> np.ndarray:
     smooth, weight = (cv2.GaussianBlur(image, (0, 0), 2.5) for image in (grey * inside, inside))
     detail = grey - smooth / np.maximum(weight, 1e-3)
     rows, columns = np.indices(grey.shape) - (PRINT_SIDE - 1) / 2
-    valid = (inside > 0.99) & (
-        np.hypot(rows, columns) < 0.45 * PRINT_SIDE
-    )  # the border moves with the estimate
+    # the border moves with the estimate
+    valid = (inside > 0.99) & (np.hypot(rows, columns) < 0.45 * PRINT_SIDE)
     spread = float(detail[valid].std()) if valid.any() else 0.0
     if spread < 0.05:
         return np.zeros_like(grey)

@@ -31,12 +31,9 @@ def estimate_fov(photograph: np.ndarray) -> np.ndarray:
 
 def lit_disc(photograph: np.ndarray) -> np.ndarray:
     """The field of view where its surroundings are plain; arguments and result as of `estimate_fov`."""
-    height, width = photograph.shape[:2]
-    shrink = min(1.0, 512 / max(height, width))  # the outline is smooth, so a small copy is enough
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    small = small_copy(photograph)
     # a disc that covers all four corners covers the frame, so any surroundings show in a corner
-    patch = max(2, round(0.02 * min(size)))
+    patch = max(2, round(0.02 * min(small.shape[:2])))
     ends = (slice(patch), slice(-patch, None))
     corners = [(rows, columns) for rows in ends for columns in ends]
     for corner in corners:
@@ -49,12 +46,12 @@ def lit_disc(photograph: np.ndarray) -> np.ndarray:
     blacken_bars(small)
     light = cv2.medianBlur(small.max(axis=2), 5)
     dark, bright = min(np.median(light[corner]) for corner in corners), np.percentile(light, 90)
-    fov = np.full((height, width), 255, np.uint8)
+    fov = np.full(photograph.shape[:2], 255, np.uint8)
     if dark > 0.3 * bright or bright - dark < 10:
         return fov
     lit = (light > dark + 0.15 * (bright - dark)).astype(np.uint8)
     # opening removes text and whatever else is thinner than a thirtieth of the frame
-    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.015 * max(size)) + 1,) * 2)
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(0.015 * max(lit.shape)) + 1,) * 2)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(lit, cv2.MORPH_OPEN, brush))
     largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else 0
     if not largest or stats[largest, cv2.CC_STAT_AREA] < 0.1 * lit.size:
@@ -69,12 +66,9 @@ def disc_in_scene(photograph: np.ndarray) -> np.ndarray | None:
     It is looked for where `lit_disc` finds nothing round: the surroundings are neither dark nor plain, or it
     is small. A retina that fills the frame has no such border in it.
     """
-    height, width = photograph.shape[:2]
-    shrink = min(1.0, 512 / max(height, width))
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    small = cv2.medianBlur(cv2.resize(photograph, size, interpolation=cv2.INTER_AREA), 5)
+    small = cv2.medianBlur(small_copy(photograph), 5)
     red, green, blue = (small[..., k].astype(np.int16) for k in range(3))
-    best, most = None, 0.01 * height * width * shrink**2
+    best, most = None, 0.01 * red.size
     masks = (red > 1.15 * green + 8) & (red > 1.15 * blue + 8), small.max(axis=2) > 40
     for mask in masks:
         lit = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8))
@@ -85,6 +79,14 @@ def disc_in_scene(photograph: np.ndarray) -> np.ndarray | None:
                 if roundness(disc, whole=True) > 0.85 and sharp_border(small, disc):
                     best, most = disc, float(stats[k, cv2.CC_STAT_AREA])
     return None if best is None else enlarged(best, photograph.shape)
+
+
+def small_copy(photograph: np.ndarray) -> np.ndarray:
+    """A photograph, uint8 (H, W, 3), with at most 512 pixels a side, enough for outlines: they are smooth."""
+    height, width = photograph.shape[:2]
+    shrink = min(1.0, 512 / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    return cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
 
 
 def sharp_border(small: np.ndarray, disc: np.ndarray) -> bool:

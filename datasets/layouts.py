@@ -29,9 +29,8 @@ class Source:
     name: str  # the eye's name in new_data, such as 21_training, Image_01L, im0001 or 01_h
     image: Path
     number: int  # seeds the random rotation of this eye
-    files: dict[str, Path] = field(
-        default_factory=dict
-    )  # by target folder: mask, fov, second_observer, KINDS_FILES
+    # by target folder: mask, fov, second_observer, KINDS_FILES
+    files: dict[str, Path] = field(default_factory=dict)
     scaled: bool = False  # whether training resizes it even where its field of view is as small as DRIVE's
     disc: float | None = None  # disc diameter of this camera in pixels, see `augment.find_discs`
 

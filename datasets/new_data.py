@@ -12,11 +12,8 @@ from datasets.layouts import DataSet
 from system.records import RECORD, check_record, read_record, refuse_loss, users_files, write_record
 from utils import UserError
 
-REPLACED = (
-    "dataset.json",
-    "train",
-    "test",
-)  # what augment.py writes; everything else in the folder is left alone
+# what augment.py writes; everything else in the folder is left alone
+REPLACED = ("dataset.json", "train", "test")
 
 
 def scratch(out: Path, prefix: str) -> Path:
@@ -34,12 +31,7 @@ def remove_leftovers(out: Path) -> None:
 
 
 def check_out(out: Path, data_sets: Sequence[DataSet]) -> None:
-    """Refuse to write where a file would be lost, or into a data set.
-
-    Raises:
-        UserError: `out` has files in the way that this script did not write, or that were changed since; or it
-            is a folder of a data set.
-    """
+    """Raise UserError where a file would be lost that this script did not write, or in a data set's folder."""
     for data_set in data_sets:
         inside = {s.image.resolve().parent for s in data_set.eyes}
         inside |= {file.resolve().parent for s in data_set.eyes for file in s.files.values()}

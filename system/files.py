@@ -138,9 +138,8 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
                 number = file.read(20).decode(errors="replace").strip()
                 who = f"process {number}" if number else "another process"
                 raise UserError(f"{folder}: {who} is writing there; wait for its end, or choose another folder")
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # its owner has just removed it: nobody holds the folder
+            # if its owner has just removed it, nobody holds the folder
+            with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     stack.pop_all()
                     break
@@ -148,9 +147,7 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be locked; choose another folder")
     with file:
         try:
-            with contextlib.suppress(
-                OSError
-            ):  # the number is for the message alone: a full disk does not matter
+            with contextlib.suppress(OSError):  # the number is for the message alone: the disk may be full
                 file.truncate(0)
                 file.write(f"{os.getpid()}\n".encode())
             for part in (".", *parts):
@@ -169,9 +166,8 @@ def lock(file: IO[bytes]) -> bool:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(
-                file.fileno(), 1 << 30, os.SEEK_SET
-            )  # lock a byte far beyond the end: Windows lets nobody read a locked byte
+            # a byte far beyond the end: Windows lets nobody read a locked byte
+            os.lseek(file.fileno(), 1 << 30, os.SEEK_SET)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
