@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from batch.results import place_of
 from datasets.decoding import is_installed
 from datasets.dicom import is_dicom
 from datasets.images import SUFFIXES, list_images, passed_over
+from datasets.pairing import plain, stem
 from pages.results import RESULT_SUFFIXES
 from system.records import read_record
 from utils import UserError, expand, missing
@@ -46,9 +46,8 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
                 listing.problems.append(missing(path))
                 continue
             if script := read_record(path).script if (is_folder := path.is_dir()) else "":
-                listing.problems.append(
-                    f"{path}: holds what {script} wrote; name the folder of the photographs"
-                )
+                what = f"holds what {script} wrote"
+                listing.problems.append(f"{path}: {what}; name the folder of the photographs")
                 continue
             inside = 0
             for folder in walk(path, out, recursive, listing) if is_folder else [path.parent]:
@@ -59,7 +58,7 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
                 for image in images:
                     if (own := place_of(image)) not in seen:
                         seen.add(own)
-                        listing.photographs[image] = (place / stem_of(image)).as_posix()
+                        listing.photographs[image] = (place / stem(image)).as_posix()
             if not inside:
                 listing.problems.append(nothing_in(path, recursive))
         except OSError as error:
@@ -92,12 +91,6 @@ def is_photograph(file: Path) -> bool:
         return is_installed("pydicom") and is_dicom(file)
     except OSError:
         return False
-
-
-def stem_of(file: Path) -> str:
-    """The name of an image without its suffix, and without that of gzip."""
-    inner = Path(file.stem)
-    return inner.stem if file.suffix.lower() == ".gz" and inner.suffix.lower() in SUFFIXES else file.stem
 
 
 def walk(path: Path, out: Path | None, recursive: bool, listing: Listing) -> Iterator[Path]:
@@ -148,30 +141,26 @@ def name_results(
     results, own = Path(os.path.realpath(out)), {folder.split("/")[0] for folder in RESULT_SUFFIXES}
     for folder in {path.parent.resolve() for path in photographs}:
         if folder == results or any(folder.is_relative_to(results / part) for part in own):
-            raise UserError(
-                f"--out {out}: photographs to segment lie there; choose another folder for the results"
-            )
+            there = "photographs to segment lie there"
+            raise UserError(f"--out {out}: {there}; choose another folder for the results")
     file_like = {*RESULT_SUFFIXES.values(), ".json"}
     wanted = {}
     for path, name in photographs.items():
         *folders, last = name.split("/")
-        places = [
-            f"{part}_2"
-            if (k == 0 and part.casefold() in own) or Path(part).suffix.lower() in file_like
-            else part
-            for k, part in enumerate(folders)
-        ]
-        wanted[path] = "/".join([*places, cut(last)])
+        for k, part in enumerate(folders):
+            if (k == 0 and part.casefold() in own) or Path(part).suffix.lower() in file_like:
+                folders[k] = f"{part}_2"
+        wanted[path] = "/".join([*folders, cut(last)])
     names: dict[str, Path] = {}
     taken: set[str] = set()
-    everyone = {as_one(name) for name in wanted.values()}
+    everyone = {plain(name) for name in wanted.values()}
     for path, first in wanted.items():
         name, number = first, 1
-        while as_one(name) in taken or (number > 1 and as_one(name) in everyone) or is_taken(name, path):
+        while plain(name) in taken or (number > 1 and plain(name) in everyone) or is_taken(name, path):
             number += 1
             *folders, last = first.split("/")
             name = "/".join([*folders, cut(last, f"_{number}")])
-        taken.add(as_one(name))
+        taken.add(plain(name))
         names[name] = path
     return names
 
@@ -180,8 +169,3 @@ def cut(name: str, end: str = "") -> str:
     """A name with this end, such as _2, cut where it would be longer than LONGEST."""
     room, whole = LONGEST - len(end), os.fsencode(name)
     return f"{name if len(whole) <= room else whole[:room].decode(errors='ignore')}{end}"
-
-
-def as_one(name: str) -> str:
-    """What is the same for two names that Windows or macOS, or a reader, takes for one."""
-    return unicodedata.normalize("NFC", name).casefold()

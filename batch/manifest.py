@@ -24,11 +24,10 @@ Weights = Mapping[str, Mapping[Path, str]]  # SHA-256 of each checkpoint, by the
 def program_version() -> str | None:
     """The version in pyproject.toml; None if it is not there."""
     try:
-        found = re.search(
-            r'^version = "(.+)"$', (PROGRAM_FOLDER / "pyproject.toml").read_text(encoding="utf-8"), re.M
-        )
+        text = (PROGRAM_FOLDER / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
         return None
+    found = re.search(r'^version = "(.+)"$', text, re.M)
     return found[1] if found else None
 
 
@@ -70,9 +69,7 @@ def write_manifest(
         threshold: probability that makes a vessel.
         device: in words.
         flags: what the user asked for.
-        photographs: of each its `image` (name of the results), `photograph` (file),
-            `photograph_width`, `photograph_height`, `fov_diameter` (pixels), `scales` and what else is known;
-            NaN becomes null.
+        photographs: what is known of each, as of `predict_photograph`; NaN becomes null.
 
     Raises:
         UserError: the file cannot be written.
@@ -91,10 +88,7 @@ def write_manifest(
         "program": program(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv,
-        **{
-            what: [{"file": str(file), "sha256": digest} for file, digest in files.items()]
-            for what, files in weights.items()
-        },
+        **{what: [{"file": str(f), "sha256": d} for f, d in files.items()] for what, files in weights.items()},
         "threshold": threshold,
         "device": device,
         "flags": plain(flags),

@@ -96,15 +96,14 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
     kinds = found.measure_kinds(um)
     write_results(predictor.results.out, name, found, predictor.parts, kinds)
     row: dict[str, Any] = {"doubtful": ""}
+    reasons = [f"the first of {tags.frames} frames"] if tags.frames > 1 else []
     if "measures" in predictor.parts:
         row = found.examine(um) | (kinds.row if kinds else {})
         if um and not given:
             row["um_per_pixel_from"] = "file"
         if given and disc > 0 and not likely_um(given, disc):  # another unit, or another column
-            doubt = f"--um-per-pixel makes the disc {given * disc / 1000:.1f} mm wide"
-            row["doubtful"] = "; ".join(filter(None, [doubt, row["doubtful"]]))
-    if tags.frames > 1:
-        row["doubtful"] = "; ".join(filter(None, [f"the first of {tags.frames} frames", row["doubtful"]]))
+            reasons.append(f"--um-per-pixel makes the disc {given * disc / 1000:.1f} mm wide")
+    row["doubtful"] = "; ".join(filter(None, [*reasons, row["doubtful"]]))
     height, width = found.fov.shape
     return {
         "image": name,

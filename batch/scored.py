@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def score_all(
     write_csv(results / SCORES_TABLE, rows)
     by_name = {row["image"]: row for row in rows}
     where = "the whole image" if args.whole_image else "the field of view"
-    print(f"mean over {len(eyes)} images, in {where} ({results / 'metrics.csv'}):")
+    print(f"mean over {len(eyes)} images, in {where} ({results / SCORES_TABLE}):")
     notes = [*notes, f"Scores of the pixels in {where}."]
     print(sentence(by_name["mean"]))
     if binary:
@@ -131,45 +131,39 @@ def score_masks(args: argparse.Namespace) -> int:
     maps_of = {name: read_maps(folder, eyes) for name, (folder, _) in named.items()}
     parts = [f"{b}/{part}" for b in below for part in ("", *RESULT_SUFFIXES)]
     with replace_results("test.py", "--results", args.results, files, *parts):
-        return score_maps(args, threshold, eyes, named, maps_of, refused)
-
-
-def score_maps(
-    args: argparse.Namespace,
-    threshold: float,
-    eyes: Sequence[Eye],
-    named: Mapping[str, tuple[Path, Path]],
-    maps_of: Mapping[str, Maps],
-    refused: list[str],
-) -> int:
-    """Score the maps of each folder and compare them; returns the exit status."""
-    rows = {}
-    for name, (folder, results) in named.items():
-        maps = maps_of[name]
-        what = "masks" if maps.binary else f"probability maps, threshold {threshold:.4f}"
-        print(f"{folder}: {len(maps.levels)} {what}")
-        paired = [eye for eye in eyes if eye.name in maps.levels]
-        levels = [maps.levels[eye.name] for eye in paired]
-
-        def finish(eye: Eye, own: np.ndarray, results: Path = results) -> list[dict[str, Any]]:
-            write_eye_results(results, eye, own, threshold, False)
-            return examine_eye(eye, own, threshold)
-
-        with threads() as pool:
-            jobs = [pool.submit(finish, eye, own) for eye, own in zip(paired, levels, strict=True)]
-            measured = write_all_measures(results, [job.result() for job in jobs])
-            rows[name] = score_all(args, results, paired, levels, threshold, measured, maps.binary)
-        if counts := count_eyes(paired, maps.kinds, args.whole_image):
-            print(write_kinds_scores(results / KINDS_TABLE, counts))
-        print(f"to look through it all, open {results / 'index.html'} in a browser")
-        refused += [f"{folder}: {problem}" for problem in maps.problems]
-        if maps.surplus:
-            print("\n  ".join([f"{folder}: {len(maps.surplus)} more files:", *maps.surplus]), file=sys.stderr)
-    if len(rows) > 1:
-        table, differences = compare_scores(rows)
-        write_csv(args.results / COMPARISON, table)
-        print("\n".join(["", *describe_comparison(table, differences)]))
-        print(f"eye by eye: {args.results / 'comparison.csv'}")
+        rows = {}
+        for name, (folder, results) in named.items():
+            rows[name] = score_maps(args, threshold, eyes, folder, results, maps_of[name])
+            refused += [f"{folder}: {problem}" for problem in maps_of[name].problems]
+        if len(rows) > 1:
+            table, differences = compare_scores(rows)
+            write_csv(args.results / COMPARISON, table)
+            print("\n".join(["", *describe_comparison(table, differences)]))
+            print(f"eye by eye: {args.results / COMPARISON}")
     if refused:
         print("\n  ".join([f"test.py: {len(refused)} not scored:", *refused]), file=sys.stderr)
     return 2 if refused else 0
+
+
+def score_maps(
+    args: argparse.Namespace, threshold: float, eyes: Sequence[Eye], folder: Path, results: Path, maps: Maps
+) -> list[dict[str, Any]]:
+    """Score the maps of one folder and write their results; returns the rows of `score_all`."""
+    what = "masks" if maps.binary else f"probability maps, threshold {threshold:.4f}"
+    print(f"{folder}: {len(maps.levels)} {what}")
+    paired = [eye for eye in eyes if eye.name in maps.levels]
+    levels = [maps.levels[eye.name] for eye in paired]
+
+    def finish(eye: Eye, own: np.ndarray) -> list[dict[str, Any]]:
+        write_eye_results(results, eye, own, threshold, False)
+        return examine_eye(eye, own, threshold)
+
+    with threads() as pool:
+        measured = write_all_measures(results, pool.map(finish, paired, levels))
+        rows = score_all(args, results, paired, levels, threshold, measured, maps.binary)
+    if counts := count_eyes(paired, maps.kinds, args.whole_image):
+        print(write_kinds_scores(results / KINDS_TABLE, counts))
+    print(f"to look through it all, open {results / PAGE} in a browser")
+    if maps.surplus:
+        print("\n  ".join([f"{folder}: {len(maps.surplus)} more files:", *maps.surplus]), file=sys.stderr)
+    return rows

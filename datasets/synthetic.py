@@ -178,9 +178,7 @@ def _draw_vessels(
     def draw(canvas: np.ndarray, vessel: Vessel, share: float, value: float) -> None:
         points, widths, *_ = vessel
         corners = (points * radius + centre + 0.5) * SUPERSAMPLE - 0.5
-        corners = (
-            np.rint(corners * 16).astype(int).tolist()
-        )  # fixed-point numbers: 4 bits of fraction
+        corners = np.rint(corners * 16).astype(int).tolist()  # fixed-point numbers: 4 bits of fraction
         thick = np.maximum(1, np.rint(2 * share * widths * radius * SUPERSAMPLE)).astype(int).tolist()
         for a, b, t in zip(corners, corners[1:], thick, strict=False):
             cv2.line(canvas, a, b, round(255 * value), t, cv2.LINE_8, 4)
