@@ -128,11 +128,7 @@ def likely_um(tagged: float | None, disc: float) -> float | None:
 
 
 def write_results(
-    out: Path,
-    name: str,
-    found: Segmentation,
-    parts: Collection[str] = tuple(PARTS),
-    kinds: ArteriesVeins | None = None,
+    out: Path, name: str, found: Segmentation, parts: Collection[str], kinds: ArteriesVeins | None
 ) -> None:
     """Write these `PARTS` of a photograph's results; those of an earlier run that are not among them go.
 

@@ -47,8 +47,7 @@ class Eye:
     def target(self, output: str) -> tuple[np.ndarray, np.ndarray]:
         """What an output of a network is to find here, and where that is known: (H, W), not 0 there.
 
-        Args:
-            output: `vessels`, `artery` or `vein`; vessels of unknown kind count for neither.
+        Outputs are `vessels`, `artery` and `vein`; vessels of unknown kind count for neither of these.
 
         Raises:
             ValueError: the eye has no such labels.

@@ -224,10 +224,8 @@ def add_files(
 ) -> None:
     """Add to each eye its file; a file without a partner is added to `problems`, and an eye too.
 
-    Arteries and veins may be drawn in some of the eyes only.
-
-    `photograph` and `file` name what is missing in the message: a name, in which {} stands for the eye, and a
-    folder.
+    Arteries and veins may be drawn in some of the eyes only. `photograph` and `file` name what is missing in
+    the message: a name, in which {} stands for the eye, and a folder.
     """
     for eye in sorted(eyes.keys() | files.keys()):
         if eye not in eyes:
@@ -238,13 +236,13 @@ def add_files(
             problems.append(f"{eyes[eye].image}: no file {file[0].format(eye)} in {file[1]}")
 
 
-def image_files(folder: Path, *more: str, depth: int = 4) -> list[Path]:
+def image_files(folder: Path, *more: str) -> list[Path]:
     """List images and volumes of a folder and those inside it, also gzipped, and files of `more` suffixes."""
     suffixes = {*SUFFIXES, ".gz", *VOLUMES, *more}
-    return [f for inside in folders(folder, depth) for f in list_images(inside, suffixes)]
+    return [f for inside in folders(folder) for f in list_images(inside, suffixes)]
 
 
-def folders(folder: Path, depth: int) -> Iterator[Path]:
+def folders(folder: Path, depth: int = 4) -> Iterator[Path]:
     """Yield a folder and those inside it, so many deep, without hidden ones, macOS's and scripts' results."""
     yield folder
     for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:

@@ -22,8 +22,7 @@ def match(
         names: how each eye may be called.
 
     Returns:
-        The file of each eye; a line for each eye without one file of its own; a line for each file that belongs
-        to no eye.
+        The file of each eye; a line for each eye without one of its own; a line for each file of no eye.
     """
     candidates: dict[str, dict[int, list[Path]]] = {eye: {} for eye in names}
     surplus = []

@@ -68,12 +68,9 @@ def vessel_labels(path: Path, labels: Collection[str]) -> list[str]:
 
 
 def draw_polygons(path: Path, photograph: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The mask that a JSON file describes, uint8 (H, W), 0 or 255.
+    """The mask that a JSON file of LabelMe or VIA describes, uint8 (H, W), 0 or 255.
 
-    Args:
-        path: of LabelMe or VIA.
-        photograph: name of its file.
-        shape: H and W.
+    `photograph` is the name of its file, `shape` that of its pixels.
 
     Raises:
         UserError: it describes another photograph or none, shapes that have no area, or several labels of which

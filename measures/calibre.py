@@ -74,11 +74,11 @@ def beside_branches(tree: Tree, points: np.ndarray, radius: np.ndarray) -> np.nd
 def _border(
     levels: np.ndarray, points: np.ndarray, direction: np.ndarray, reach: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """Distance in pixels from each point (n, 2) along its direction to where levels fall below the threshold.
+    """Pixels from each point (n, 2) along its direction to where levels fall below the threshold: float (n,).
 
     Infinite where they do not within `reach`, distances (m,) from 0 up.
     """
-    at = (points[:, None] + direction[:, None] * reach[None, :, None]).astype(np.float32)
+    at = (points[:, None] + direction[:, None] * reach[:, None]).astype(np.float32)
     profile = cv2.remap(levels, at[..., 1], at[..., 0], cv2.INTER_LINEAR, borderValue=0)
     below = profile < threshold
     below[:, 0] = False  # a smoothed centre line may leave a bent thread

@@ -74,11 +74,7 @@ def features(photograph: np.ndarray, fov: np.ndarray, mask: np.ndarray) -> dict[
 
 
 def beside(small: np.ndarray, inside: np.ndarray) -> float:
-    """How large another eye in the picture is.
-
-    Args:
-        small: photograph, uint8 (H, W, 3).
-        inside: its field of view, uint8 (H, W), 0 or 255.
+    """How large another eye in a photograph, uint8 (H, W, 3), is, beside its field of view `inside`.
 
     Returns:
         The area of the largest round and lit thing outside the field of view, as a share of it; 0 if there is
@@ -90,11 +86,8 @@ def beside(small: np.ndarray, inside: np.ndarray) -> float:
     light = cv2.medianBlur(small.max(axis=2), 5)
     lit = (light > 0.4 * np.median(light[inside > 0])).astype(np.uint8)
     lit[(cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0) | (small.min(axis=2) > 200)] = 0  # paper is white
-    outlines, _ = cv2.findContours(
-        cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((11, 11), np.uint8)),
-        cv2.RETR_EXTERNAL,
-        cv2.CHAIN_APPROX_SIMPLE,
-    )
+    lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((11, 11), np.uint8))
+    outlines, _ = cv2.findContours(lit, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     # bars, pages and monitors fill less of the circle around them: a square 64 %
     circles = [np.pi * cv2.minEnclosingCircle(outline)[1] ** 2 for outline in outlines]
     areas = [cv2.contourArea(outline) for outline in outlines]

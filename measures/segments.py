@@ -43,9 +43,7 @@ class Arms:
 def arms_of(tree: Tree, away: float = 1.0) -> Arms:
     """Where segments meet, and in which direction they leave.
 
-    Args:
-        tree: centre lines.
-        away: where an arm begins to have a direction, in radii of the vessel in its branch point.
+    An arm begins to have a direction `away` from its branch point, in radii of the vessel there.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -117,10 +115,11 @@ def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
 
 
 def links_of(arms: Arms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which arms bear each other out: pairs, the chance that they are of one kind, and which go straight on.
+    """Which arms bear each other out.
 
     Returns:
-        The arms of each pair, int (pairs,) twice; the chance, float (pairs,); bool (pairs,).
+        The arms of each pair, int (pairs,) twice; the chance that they are of one kind, float (pairs,); and
+        whether one goes straight on as the other, bool (pairs,).
     """
     found: list[tuple[int, int, float, bool]] = []
     order = np.argsort(arms.node, kind="stable")
@@ -163,12 +162,8 @@ def pass_on(own: np.ndarray, first: np.ndarray, second: np.ndarray, same: np.nda
 def paint(tree: Tree, kinds: np.ndarray, arms: Arms, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The kind of each pixel, vessel or not, uint8 (H, W): that of the nearest segment, in a crossing of both.
 
-    Args:
-        tree: centre lines.
-        kinds: of the segments, uint8 (segments,).
-        arms: where they meet.
-        first: arms that go straight on, int (pairs,).
-        second: as which arm each does.
+    `kinds` are those of the segments, uint8 (segments,); the arms `first` go straight on as those of `second`,
+    int (pairs,) each.
     """
     if not len(kinds):
         return np.full(tree.radius.shape, UNCERTAIN, np.uint8)

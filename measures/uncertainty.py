@@ -26,8 +26,7 @@ def confidence(levels: np.ndarray, mask: np.ndarray, fov: np.ndarray) -> dict[st
 
     Args:
         levels: probability, uint16 (H, W).
-        mask: vessels, uint8 (H, W), 0 or 255.
-        fov: field of view, uint8 (H, W), 0 or 255.
+        mask: vessels, and `fov`, the field of view: uint8 (H, W), 0 or 255 each.
 
     Returns:
         `expected_f1`, the F1 to expect if the probabilities are right (to first order: twice the

@@ -37,11 +37,7 @@ class Ended(Exception):
 
 
 def read_number(name: str, default: int | None = None) -> int:
-    """A number that torchrun has put into the environment.
-
-    Raises:
-        UserError: it is no number, or it is missing and there is no default.
-    """
+    """A number of the environment, by torchrun; UserError if it is none, or missing without a default."""
     text = os.environ.get(name, "").strip()
     if not text and default is not None:
         return default
@@ -90,11 +86,7 @@ def launcher() -> list[str]:
 
 
 def own_device(name: str) -> torch.device:
-    """As `pick_device`, but each of several processes gets its own GPU.
-
-    Raises:
-        UserError: the device is not available or cannot be shared.
-    """
+    """As `pick_device`, but each of several processes gets its own GPU; UserError if it cannot."""
     if world_size() == 1:
         return pick_device(name)
     import torch

@@ -93,13 +93,13 @@ def write_record(
     written: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record files of a folder in `path`, by default written.json.
+    """Record which files a script writes.
 
     Args:
         folder: that the names lead from.
         script: that writes the files.
         names: of the files; those that are not there are left out.
-        path: of the record.
+        path: of the record; by default written.json in the folder.
         written: False: the files are about to be written.
         more: what else to write down, as JSON can hold it.
 
