@@ -74,16 +74,6 @@ def write_manifest(
     Raises:
         UserError: the file cannot be written.
     """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value if isinstance(value, (int, str, bool, type(None))) else str(value)
-
     content = {
         "program": program(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -91,14 +81,15 @@ def write_manifest(
         **{what: [{"file": str(f), "sha256": d} for f, d in files.items()] for what, files in weights.items()},
         "threshold": threshold,
         "device": device,
-        "flags": plain(flags),
+        "flags": flags,
         "versions": versions(),
     }
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, allow_nan=False).removesuffix("\n}"))
+        file.write(json.dumps(content, indent=1, allow_nan=False, default=str).removesuffix("\n}"))
         file.write(',\n "photographs": [')
         number = 0
         for row in photographs:  # one at a time: there may be a hundred thousand
-            file.write(f"{',' if number else ''}\n  {json.dumps(plain(row), allow_nan=False)}")
+            known = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+            file.write(f"{',' if number else ''}\n  {json.dumps(known, allow_nan=False)}")
             number += 1
         file.write(f'\n ],\n "number_of_photographs": {number}\n}}\n')

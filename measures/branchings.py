@@ -31,9 +31,10 @@ def branchings(vessels: Vessels, disc: OpticDisc | None = None) -> np.ndarray:
     for group in np.split(order, np.flatnonzero(np.diff(arms.node[order])) + 1):
         if len(group) != 3 or not arms.is_long[group].all():
             continue
-        across = np.array([_median(width[slice(*sorted((arms.near[arm], arms.far[arm])))]) for arm in group])
-        if not np.isfinite(across).all():
+        each = [width[slice(*sorted((arms.near[arm], arms.far[arm])))] for arm in group]
+        if not all(np.isfinite(own).any() for own in each):
             continue
+        across = np.array([np.nanmedian(own) for own in each])
         trunk = int(across.argmax() if way is None else way[group].argmin())
         one, other = (k for k in range(3) if k != trunk)
         cosine = arms.heading[group[one]] @ arms.heading[group[other]]
@@ -67,8 +68,3 @@ def _ways(vessels: Vessels, arms: Arms, disc: OpticDisc) -> np.ndarray:
     graph = coo_array((weights[keep], (rows[keep], columns[keep])), (start + 1, start + 1))
     distance = dijkstra(graph.tocsr(), directed=False, indices=start)
     return distance[ends[1 - side, arms.segment]] + lengths[arms.segment]
-
-
-def _median(values: np.ndarray) -> float:
-    good = values[np.isfinite(values)]
-    return float(np.median(good)) if len(good) else float("nan")

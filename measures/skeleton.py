@@ -128,7 +128,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
 def _trace(centre: np.ndarray, radius: np.ndarray) -> Tree:
     """Trace centre lines one pixel wide, bool (H + 2, W + 2): with an empty border around `radius` (H, W)."""
     from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components, dijkstra
+    from scipy.sparse.csgraph import connected_components, depth_first_order, dijkstra
 
     rows, columns = np.nonzero(centre)
     total = len(rows)
@@ -166,8 +166,8 @@ def _trace(centre: np.ndarray, radius: np.ndarray) -> Tree:
     for part in np.split(nodes, np.flatnonzero(np.diff(line[nodes])) + 1) if len(nodes) else []:
         before, after = branch(part[0])[:1], branch(part[-1])[len(part) == 1 :][:1]
         is_loop.append(len(part) > 3 and inner[part[0]] == 2)
-        if is_loop[-1]:
-            part = part[_around(np.column_stack([rows[part], columns[part]]))]
+        if is_loop[-1]:  # by distance from the start both sides would come in turn
+            part = depth_first_order(along, part[0], directed=False, return_predecessors=False)
             after = part[:1]
         whole += [before, part, after]
         sizes.append(len(before) + len(part) + len(after))
@@ -203,19 +203,3 @@ def _neighbours(centre: np.ndarray, number: np.ndarray) -> np.ndarray:
             both &= ~centre[other]
         pairs.append(np.column_stack([number[a][both], number[b][both]]))
     return np.concatenate(pairs)
-
-
-def _around(pixels: np.ndarray) -> np.ndarray:
-    """The order of pixels (n, 2) around a loop: by distance from the start both sides would come in turn."""
-    at = {tuple(pixel): i for i, pixel in enumerate(pixels.tolist())}
-    order = [0]
-    left = set(range(1, len(pixels)))
-    steps = [(0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, -1), (-1, 1)]
-    while left:
-        row, column = pixels[order[-1]].tolist()
-        step = next((n for r, c in steps if (n := at.get((row + r, column + c))) in left), None)
-        if step is None:
-            break
-        left.remove(step)
-        order.append(step)
-    return np.array(order)
