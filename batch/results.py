@@ -12,7 +12,7 @@ from typing import Any
 
 from batch.manifest import program
 from datasets.decoding import decode
-from datasets.images import refuse_among_images
+from datasets.images import is_readable, refuse_among_images
 from measures.micrometres import um_of
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
 from system.files import UNFINISHED, claim
@@ -26,7 +26,6 @@ from system.records import (
     strangers,
     write_record,
 )
-from utils import UserError
 
 SCRIPT, FLAG = "predict.py", "--out"
 RECORDS = "records"  # folder of NAME.json, one for each photograph, written last
@@ -135,7 +134,7 @@ class ResultsFolder:
                 else:
                     changed = strangers(self.out, result_files(name), record)
                     # what cannot be read any more was damaged by the disk, not changed by the user
-                    users += [p for p in changed if not (resume and record.script and is_damaged(p))]
+                    users += [p for p in changed if not (resume and record.script) or is_readable(p, decode)]
                     users += [] if record.script else filter(Path.exists, [self.record_path(name)])
             refuse_loss(SCRIPT, FLAG, self.out, users)
             if again := before - len(finished):
@@ -224,12 +223,3 @@ def is_same_photograph(photograph: Path, record: Record) -> bool:
     """Whether a record is of this photograph: by its place, or if nothing is there now by its content."""
     place, before = record.more["photograph"]
     return place == str(place_of(photograph)) or (not Path(place).exists() and is_unchanged(photograph, before))
-
-
-def is_damaged(path: Path) -> bool:
-    """Whether a result cannot be read any more."""
-    try:
-        decode(path)
-    except UserError:
-        return True
-    return False

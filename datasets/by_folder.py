@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.images import read_mask
+from datasets.images import is_readable, read_mask
 from datasets.kinds import KINDS_FILES
 from datasets.layouts import (
     LAYOUTS,
@@ -123,19 +123,10 @@ def tell_apart(found: Found, masks: bool) -> None:
         drawn = [path for path, names in described.items() if name in names]
         found["mask"] += drawn
         if len(files) == 2 and not drawn:  # p1.jpg and its mask p1.png
-            flat = [path for path in files if is_mask(path)]
+            flat = [path for path in files if is_readable(path, read_mask)]
             if len(flat) == 1:
                 found["image"].remove(flat[0])
                 found["mask"] += flat
-
-
-def is_mask(path: Path) -> bool:
-    """Whether a file can be read as a mask."""
-    try:
-        read_mask(path)
-    except UserError:
-        return False
-    return True
 
 
 def person_folders(path: Path, folder: Path) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
@@ -91,6 +91,15 @@ def read_levels(path: Path) -> np.ndarray:
         # what lies under fully transparent surroundings is arbitrary; a mask made of alpha alone is kept
         levels = np.where(alpha > 0, colours, 0) if alpha.any() else colours
     return np.ascontiguousarray(levels)
+
+
+def is_readable(path: Path, read: Callable[[Path], object]) -> bool:
+    """Whether a file can be read in this way."""
+    try:
+        read(path)
+    except UserError:
+        return False
+    return True
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

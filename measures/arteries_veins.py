@@ -23,15 +23,10 @@ LARGEST_SIX = 6  # vessels around the disc that CRAE, or CRVE, is the calibre of
 BRANCHING = {"artery": 0.88, "vein": 0.95}  # width of a trunk, by the root of the squares of its two branches
 VALUES = {"artery": ARTERY, "vein": VEIN}
 # of `MEASURES`, for each kind
-OF_EACH: tuple[str, ...] = (
-    "length",
-    "branch_points",
-    "end_points",
-    "width_mean",
-    "width_mean_fov",
-    "width_mean_um",
+OF_EACH = (
+    *("length", "branch_points", "end_points", "width_mean", "width_mean_fov", "width_mean_um"),
+    *("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2"),
 )
-OF_EACH += ("tortuosity", "curvature", "fractal_d0", "fractal_d1", "fractal_d2")
 BY_KIND = {
     "share": replace(MEASURES["vessel_share"], title="Share", hint="share of the field of view"),
     **{name: MEASURES[name] for name in OF_EACH},
