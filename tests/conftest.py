@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import augment
 import demo
 import train
+from anatomy.landmarks import Landmarks
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 
@@ -110,6 +112,16 @@ def write_photographs(folder: Path, number: int, height: int, width: int) -> Pat
     for k in range(number):
         write_png(folder / f"eye{k}.png", np.roll(photograph, k, axis=2))
     return folder
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Pixels of both masks over pixels of either."""
+    return ((one > 0) & (other > 0)).sum() / ((one > 0) | (other > 0)).sum()
+
+
+def landmarks(**known: float) -> Landmarks:
+    """Landmarks of which only these are known."""
+    return Landmarks(**dict.fromkeys((field.name for field in fields(Landmarks)), float("nan")) | known)
 
 
 TINY = ["--width=4", "--depth=2", "--crop=64", "--batch-size=4", "--device=cpu"]

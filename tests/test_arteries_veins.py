@@ -7,6 +7,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+from test_measures import ODD_MASKS
 
 from anatomy.landmarks import Landmarks
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
@@ -302,20 +303,10 @@ def test_a_large_photograph_keeps_its_own_pixels() -> None:
     assert np.array_equal(found == ARTERY, levels_of(share) >= 32768)
 
 
-ODD = {
-    "no vessel": np.zeros((60, 60), np.uint8),
-    "one pixel": cv2.circle(np.zeros((60, 60), np.uint8), (30, 30), 0, 1, -1),
-    "one loop": cv2.circle(np.zeros((60, 60), np.uint8), (30, 30), 15, 1, 1),
-    "all vessel": np.ones((60, 60), np.uint8),
-    "chequered": (np.indices((60, 60)).sum(axis=0) % 2).astype(np.uint8),
-    "a single pixel of a photograph": np.ones((1, 1), np.uint8),
-}
-
-
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", ODD_MASKS)
 @pytest.mark.filterwarnings("error")
 def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
-    mask, fov = ODD[name], np.full(ODD[name].shape, 255, np.uint8)
+    mask, fov = ODD_MASKS[name], np.full(ODD_MASKS[name].shape, 255, np.uint8)
     share = mask.astype(np.float32)
     kinds = told(share, fov, 0.9 * share, 0.1 * share)
     row = measure_kinds(levels_of(share), kinds, fov, 0.5, landmarks(30, 20)).row

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import read_csv, run_script
+from conftest import landmarks, read_csv, run_script
 
 import predict
 import test as tester
@@ -43,51 +43,42 @@ def factors(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return noted
 
 
-@pytest.mark.parametrize(
-    ("diameter", "factor"),
-    [(274, 3), (88, 1), (66, 0.75)],
-)
-def test_test_py_brings_eyes_to_the_diameter_of_the_network(
-    diameter: int,
-    factor: float,
-    new_data: Path,
-    tmp_path: Path,
-    factors: list[float],
-) -> None:
+def save_network(path: Path, **more: object) -> Path:
+    """A checkpoint of a tiny network, with more that it says."""
     network = UNet(width=2, depth=1)
-    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
-    save_checkpoint(tmp_path / "own.pth", given)
-    weights = ["--weights", tmp_path / "own.pth", "--device", "cpu", "--views=1"]
+    save_checkpoint(path, {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, **more})
+    return path
+
+
+@pytest.mark.parametrize(("diameter", "factor"), [(274, 3), (88, 1), (66, 0.75)])
+def test_test_py_brings_eyes_to_the_diameter_of_the_network(
+    diameter: int, factor: float, new_data: Path, tmp_path: Path, factors: list[float]
+) -> None:
+    own = save_network(tmp_path / "own.pth", diameter=diameter)
+    weights = ["--weights", own, "--device", "cpu", "--views=1"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
     assert factors == pytest.approx([factor] * 3, rel=0.06)
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
 def test_a_checkpoint_with_an_absurd_diameter_is_refused(diameter: object, tmp_path: Path) -> None:
-    network = UNet(width=2, depth=1)
-    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": diameter}
-    save_checkpoint(tmp_path / "own.pth", given)
+    own = save_network(tmp_path / "own.pth", diameter=diameter)
     with pytest.raises(UserError, match=r"own.pth: its working diameter is .*, not 64 to 8192 pixels"):
-        load_checkpoint(tmp_path / "own.pth", CPU)
+        load_checkpoint(own, CPU)
 
 
 def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
-    network = UNet(width=2, depth=1)
-    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5}
-    save_checkpoint(tmp_path / "small.pth", given)
-    save_checkpoint(tmp_path / "large.pth", {**given, "diameter": 720})
+    small, large = save_network(tmp_path / "small.pth"), save_network(tmp_path / "large.pth", diameter=720)
     with pytest.raises(UserError, match="548 per field of view and 720 per field of view, which cannot be"):
-        load_networks([tmp_path / "small.pth", tmp_path / "large.pth"], None, CPU)
-    model, _ = load_networks([tmp_path / "large.pth"] * 2, None, CPU)
+        load_networks([small, large], None, CPU)
+    model, _ = load_networks([large] * 2, None, CPU)
     assert isinstance(model, Ensemble)
     assert model.diameter == 720
 
 
 def write_test_eyes(folder: Path, disc: float, sides: Sequence[int]) -> None:
     """A network that was trained with so many pixels per disc, and drawn eyes of these sides in data/test."""
-    network = UNet(width=2, depth=1)
-    own = {"disc": disc, "diameter": disc / DISC_SHARE, "threshold": 0.5}
-    save_checkpoint(folder / "own.pth", {"model": network.config, "weights": network.state_dict(), **own})
+    save_network(folder / "own.pth", disc=disc, diameter=disc / DISC_SHARE)
     for k, side in enumerate(sides):
         photograph, vessels, _ = draw_eye(np.random.default_rng(k), side, side)
         write_png(folder / "data" / "test" / "image" / f"{k}.png", photograph)
@@ -118,35 +109,24 @@ def test_a_photograph_is_seen_at_the_diameter_of_the_training_whatever_its_pixel
 def test_a_network_trained_without_even_contrast_sees_photographs_as_they_are(
     settings: object, tmp_path: Path
 ) -> None:
-    network = UNet(width=2, depth=1)
-    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "settings": settings}
-    save_checkpoint(tmp_path / "own.pth", given)
-    assert not load_checkpoint(tmp_path / "own.pth", CPU)[0].clahe
-    save_checkpoint(tmp_path / "several.pth", {**given, "settings": {"clahe": 0.5}})
-    assert load_checkpoint(tmp_path / "several.pth", CPU)[0].clahe
-    several, _ = load_networks([tmp_path / "several.pth"] * 2, None, CPU)
-    both, _ = load_networks([tmp_path / "own.pth", tmp_path / "several.pth"], None, CPU)
+    own = save_network(tmp_path / "own.pth", settings=settings)
+    assert not load_checkpoint(own, CPU)[0].clahe
+    evened = save_network(tmp_path / "several.pth", settings={"clahe": 0.5})
+    assert load_checkpoint(evened, CPU)[0].clahe
+    several, _ = load_networks([evened] * 2, None, CPU)
+    both, _ = load_networks([own, evened], None, CPU)
     assert several.clahe and not both.clahe
 
 
 @pytest.fixture
-def predicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def predicted(tmp_path: Path, factors: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """A network of diameter 200, a photograph and a close-up in files; collects the scales used."""
-    network = UNet(width=2, depth=1)
-    given = {"model": network.config, "weights": network.state_dict(), "threshold": 0.5, "diameter": 200}
-    save_checkpoint(tmp_path / "own.pth", given)
+    save_network(tmp_path / "own.pth", diameter=200)
     photograph, _, _ = draw_eye(np.random.default_rng(0), 116, 112)
     iio.imwrite(tmp_path / "eye.png", photograph)
     iio.imwrite(tmp_path / "close-up.png", photograph[33:83, 31:81])
-    scales: list[float] = []
-
-    def watched(model: UNet, image: np.ndarray, fov: np.ndarray, views: int, scale: float) -> np.ndarray:
-        scales.append(scale)
-        return segment(model, image, fov, views, scale)
-
-    monkeypatch.setattr(segmenter, "segment", watched)
     monkeypatch.chdir(tmp_path)
-    return scales
+    return factors
 
 
 FLAGS = ["--weights", "own.pth", "--views=1", "--device", "cpu"]
@@ -203,12 +183,11 @@ def test_an_impossible_diameter_is_refused(diameter: str, capsys: pytest.Capture
     assert "give 16 to 100000" in capsys.readouterr().err
 
 
-def seen(share: float, certainty: float = 0.9, diameter_from: str = "border") -> Photograph:
+def seen(share: float, diameter_from: str = "border") -> Photograph:
     """A photograph with a field of view of 1,000 pixels whose disc has this share of it."""
     pixels, fov = np.zeros((10, 10, 3), np.uint8), np.full((10, 10), 255, np.uint8)
-    nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
-    landmarks = Landmarks(**nothing | {"disc_diameter": 1000 * share, "disc_certainty": certainty})
-    return Photograph(pixels, fov, 1000.0, diameter_from, landmarks)
+    known = landmarks(disc_diameter=1000 * share, disc_certainty=0.9)
+    return Photograph(pixels, fov, 1000.0, diameter_from, known)
 
 
 def with_disc() -> UNet:
@@ -283,9 +262,8 @@ def test_test_py_and_predict_py_know_the_camera_of_a_folder_alike(
     write_test_eyes(tmp_path, 20.0, (150,) * 4)
 
     def find(pixels: np.ndarray, fov: np.ndarray) -> Landmarks:
-        nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
-        where = {"disc_x": 75.0, "disc_y": 75.0, "disc_diameter": 28 + float(pixels.sum() % 5)}
-        return Landmarks(**nothing | where | {"disc_certainty": 1.0})
+        diameter = 28 + float(pixels.sum() % 5)
+        return landmarks(disc_x=75.0, disc_y=75.0, disc_diameter=diameter, disc_certainty=1.0)
 
     monkeypatch.setattr("anatomy.photograph.find_landmarks", find)
     weights = see_with_both(tmp_path)

@@ -17,14 +17,12 @@ from datasets.field_of_view import estimate_fov
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from measures.doubts import doubts, features
-from measures.micrometres import read_um_per_pixel
 from measures.table import list_doubtful
 from measures.uncertainty import confidence, uncertainty
 from measures.vessels import measure, prepare
 from research import spoilt
 from scoring import metrics
 from system.files import write_csv
-from utils import UserError
 
 GOOD = {"vessel_share": 0.12, "largest_tree": 0.9, "expected_f1": 0.8}
 
@@ -83,20 +81,17 @@ def test_odd_results_of_a_good_photograph_are_doubtful(
     assert reasons(photograph, mask, GOOD | {column: value}) == [reason]
 
 
-@pytest.mark.parametrize("gap", ["wide", "none", "above each other", "caption below", "smaller"])
+@pytest.mark.parametrize("gap", ["wide", "none", "above each other", "caption below", "smaller", "they touch"])
 def test_two_eyes_in_one_picture_are_doubtful(eyes: list, gap: str) -> None:
     one, other = eyes[0][0], eyes[1][0]
     if gap == "smaller":
         other = np.pad(cv2.resize(other, (260, 267), interpolation=cv2.INTER_AREA), ((0, 133), (0, 0), (0, 0)))
+    if gap == "they touch":
+        one, other = one[:, :340], other[:, 60:]  # each cut where they meet
     parts = [one, np.zeros((400, 60, 3), np.uint8), other] if gap == "wide" else [one, other]
     picture = np.concatenate(parts, axis=0 if gap == "above each other" else 1)
     if gap == "caption below":
         picture = np.concatenate([picture, np.full((50, picture.shape[1], 3), (250, 250, 250), np.uint8)])
-    assert "two eyes in one picture? cut it in two" in reasons(picture, np.zeros(picture.shape[:2], np.uint8))
-
-
-def test_two_eyes_that_touch_are_doubtful(eyes: list) -> None:
-    picture = np.concatenate([eyes[0][0][:, :340], eyes[1][0][:, 60:]], axis=1)  # each cut where they meet
     assert "two eyes in one picture? cut it in two" in reasons(picture, np.zeros(picture.shape[:2], np.uint8))
 
 
@@ -144,22 +139,6 @@ def test_the_last_lines_name_the_doubtful() -> None:
     ]
     assert list_doubtful(rows, 3) == "2 of 3 photographs are doubtful:\n  b: very dark\n  c: grey; dark"
     assert list_doubtful(rows[:1], 1) == ""
-
-
-@pytest.mark.parametrize(
-    "content", ["", "file,um\n", "a.png,5\nb.png,none\n", "a.png,-1\na.png,0\n", "a.png\nb.png\n"]
-)
-def test_a_bad_csv_of_micrometres_is_refused(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "um.csv"
-    file.write_text(content)
-    with pytest.raises(UserError, match="give micrometres a pixel"):
-        read_um_per_pixel(str(file))
-
-
-@pytest.mark.parametrize("given", ["0", "-3", "nan", "inf", "missing.csv"])
-def test_a_bad_number_of_micrometres_is_refused(given: str) -> None:
-    with pytest.raises(UserError, match="give micrometres a pixel"):
-        read_um_per_pixel(given)
 
 
 @pytest.fixture(scope="module")

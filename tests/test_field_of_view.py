@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from conftest import overlap
 from scenes import SCENES, scene
 
 from datasets.field_of_view import disc_in_scene, estimate_fov, outline
@@ -47,10 +48,6 @@ COLOURS = [(255, 255, 255), (200, 200, 200), (60, 60, 60), (0, 60, 160), (200, 3
 # rows above and below, columns to the left and right
 BORDERS = [(0, 60, 0, 0), (25, 0, 0, 0), (60, 60, 0, 0), (0, 0, 200, 0), (0, 0, 90, 90), (150, 166, 500, 535)]
 PHOTOGRAPH, _, FIELD = draw_eye(np.random.default_rng(1), 584, 565)
-
-
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    return ((one > 0) & (other > 0)).sum() / ((one > 0) | (other > 0)).sum()
 
 
 @pytest.mark.parametrize("colour", COLOURS)

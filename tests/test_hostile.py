@@ -96,15 +96,9 @@ def test_augment_names_every_refused_photograph_and_writes_nothing(drive: Path, 
         ("training/1st_manual/22_manual1.gif", VESSELS * 0, "0% of its field of view is vessel"),
         ("training/1st_manual/22_manual1.gif", VESSELS * 0 + 255, "100% of its field of view is vessel"),
         ("training/1st_manual/22_manual1.gif", 255 - VESSELS, "of its field of view is vessel; is it inverted"),
-        ("test/1st_manual/02_manual1.gif", 255 - VESSELS, "of its field of view is vessel; is it inverted"),
-        ("test/2nd_manual/02_manual2.gif", 255 - VESSELS, "of its field of view is vessel; is it inverted"),
         ("training/mask/22_training_mask.gif", FIELD * 0, "an empty field of view"),
         ("training/mask/22_training_mask.gif", 255 - FIELD, "an inverted field of view"),
-        (
-            "training/mask/22_training_mask.gif",
-            np.full((200, 300), 255, np.uint8),
-            "300x200 pixels, but",
-        ),
+        ("training/mask/22_training_mask.gif", np.full((200, 300), 255, np.uint8), "300x200 pixels, but"),
     ],
 )
 def test_augment_refuses_masks_that_would_spoil_a_training(
@@ -144,16 +138,8 @@ def refusing(
             for part, mask in (("mask", VESSELS), ("fov", FIELD)):
                 (own / "test" / part / case.name).write_bytes(encode(mask, "PNG"))
     before = tree(folder)
-    done = run_process(
-        "test.py",
-        "--data",
-        own,
-        "--weights",
-        files / "checkpoint.pth",
-        "--results",
-        folder / "results",
-        "--device=cpu",
-    )
+    flags = ("--weights", files / "checkpoint.pth", "--results", folder / "results", "--device=cpu")
+    done = run_process("test.py", "--data", own, *flags)
     assert {path for path in tree(folder) - before if Path(path).parts[0] != "results"} == set()
     return folder / "results", done
 
@@ -366,18 +352,11 @@ def test_no_script_calls_the_network(drive: Path, tmp_path: Path) -> None:
     assert log.read_text(), "the guard itself does not work"
     log.unlink()
     new_data, files = tmp_path / "new_data", tmp_path / "files"
+    weights = ("--weights", files / "checkpoint.pth")
     for script, *arguments in (
         ("augment.py", "--drive", drive, "--out", new_data),
         ("train.py", "--data", new_data, "--files", files, *TINY, "--epochs=1", "--crops=4"),
-        (
-            "test.py",
-            "--data",
-            new_data,
-            "--weights",
-            files / "checkpoint.pth",
-            "--results",
-            tmp_path / "results",
-        ),
+        ("test.py", "--data", new_data, *weights, "--results", tmp_path / "results"),
     ):
         done = run_process(script, *arguments, env=environment)
         assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from data import read_eyes
 from datasets.by_folder import pair_kinds
 from datasets.eyes import Eye, rescale, squash
 from datasets.images import write_png
-from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, join_kinds, read_kinds, split_kinds
+from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, read_kinds, split_kinds
 from datasets.layouts import Source
 from datasets.masks import as_mask
 from datasets.published import find_data_set
@@ -290,13 +290,6 @@ def test_a_mask_of_one_kind_needs_the_other(labelled: Path, tmp_path: Path) -> N
     (folder / "training" / "vein" / "22_training.png").unlink()
     with pytest.raises(UserError, match=r"artery.22_training\.png: no file of the veins beside these arteries"):
         prepare(tmp_path / "new", folder)
-
-
-def test_two_masks_join_to_one_map() -> None:
-    artery, vein = np.array([[0, 255, 0, 255]], np.uint8), np.array([[0, 0, 1, 1]], bool)
-    joined = join_kinds(artery, vein)
-    assert joined.dtype == np.uint8
-    assert joined.tolist() == [[NONE, ARTERY, VEIN, BOTH]]
 
 
 def drawn_as(kinds: np.ndarray, artery: int, vein: int) -> np.ndarray:

@@ -169,19 +169,8 @@ def test_fields_of_view_with_the_photographs_names_are_used(tmp_path: Path) -> N
 SEEN_AS_FOV = [("1st_manual/(.*)_manual1", r"mask/\1")]
 REFUSED: dict[str, tuple[str, list[tuple[str, str]], list[str], str]] = {
     "copies": ("DRIVE", [], ["training/images/21_training (1).tif"], r"second file for eye 21, .*; remove one"),
-    "copy of": (
-        "DRIVE",
-        [],
-        ["training/images/Copy of 21_training.tif"],
-        "second file for eye 21, .*; remove one",
-    ),
     "two numbers": ("DRIVE", [], ["training/images/eye 2 of 3.tif"], r"eye 2 of 3\.tif: no file 02 in "),
-    "mask for labels": (
-        "DRIVE",
-        SEEN_AS_FOV,
-        [],
-        "training: no vessel masks; .*/training/mask, rename that to labels",
-    ),
+    "mask for labels": ("DRIVE", SEEN_AS_FOV, [], "training: no vessel masks; .*/mask, rename that to labels"),
     "new_data": (
         "DRIVE",
         [*SEEN_AS_FOV, ("^training/images", "train/image"), ("^training", "train")],
@@ -189,24 +178,15 @@ REFUSED: dict[str, tuple[str, list[tuple[str, str]], list[str], str]] = {
         "train: no vessel masks; .*/train/mask, rename that to labels",
     ),
     "no test": ("DRIVE", [("^test", "elsewhere")], [], r"test/images: no images; unpack DRIVE's test\.zip to "),
-    "two formats": (
-        "CHASE_DB1",
-        [],
-        ["Image_01L.png"],
-        r"Image_01L\.png: a second file .* Image_01L\.jpg; remove",
-    ),
+    "two formats": ("CHASE_DB1", [], ["Image_01L.png"], r"Image_01L\.png: a second .* Image_01L\.jpg; remove"),
+    "gunzip -k": ("STARE", [], ["im0002.ppm.gz"], r"im0002\.ppm\.gz: a second .* beside im0002\.ppm; remove"),
     "masks for labels": (
         "STARE",
         [(r"^(.*)\.ah", r"masks/\1")],
         [],
-        r"no vessel masks; name them as im0001\.ah, .*/masks, rename that to labels",
+        r"im0001\.ah, .*/masks, rename that to",
     ),
-    "no labels": (
-        "STARE",
-        [(r"^.*\.ah.*", "x.ppm")],
-        [],
-        r"no vessel masks; name them as im0001\.ah, or put them into",
-    ),
+    "no labels": ("STARE", [(r"^.*\.ah.*", "x.ppm")], [], r"name them as im0001\.ah, or put them into"),
 }
 
 

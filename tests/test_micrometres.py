@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from unicodedata import normalize
 
 import pytest
-from conftest import read_csv, run_script, write_photographs
+from conftest import landmarks, read_csv, run_script, write_photographs
 
 import predict
-from anatomy.landmarks import Landmarks
 from measures.micrometres import describe_um, read_um_per_pixel, um_of
 from utils import UserError
 
@@ -87,6 +85,11 @@ def test_umlauts_match_however_they_are_written(form: str, encoding: str, tmp_pa
         ("file,um\ne0.png,nan\n", "line 2 is"),
         ("e0.png,7.5\ne0,6\n", "e0.png has two numbers, 7.5 and 6"),
         ("e0.png,7.5\n".encode("utf-16-le").decode(), "not a CSV file of text"),
+        ("", "give micrometres a pixel"),
+        ("file,um\n", "no file names with numbers; give micrometres a pixel"),
+        ("a.png,5\nb.png,none\n", "give micrometres a pixel"),
+        ("a.png,-1\na.png,0\n", "give micrometres a pixel"),
+        ("a.png\nb.png\n", "give micrometres a pixel"),
     ],
 )
 def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path: Path) -> None:
@@ -95,8 +98,8 @@ def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path:
         read_um_per_pixel(str(tmp_path / "um.csv"))
 
 
-@pytest.mark.parametrize("text", ["7_5", "1.234,5", "7.5um", "nan", "0", "-7"])
-def test_what_is_no_plain_number_is_not_taken_for_one(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["7_5", "1.234,5", "7.5um", "nan", "inf", "0", "-7", "missing.csv"])
+def test_what_is_no_plain_number_is_not_taken_for_one(text: str) -> None:
     with pytest.raises(UserError, match="give micrometres a pixel"):
         read_um_per_pixel(text)
 
@@ -123,8 +126,7 @@ def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called() -> No
 def test_a_number_that_contradicts_the_disc_is_called_doubtful(
     um: float, doubt: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = dict.fromkeys((field.name for field in fields(Landmarks)), float("nan"))
-    found = Landmarks(**nothing | {"disc_x": 40.0, "disc_y": 40.0, "disc_diameter": 20.0})
+    found = landmarks(disc_x=40.0, disc_y=40.0, disc_diameter=20.0)
     monkeypatch.setattr("anatomy.photograph.find_landmarks", lambda *_: found)
     eyes = write_photographs(tmp_path / "eyes", 1, 96, 92)
     flags = ("--weights", files / "checkpoint.pth", "--views=1", "--write=measures", "--um-per-pixel", um)

@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import overlap, run_script
 from PIL import Image
 
 import predict
@@ -61,11 +61,6 @@ def weights(files: Path) -> Path:
 def run_predict(weights: Path, out: Path, *more: object) -> int | None:
     """Run predict.py."""
     return run_script(predict.main, "--weights", weights, "--out", out, "--device", "cpu", *more)
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks."""
-    return np.count_nonzero((a > 0) & (b > 0)) / np.count_nonzero((a > 0) | (b > 0))
 
 
 def disc(diameter: float, size: int) -> np.ndarray:

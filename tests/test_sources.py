@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import read_csv, run_script
+from conftest import overlap, read_csv, run_script
 from corpus import encode
 
 import augment
@@ -106,14 +106,9 @@ def names(folder: Path) -> set[str]:
     return {eye_of(file.stem) for file in folder.iterdir()}
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    return ((a > 0) & (b > 0)).sum() / ((a > 0) | (b > 0)).sum()
-
-
-@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
 @pytest.mark.parametrize("layout", WRITE)
-def test_a_data_set_is_known_by_what_is_in_it(layout: str, nested: bool, tmp_path: Path) -> None:
-    WRITE[layout](tmp_path / "download" / "unpacked" if nested else tmp_path / "download")
+def test_a_data_set_is_known_by_what_is_in_it(layout: str, tmp_path: Path) -> None:
+    WRITE[layout](tmp_path / "download" / "unpacked")
     (tmp_path / "download" / "readme.txt").write_text("about these photographs")
     found = find_data_set(tmp_path / "download")
     assert found.name == layout.split()[-1]
@@ -255,14 +250,6 @@ def test_every_problem_of_every_set_is_named_and_nothing_is_written(tmp_path: Pa
         for path in gone:
             if not path.exists():
                 (tmp_path / path.name).rename(path)
-
-
-def test_two_files_for_one_eye_are_named(tmp_path: Path) -> None:
-    folder = write_stare(tmp_path / "STARE")
-    image = folder / "stare-images" / "im0002.ppm"
-    image.write_bytes(encode(DRAWN[1][0], "PPM"))  # as gunzip -k leaves both
-    with pytest.raises(UserError, match=r"im0002\.ppm\.gz: a second file for eye im0002, beside im0002\.ppm"):
-        run_script(augment.main, folder, "--out", tmp_path / "out")
 
 
 def test_two_eyes_of_one_name_are_refused(tmp_path: Path) -> None:
