@@ -70,10 +70,7 @@ class Unreadable(UserError):
 
 
 def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str, Any]:
-    """Read one photograph, segment it and write its results by this name.
-
-    Returns:
-        Its row of the table.
+    """Read one photograph, segment it and write its results by this name; returns its row of the table.
 
     Raises:
         UserError: it cannot be read (then `Unreadable`), or a result cannot be written.

@@ -69,12 +69,8 @@ class ResultsFolder:
     Beside each photograph's results lies a record of what made them and of their files, written last. They are
     finished if all of that still holds. Several processes may write into the folder, each its own photographs.
 
-    Args:
-        out: the folder.
-        weights: the checkpoints.
-        um_per_pixel: of `read_um_per_pixel`.
-        kinds: the checkpoint that tells arteries from veins, if they are told apart.
-        flags: that decide the results: `threshold`, `views` and others.
+    `um_per_pixel` is that of `read_um_per_pixel`, `kinds` the checkpoint that tells arteries from veins;
+    the flags are those that decide the results: `threshold`, `views` and others.
     """
 
     def __init__(
@@ -108,13 +104,10 @@ class ResultsFolder:
 
     @contextlib.contextmanager
     def claimed(self, names: Mapping[str, Path], resume: bool) -> Iterator[set[str]]:
-        """Hold the folder for the results of these photographs; yields the names of those that are finished.
+        """Hold the folder for the results of these photographs, by the name of their results.
 
-        Results of other photographs stay, and so do those of these until they are replaced.
-
-        Args:
-            names: the photographs by the name of their results.
-            resume: whether finished ones are not done again.
+        Yields the names of those that are finished and, with `resume`, not done again. Results of other
+        photographs stay, and so do those of these until they are replaced.
 
         Raises:
             UserError: a file would be lost that this script did not write, or that was changed since; or the

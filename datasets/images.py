@@ -77,14 +77,7 @@ def read_probability(path: Path) -> np.ndarray:
 
 
 def read_levels(path: Path) -> np.ndarray:
-    """Read an image as `read_image` does, but leave 16 bits as they are.
-
-    Returns:
-        uint8 (H, W, 3) RGB, or of a file with more than 8 bits uint16 (H, W) or (H, W, 3) RGB.
-
-    Raises:
-        UserError: as `read_image`.
-    """
+    """Read an image as `read_image` does, but leave 16 bits as they are: uint16 (H, W) or (H, W, 3) RGB."""
     levels = decode(path)
     if levels.ndim == 3 and levels.shape[2] == 4:
         colours, alpha = levels[..., :3], levels[..., 3:]

@@ -37,11 +37,7 @@ ENCODING = (
 
 
 def read_kinds(path: Path) -> np.ndarray:
-    """Read a map of arteries and veins as a person draws it: as `decode_kinds`, and it must have both.
-
-    Raises:
-        UserError: as there; or it has no pixel that is an artery alone, or none that is a vein alone.
-    """
+    """Read a map of arteries and veins as `decode_kinds` does; UserError too if either has no pixel alone."""
     return check_kinds(path, decode_kinds(path))
 
 

@@ -100,14 +100,11 @@ def measure_kinds(
     """Measure the arteries and the veins of one photograph.
 
     Args:
-        levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`, or a mask of 0 and 65535.
+        levels: probability of vessel, and `fov`, `threshold` and `diameter`: as of `prepare`.
         kinds: of the pixels from the threshold on, uint8 (H, W), as of `label_vessels` or of a label:
             ARTERY, VEIN, BOTH, UNCERTAIN, or NONE, which counts as no vessel.
-        fov: field of view, uint8 (H, W), 0 or 255.
-        threshold: probability in [0, 1] that makes a vessel.
         landmarks: the optic disc.
         um_per_pixel: micrometres that a pixel of the photograph shows; None: estimated from the disc.
-        diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.
     """
     every = prepare(levels, fov, threshold, diameter)
     disc = disc_in(landmarks, every.shrink)

@@ -116,10 +116,9 @@ def cell(value: object, is_name: bool = False) -> object:
 
 @contextlib.contextmanager
 def claim(folder: Path, *parts: str) -> Iterator[None]:
-    """Lock `folder` for writing by this process; remove unfinished files there and in `parts`.
+    """Lock `folder` for writing by this process; remove unfinished files there and in `parts`, such as page/*.
 
-    `parts` are glob patterns of folders inside it, such as page/*. The operating system releases the lock when
-    the process ends, however it ends, so no stale lock is left.
+    The operating system releases the lock when the process ends, however it ends, so no stale lock is left.
 
     Raises:
         UserError: another process holds the lock, or the folder cannot be written.
