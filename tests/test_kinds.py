@@ -126,11 +126,8 @@ def test_thin_vessels_of_each_kind_survive_shrinking() -> None:
     eye = Eye("", np.zeros((120, 120, 3), np.uint8), np.full((120, 120), 255, np.uint8), kinds=kinds)
     small = rescale(eye, 0.3).kinds
     assert small is not None and small.shape == (36, 36)
-    assert [{*np.unique(part)} - {NONE} for part in (small[:, :8], small[:, 14:19], small[:, 26:30])] == [
-        {ARTERY},
-        {VEIN},
-        {UNCERTAIN},
-    ]
+    for columns, kind in ((slice(8), ARTERY), (slice(14, 19), VEIN), (slice(26, 30), UNCERTAIN)):
+        assert {*np.unique(small[:, columns])} - {NONE} == {kind}
     # a pixel wide, every line is still there in every row
     assert (small[:, :8] == ARTERY).sum(axis=1).min() >= 3
     assert (small[:, 14:19] == VEIN).sum(axis=1).min() >= 3
@@ -187,10 +184,7 @@ def two_masks(folder: Path) -> None:
         for path in (folder / part / "arteries_veins").iterdir():
             kinds = read_kinds(path)
             for name, kind in (("artery", ARTERY), ("vein", VEIN)):
-                write_png(
-                    folder / part / name / path.name,
-                    np.where(np.isin(kinds, (kind, BOTH)), 255, 0).astype(np.uint8),
-                )
+                write_png(folder / part / name / path.name, as_mask(np.isin(kinds, (kind, BOTH))))
         shutil.rmtree(folder / part / "arteries_veins")
 
 
@@ -219,9 +213,8 @@ def test_labels_elsewhere_are_paired_by_name_and_some_eyes_have_none(
     said = capsys.readouterr()
     assert "arteries and veins: labels of 1 of 2 training eyes and 0 of 1 test eyes" in said.out
     assert "99_training.png: no eye has this name" in said.err
-    assert {eye.name for eye in read_eyes(data / "train", True) if eye.kinds is None} == {
-        f"22_training_{k}" for k in range(4)
-    }
+    without = {eye.name for eye in read_eyes(data / "train", True) if eye.kinds is None}
+    assert without == {f"22_training_{k}" for k in range(4)}
 
 
 def test_a_folder_without_labels_of_these_photographs_is_refused(tmp_path: Path) -> None:
@@ -394,6 +387,12 @@ def augmented(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(tmp_path_factory.mktemp("augmented") / "new", labelled)
 
 
+def score(data: Path, folder: Path) -> int | None:
+    """Score the masks in the folder `theirs`; results go to `scored`."""
+    flags = ("--data", data, "--results", folder / "scored", "--masks", folder / "theirs")
+    return run_script(tester.main, *flags)
+
+
 def write_coloured(folder: Path, kinds: np.ndarray) -> None:
     write_png(folder / "01_test_av.png", PALETTE[kinds])
 
@@ -417,18 +416,13 @@ def write_as_predicted(folder: Path, kinds: np.ndarray) -> None:
 
 @pytest.mark.parametrize("write", [write_coloured, write_both_folders, write_both_names, write_as_predicted])
 def test_anybodys_arteries_and_veins_are_scored(
-    augmented: Path,
-    write: Callable[[Path, np.ndarray], None],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    augmented: Path, write: Callable[[Path, np.ndarray], None], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     truth = read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png")
     called = drawn_as(truth, ARTERY, ARTERY)
     called[:90] = truth[:90]
     write(tmp_path / "theirs", called)
-    run_script(
-        tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
-    )
+    score(augmented, tmp_path)
     rows = rows_by_image(tmp_path / "scored" / "arteries_veins.csv")
     assert [*rows] == ["01_test", "mean", "pooled"]
     fov = cv2.imread(str(augmented / "test" / "fov" / "01_test_0.png"), -1)
@@ -436,19 +430,14 @@ def test_anybodys_arteries_and_veins_are_scored(
     for row in rows.values():
         assert {c: float(row[c]) for c in expected} == pytest.approx(expected)
     assert f"F1 of arteries: {expected['f1_artery']:.4f}" in capsys.readouterr().out
-    # every vessel was found
-    assert float(rows_by_image(tmp_path / "scored" / "metrics.csv")["01_test"]["f1"]) == pytest.approx(
-        1, abs=2e-3
-    )
+    vessels = rows_by_image(tmp_path / "scored" / "metrics.csv")["01_test"]
+    assert float(vessels["f1"]) == pytest.approx(1, abs=2e-3), "every vessel was found"
 
 
 def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented: Path, tmp_path: Path) -> None:
-    write_png(
-        tmp_path / "theirs" / "01_test.png", cv2.imread(str(augmented / "test" / "mask" / "01_test_0.png"), -1)
-    )
-    run_script(
-        tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
-    )
+    (tmp_path / "theirs").mkdir()
+    shutil.copy(augmented / "test" / "mask" / "01_test_0.png", tmp_path / "theirs" / "01_test.png")
+    score(augmented, tmp_path)
     assert (tmp_path / "scored" / "metrics.csv").exists()
     assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
 
@@ -459,8 +448,7 @@ def test_a_mask_of_one_kind_without_the_other_is_named(
     theirs = tmp_path / "theirs"
     write_as_predicted(theirs, read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png"))
     (theirs / "veins" / "01_test.png").rename(theirs / "veins" / "99_test.png")
-    flags = ("--data", augmented, "--results", tmp_path / "scored", "--masks", theirs)
-    assert run_script(tester.main, *flags) == 2
+    assert score(augmented, tmp_path) == 2
     assert "of 01_test_0 a mask of one kind, and no right one of the other" in capsys.readouterr().err
     assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
 
@@ -469,9 +457,5 @@ def test_a_mask_of_one_kind_of_another_size_is_named(augmented: Path, tmp_path: 
     truth = read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png")
     write_both_folders(tmp_path / "theirs", truth)
     write_png(tmp_path / "theirs" / "veins" / "01_test.png", as_mask(truth[:-1] > 0))
-    with pytest.raises(
-        UserError, match=r"veins.01_test\.png: 184x191 pixels, but 01_test_0 has 184x192; nothing"
-    ):
-        run_script(
-            tester.main, "--data", augmented, "--results", tmp_path / "scored", "--masks", tmp_path / "theirs"
-        )
+    with pytest.raises(UserError, match=r"veins.01_test\.png: 184x191 pixels, but 01_test_0 has 184x192; not"):
+        score(augmented, tmp_path)
