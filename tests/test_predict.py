@@ -398,13 +398,6 @@ def test_the_field_of_view_is_found(eye: tuple, variant: str) -> None:
     assert overlap(estimated, fov) > 0.97
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_a_frame_full_of_retina_is_all_field_of_view(eye: tuple, grey: bool) -> None:
-    crop = eye[0][120:-120, 120:-120]
-    fov = estimate_fov(np.repeat(crop[..., 1:2], 3, axis=2) if grey else crop)
-    assert np.count_nonzero(fov) > 0.97 * fov.size
-
-
 def test_the_fields_of_view_of_drive_are_found() -> None:
     if not DRIVE.is_dir():
         pytest.skip("DRIVE is not there")
