@@ -126,7 +126,7 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         levels = levels[..., : 3 if file.mode == "RGB" else 4]  # a layer that is no transparency
         if levels.shape[2] == 3 and isinstance(clear, tuple):
             levels = with_alpha(levels, (levels != np.array(clear)).any(axis=2))
-        upright, _ = ORIENTATIONS.get(file.getexif().get(0x0112), AS_IT_IS)
+        upright, _ = ORIENTATIONS.get(file.getexif().get(0x0112), ORIENTATIONS[1])
         return upright(levels)
     ImageOps.exif_transpose(file, in_place=True)  # else it is copied even where nothing is to be turned
     transparent = file.mode in ("RGBA", "LA", "PA") or clear is not None
@@ -198,8 +198,8 @@ def embedded_jpeg(path: Path, file: Image.Image) -> io.BytesIO | None:
 
 
 # what brings an image with this EXIF orientation upright, and that in words
-AS_IT_IS: tuple[Callable[[np.ndarray], np.ndarray], str] = (lambda image: image, "")
-ORIENTATIONS = {
+ORIENTATIONS: dict[Any, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    1: (lambda image: image, ""),
     2: (lambda image: image[:, ::-1], "mirror it"),
     3: (lambda image: image[::-1, ::-1], "turn it by 180 degrees"),
     4: (lambda image: image[::-1], "flip it upside down"),
@@ -212,7 +212,7 @@ ORIENTATIONS = {
 
 def turning(path: Path) -> str:
     """What the EXIF orientation of an image does to its pixels, in words; empty if nothing."""
-    return ORIENTATIONS.get(exif_of(path).get(0x0112), AS_IT_IS)[1]
+    return ORIENTATIONS.get(exif_of(path).get(0x0112), ORIENTATIONS[1])[1]
 
 
 def camera_of(path: Path) -> str:

@@ -11,8 +11,10 @@ import numpy as np
 from utils import UserError
 
 IDENTIFIERS = ("PatientID", "AccessionNumber", "StudyID", "StudyInstanceUID")  # that --dicom-id may name
-TAGS = ("Laterality", "ImageLaterality", "Manufacturer", "ManufacturerModelName", "PixelSpacing")
-TAGS += ("NumberOfFrames", "Rows", "Columns")
+TAGS = (
+    *("Laterality", "ImageLaterality", "Manufacturer", "ManufacturerModelName"),
+    *("PixelSpacing", "NumberOfFrames", "Rows", "Columns"),
+)
 # millimetres of a retina that a photograph shows: from a close-up of the disc to an ultra-wide field
 MILLIMETRES = (4.0, 40.0)
 SQUARE = 1.05  # pixels that are longer in one direction by more are none of a photograph
