@@ -149,7 +149,7 @@ def test_another_threshold_of_a_result_is_one_for_its_arteries_and_veins_too(mon
     levels = np.zeros((4, 4), np.uint16)
     found = Segmentation(None, levels, 0.5, None, Kinds(levels, levels, 0.5, None))
     found.threshold = 0.2
-    assert found.kinds.found == 0.2
+    assert found.kinds.pixels == 0.2
 
 
 def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
