@@ -6,13 +6,16 @@ import csv
 import io
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from datasets.decoding import OTHER_KINDS
+from datasets.images import SUFFIXES
 from datasets.pairing import plain
 from utils import UserError
 
-NAMES = (r"^photograph", r"file", r"^image", r"name|bild|datei|photo|picture|path")  # headings, best first
+# headings, best first
+NAMES = (r"^photograph(?!er|ic)", r"(?<!pro)file", r"^image", r"name|bild|datei|photo(?!graphe)|picture|path")
 NUMBER = re.compile(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?")  # with a decimal point or comma
 Row = TypeVar("Row")
 
@@ -88,8 +91,10 @@ def with_short_names(rows: Mapping[str, Row]) -> dict[str, Row]:
 
 
 def without_suffix(name: str) -> str:
-    """A `plain_name` without its suffix, and without that of gzip."""
-    return re.sub(r"\.\w{1,5}$", "", name.removesuffix(".gz"))
+    """A `plain_name` without its suffix, and without that of gzip. P1.2 has none: it is not called P1."""
+    name = name.removesuffix(".gz")
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix in SUFFIXES | OTHER_KINDS.keys() else name
 
 
 def called(path: Path) -> Iterator[str]:

@@ -22,6 +22,7 @@ from utils import UserError, path_name
 WANTED = "give micrometres a pixel, or a CSV with a file name and such a number in each row"
 # headings of the numbers, and those of other ones: the inverse, areas
 NUMBERS = r"(\b|_)um(\b|_|p)|[µμ]m|mi[ck]ro[mn]"
+A_PIXEL = r"px|pixel|umpp|^\W*(um|[µμ]m|mi[ck]ro(n|m\w+?r)\w*)\W*$"  # or the unit alone, but no width of a disc
 WRONG = r"(px|pixels?).?(per|/)|1/|m²|m2|squ|quadrat"
 
 
@@ -82,7 +83,7 @@ def columns(first: Sequence[str], has_heading: bool, given: str) -> tuple[int, i
     low = [name.casefold() for name in first]
     numbers = [k for k, name in enumerate(low) if re.search(NUMBERS, name) and not re.search(WRONG, name)]
     files = file_column(first)
-    if len(numbers) != 1 or numbers[0] == files:
+    if len(numbers) != 1 or numbers[0] == files or not re.search(A_PIXEL, low[numbers[0]]):
         there = f"which column, of {', '.join(first)}? Call it um_per_pixel"
         raise UserError(f"{given}: {there}; {WANTED}")
     return files, numbers[0]

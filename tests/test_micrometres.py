@@ -32,6 +32,9 @@ TABLES = {
     "line ends of Windows": "file,um\r\ne0.png,7.5\r\n\r\ne1.png,6\r\n",
     "line ends of an old Mac": "file,um\re0.png,7.5\re1.png,6\r",
     "spaces that do not break": "e0.png\u00a0,\u00a07.5\u00a0\ne1.png,6\u00a0\n",
+    "a pixel's size": "file,pixel size (\u03bcm)\ne0.png,7.5\ne1.png,6\n",
+    "a unit in words": "file,Microns\ne0.png,7.5\ne1.png,6\n",
+    "a profile and who took it": "profile,photographer,file,um\nA,Li,e0.png,7.5\nB,Li,e1.png,6\n",
     "all in quotes": '"e0.png","7.5"\n"e1.png","6"\n',
     "exponents": "e0.png;7,5E+00\ne1.png;6e0\n",
     "an index": ",file,um\n0,e0.png,7.5\n1,e1.png,6\n",
@@ -75,6 +78,8 @@ def test_umlauts_match_however_they_are_written(form: str, encoding: str, tmp_pa
         ("file,1/um\ne0.png,0.13\n", "which column"),
         ("file,um2 per pixel\ne0.png,56\n", "which column"),
         ("file,Umfang\ne0.png,56\n", "which column"),
+        ("file,disc_um\ne0.png,1800\n", "which column"),
+        ("file,width of the field (\u00b5m)\ne0.png,9000\n", "which column"),
         ("e0.png,7_5\n", "line 1 is"),
         ("e1.png,6\ne0.png,7_5\n", "line 2 is"),
         ("e0.png,\ne1.png,6\n", "line 1 is"),
@@ -109,6 +114,12 @@ def test_two_files_of_one_name_get_their_own_numbers(tmp_path: Path) -> None:
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
     assert [um_of(Path("x", f, "OD.png"), known) for f in "abc"] == [5, 6, None]
     assert [um_of(Path(f"eye.{end}"), known) for end in ("png", "jpg", "tif")] == [7, 8, None]
+
+
+def test_a_number_after_a_point_is_part_of_the_name(tmp_path: Path) -> None:
+    (tmp_path / "um.csv").write_text("P1.2,5\nP2.png,6\n")
+    known = read_um_per_pixel(str(tmp_path / "um.csv"))
+    assert [um_of(Path(f"{name}.png"), known) for name in ("P1.2", "P1", "P2")] == [5, None, 6]
 
 
 def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called() -> None:
