@@ -161,6 +161,8 @@ def missing(path: Path, what: str = "file or folder") -> str:
         return f"{path}: nothing matches this pattern"
     if os.name != "nt" and re.match(r"[A-Za-z]:", str(path)):
         return f"{path}: no such {what}; a path of Windows, which in WSL is /mnt/c/folder/eye.jpg"
+    if path.is_symlink():
+        return f"{path}: no such {what}: a link that leads to none"
     return f"{path}: no such {what}{did_you_mean(path)}"
 
 

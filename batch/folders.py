@@ -17,6 +17,7 @@ from system.records import read_record
 from utils import UserError, expand, missing
 
 LONGEST = 250  # bytes of a result's name: file systems take 255, with the suffix
+OWN = {folder.split("/")[0] for folder in RESULT_SUFFIXES}  # folders of results
 # how files begin that are read, for those whose name does not say it
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM")
 
@@ -45,11 +46,10 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
             if not path.exists():
                 listing.problems.append(missing(path))
                 continue
-            if script := read_record(path).script if (is_folder := path.is_dir()) else "":
-                what = f"holds what {script} wrote"
-                listing.problems.append(f"{path}: {what}; name the folder of the photographs")
+            if said := among_results(path):
+                listing.problems.append(f"{path}: {said} wrote; name the photographs")
                 continue
-            inside = 0
+            inside, is_folder = 0, path.is_dir()
             for folder in walk(path, out, recursive, listing) if is_folder else [path.parent]:
                 images = list_photographs(folder) if is_folder else [path]
                 inside += len(images)
@@ -64,6 +64,17 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
         except OSError as error:
             listing.problems.append(f"{error.filename or path}: {error.strerror}")
     return listing
+
+
+def among_results(path: Path) -> str:
+    """Say of a path that a script wrote what is in it, or what it lies in; empty if none did."""
+    if script := read_record(path).script if path.is_dir() else "":
+        return f"holds what {script}"
+    *parents, _ = parts = place_of(path).parts
+    for k in range(1, len(parents) + 1):
+        if parts[k] in OWN and (script := read_record(Path(*parents[:k])).script):
+            return f"lies in what {script}"
+    return ""
 
 
 def nothing_in(folder: Path, recursive: bool) -> str:
@@ -138,9 +149,9 @@ def name_results(
     Raises:
         UserError: the results would lie among the photographs and could overwrite them.
     """
-    results, own = Path(os.path.realpath(out)), {folder.split("/")[0] for folder in RESULT_SUFFIXES}
+    results = Path(os.path.realpath(out))
     for folder in {path.parent.resolve() for path in photographs}:
-        if folder == results or any(folder.is_relative_to(results / part) for part in own):
+        if folder == results or any(folder.is_relative_to(results / part) for part in OWN):
             there = "photographs to segment lie there"
             raise UserError(f"--out {out}: {there}; choose another folder for the results")
     file_like = {*RESULT_SUFFIXES.values(), ".json"}
@@ -148,7 +159,7 @@ def name_results(
     for path, name in photographs.items():
         *folders, last = name.split("/")
         for k, part in enumerate(folders):
-            if (k == 0 and part.casefold() in own) or Path(part).suffix.lower() in file_like:
+            if (k == 0 and part.casefold() in OWN) or Path(part).suffix.lower() in file_like:
                 folders[k] = f"{part}_2"
         wanted[path] = "/".join([*folders, cut(last)])
     names: dict[str, Path] = {}

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from datasets.dicom import camera_name, is_dicom, read_frame
-from utils import UserError
+from utils import UserError, missing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,7 @@ def decode(path: Path) -> np.ndarray:
 
     check_name(path)
     if not path.is_file():
-        raise UserError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        raise UserError(f"{path}: not a file" if path.exists() else missing(path, "file"))
     too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
     formats = readable_formats()
     try:

@@ -70,7 +70,9 @@ def test_a_loop_of_links_is_named_and_the_others_are_segmented(
     eyes = shutil.copytree(folder, tmp_path / "eyes")
     (eyes / "loop.png").symlink_to("loop.png")
     paths = sorted(eyes.iterdir()) if named else [eyes]
-    with pytest.raises(UserError, match=r"1 could not be segmented:\n.*loop\.png: no such file"):
+    with pytest.raises(
+        UserError, match=r"1 could not be segmented:\n.*loop\.png: no such file.*: a link that leads to none"
+    ):
         run_predict(files, tmp_path / "out", *paths)
     assert names_in(tmp_path / "out") == ["eye0", "eye1", "eye2"]
 
@@ -85,6 +87,11 @@ def test_results_of_an_earlier_run_are_no_photographs(
     assert f"{eyes / 'run1'}: what predict.py wrote" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"run1: holds what predict\.py wrote"):
         run_predict(files, tmp_path / "out", eyes / "run1")
+    for within in ("masks", "page/photograph", "masks/eye0.png"):
+        with pytest.raises(UserError, match=rf"{within}: lies in what predict\.py wrote; name the photographs"):
+            run_predict(files, tmp_path / "out", eyes / "run1" / within)
+    shutil.copytree(folder, eyes / "run1" / "mine")  # what the user put there is none
+    assert find_photographs([eyes / "run1" / "mine"]).problems == []
 
 
 @posix
