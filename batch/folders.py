@@ -17,7 +17,7 @@ from system.records import read_record
 from utils import UserError, expand, missing
 
 LONGEST = 250  # bytes of a result's name: file systems take 255, with the suffix
-OWN = {folder.split("/")[0] for folder in RESULT_SUFFIXES}  # folders of results
+RESULT_FOLDERS = {folder.split("/")[0] for folder in RESULT_SUFFIXES}  # folders of results
 # how files begin that are read, for those whose name does not say it
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM")
 
@@ -72,7 +72,7 @@ def among_results(path: Path) -> str:
         return f"holds what {script}"
     *parents, _ = parts = place_of(path).parts
     for k in range(1, len(parents) + 1):
-        if parts[k] in OWN and (script := read_record(Path(*parents[:k])).script):
+        if parts[k] in RESULT_FOLDERS and (script := read_record(Path(*parents[:k])).script):
             return f"lies in what {script}"
     return ""
 
@@ -151,7 +151,7 @@ def name_results(
     """
     results = Path(os.path.realpath(out))
     for folder in {path.parent.resolve() for path in photographs}:
-        if folder == results or any(folder.is_relative_to(results / part) for part in OWN):
+        if folder == results or any(folder.is_relative_to(results / part) for part in RESULT_FOLDERS):
             there = "photographs to segment lie there"
             raise UserError(f"--out {out}: {there}; choose another folder for the results")
     file_like = {*RESULT_SUFFIXES.values(), ".json"}
@@ -159,7 +159,7 @@ def name_results(
     for path, name in photographs.items():
         *folders, last = name.split("/")
         for k, part in enumerate(folders):
-            if (k == 0 and part.casefold() in OWN) or Path(part).suffix.lower() in file_like:
+            if (k == 0 and part.casefold() in RESULT_FOLDERS) or Path(part).suffix.lower() in file_like:
                 folders[k] = f"{part}_2"
         wanted[path] = "/".join([*folders, cut(last)])
     names: dict[str, Path] = {}

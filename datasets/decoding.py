@@ -117,8 +117,9 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
     """The pixels of an open image, upright; as `decode`, but grey may have numbers of any kind."""
     from PIL import ImageOps
 
-    # before the EXIF of a PNG loads it; Pillow would keep the upper 8 bits alone
+    # before the EXIF of a PNG loads it; Pillow keeps 8 bits alone, and of 16 in JPEG 2000 no transparency
     wide = file.mode in ("RGB", "RGBA", "LA") and ";16" in str(getattr(file, "tile", ""))
+    wide |= file.format == "JPEG2000" and file.mode == "RGBA"
     clear, tags = file.info.get("transparency"), getattr(file, "tag_v2", {})
     if tags.get(284) == 2 and len(bits := tags.get(258, ())) > 1 and max(bits) > 8:
         raise UserError(f"{path}: a TIFF of {max(bits)} bits in planes, which is not read; save it interleaved")
@@ -231,11 +232,10 @@ def exif_of(path: Path) -> dict[int, Any]:
     """The EXIF of an image by the numbers of its tags; empty if there is none that can be read."""
     from PIL import Image
 
-    try:
-        with Image.open(path, formats=readable_formats()) as file:
-            return dict(file.getexif())
-    except Exception:  # gzipped, or EXIF that is damaged: the image itself was read
-        return {}
+    # gzipped, or EXIF that is damaged: the image itself was read
+    with contextlib.suppress(Exception), Image.open(path, formats=readable_formats()) as file:
+        return dict(file.getexif())
+    return {}
 
 
 def decode_wide(path: Path, page: int) -> np.ndarray | None:
