@@ -89,11 +89,19 @@ def version(folder: Path) -> tuple[int, int] | None:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """Read new_data/dataset.json; empty if augment.py wrote none, as in a folder made by hand."""
+    """Read new_data/dataset.json; empty if augment.py wrote none, as in a folder made by hand.
+
+    Raises:
+        UserError: it is there, but cannot be read: the scale and whom teachers learned from would be lost.
+    """
+    path = folder / "dataset.json"
     try:
-        info = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "damaged"
+        raise UserError(f"{path}: cannot be read ({reason}); run augment.py again") from None
     # another program's file of this name says nothing here
     own = isinstance(info, dict) and {"size", "seed", "test_labels", "train", "test"} <= info.keys()
     return info if own else {}

@@ -12,7 +12,7 @@ import pytest
 from corpus import encode, opencv
 from PIL import Image, features
 
-from data import read_eyes, read_info
+from data import read_eyes, read_info, read_working_disc
 from datasets.eyes import Eye
 from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import read_image, read_mask, write_png
@@ -207,6 +207,15 @@ def test_an_eye_is_not_called_as_a_row_of_the_tables(name: str, tmp_path: Path) 
 def test_a_dataset_json_of_another_program_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"size": [200, 196], "diameter": 3, "train": 7}')
     assert read_info(tmp_path) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"size": null, "disc": 64, "tra', b"\xff\xfe"])
+def test_a_dataset_json_that_is_damaged_is_not_taken_for_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"dataset\.json: cannot be read \(damaged\); run augment\.py again"):
+        read_working_disc(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    assert read_working_disc(tmp_path) is None
 
 
 def test_16_bits_without_transparency_are_scaled_as_before(tmp_path: Path) -> None:
