@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from datasets.decoding import decode
 from datasets.images import is_readable, read_mask
 from datasets.kinds import KINDS_FILES
 from datasets.layouts import (
@@ -123,6 +124,8 @@ def tell_apart(found: Found, masks: bool) -> None:
         drawn = [path for path, names in described.items() if name in names]
         found["mask"] += drawn
         if len(files) == 2 and not drawn:  # p1.jpg and its mask p1.png
+            for path in files:
+                decode(path)  # what is damaged is named, and no photograph without a mask
             flat = [path for path in files if is_readable(path, read_mask)]
             if len(flat) == 1:
                 found["image"].remove(flat[0])
@@ -151,11 +154,12 @@ def add_matched(eyes: dict[str, Source], target: str, files: Sequence[Path], fol
     Files of one person come first, so that P1/OD.jpg gets P1/OD_mask.png.
     """
     rest = {path for path in files if path.suffix.lower() != ".json"}
-    for path in set(files) - rest:
+    twice = []
+    for path in sorted(set(files) - rest):
         described = shapes_in(path)
         for eye in eyes.values():
-            if plain(stem(eye.image)) in described:
-                eye.files[target] = path
+            if plain(stem(eye.image)) in described and eye.files.setdefault(target, path) != path:
+                twice.append(second_file(path, eye.name, eye.files[target]))
     called = {name: {name, stem(eye.image)} for name, eye in eyes.items()}
     whose = {path: person_folders(path, folder) for path in [*rest, *(eye.image for eye in eyes.values())]}
     for person in [*sorted(set(whose.values())), None]:  # None: all
@@ -167,6 +171,7 @@ def add_matched(eyes: dict[str, Source], target: str, files: Sequence[Path], fol
             rest.discard(path)
     second, several, surplus = match(sorted(rest), called)
     return [
+        *twice,
         *(second_file(path, name, eyes[name].files[target]) for name, path in second.items()),
         *(line for line in several if "files, " in line),
         *surplus,

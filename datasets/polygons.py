@@ -21,17 +21,21 @@ Shapes = list[tuple[str, str, list[list[float]]]]  # label, kind, points x and y
 
 
 def shapes_in(path: Path) -> dict[str, Shapes]:
-    """The shapes in a JSON file by the `plain` stem of the photograph; empty if it is of another kind."""
+    """The shapes in a JSON file by the `plain` stem of the photograph; empty if it is of another kind.
+
+    A damaged one has none of the photograph of its own name: that is refused where the shapes are drawn.
+    """
+    damaged: dict[str, Shapes] = {plain(path.stem): []}
     try:
         if path.stat().st_size > MOST_JSON:
             return {}
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
-        return {}
+        return damaged
     try:
         return labelme(data, path) or via(data)
     except (KeyError, TypeError, AttributeError, ValueError):
-        return {}
+        return damaged if isinstance(data, dict) and "shapes" in data else {}
 
 
 def labelme(data: Any, path: Path) -> dict[str, Shapes]:
@@ -77,7 +81,7 @@ def draw_polygons(path: Path, photograph: str, shape: tuple[int, ...]) -> np.nda
             none says vessel.
     """
     shapes = shapes_in(path).get(plain(stem(Path(photograph))))
-    if shapes is None:
+    if not shapes:
         raise UserError(f"{path}: no shapes of {photograph} as LabelMe or VIA write them")
     labels = vessel_labels(path, {label for label, _, _ in shapes})
     shapes = [each for each in shapes if each[0] in labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,33 @@ def test_shapes_that_are_no_vessels_are_refused(content: dict[str, Any], said: s
     with pytest.raises(UserError) as error:
         run_script(augment.main, folder, "--out", tmp_path / "out")
     assert said in str(error.value) and "p2.json" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [json.dumps(labelme("p2"))[:60], '{"shapes": [{}]}', '{"shapes": []}'])
+def test_a_damaged_file_of_shapes_is_named_and_its_photograph_not_left_out(
+    content: str, tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "mine", "{}.png", "{}_mask.tif")
+    (folder / "p2_mask.tif").unlink()
+    (folder / "p2.json").write_text(content)
+    with pytest.raises(UserError, match=r"p2\.json: no shapes of p2\.png as LabelMe or VIA write them"):
+        run_script(augment.main, folder, "--out", tmp_path / "out")
+
+
+def test_a_damaged_mask_beside_its_photograph_is_named(tmp_path: Path) -> None:
+    folder = save(tmp_path / "mine", "{}.jpg", "{}.png")
+    os.truncate(folder / "p2.png", 60)
+    with pytest.raises(UserError, match=r"p2\.png: cannot be read as an image"):
+        find_data_set(folder)
+
+
+def test_two_files_of_shapes_of_one_photograph_are_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "mine", "{}.png", "{}_mask.tif")
+    (folder / "p2_mask.tif").unlink()
+    (folder / "p2.json").write_text(json.dumps(labelme("p2")))
+    (folder / "via.json").write_text(json.dumps({"p2": via(False, True)["p2.jpg123"]}))
+    (problem,) = find_data_set(folder).problems
+    assert "p2.json" in problem and "via.json" in problem
 
 
 @pytest.mark.parametrize("top", [1, 2, 3, 7, 200, 255, 256, 1000, 65535])
