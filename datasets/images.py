@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from datasets.masks import read_mask as read_mask
 from system.files import atomic
 from system.records import read_record
 from utils import UserError
+
+try:
+    from isal import isal_zlib as zlib
+except ImportError:  # torch.hub asks for less than requirements.txt; files of any DEFLATE read the same
+    import zlib  # type: ignore[no-redef]
 
 SUFFIXES = {".tif", ".tiff", ".png", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib"}
 SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".webp", ".jp2", ".avif"}
@@ -95,16 +101,29 @@ def is_readable(path: Path, read: Callable[[Path], object]) -> bool:
     return True
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write RGB or grey, uint8 or uint16, atomically as PNG.
+def encode_png(image: np.ndarray) -> bytes:
+    """RGB or grey, uint8 or uint16, as a PNG file (https://www.w3.org/TR/png-3), lossless.
 
-    OpenCV encodes and Python writes, because OpenCV cannot open names with umlauts on Windows.
+    Every byte is kept as the difference to the one above, and packed by ISA-L: the levels of a probability take
+    a third of the time that OpenCV needs, and an eighth less space. Pillow takes longer than both.
     """
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    # the default, level 1 with one filter, takes half the time of level 2 with all and a tenth more space
-    _, png = cv2.imencode(".png", pixels)
+    height, width = image.shape[:2]
+    levels = np.ascontiguousarray(image, image.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    rows = np.full((height, 1 + levels.shape[1]), 2, np.uint8)  # each row begins with its filter: 2 is "Up"
+    rows[0, 1:] = levels[0]
+    np.subtract(levels[1:], levels[:-1], out=rows[1:, 1:])
+    header = struct.pack(">2I5B", width, height, 8 * image.itemsize, 2 if image.ndim == 3 else 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+        for name, data in chunks
+    )
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write RGB or grey, uint8 or uint16, atomically as PNG."""
     with atomic(path) as temporary:
-        temporary.write_bytes(png.tobytes())
+        temporary.write_bytes(encode_png(image))
 
 
 def reduced(image: np.ndarray) -> np.ndarray:

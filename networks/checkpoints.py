@@ -208,7 +208,11 @@ def build(path: Path, config: Any, weights: Any, outputs: int = 1) -> UNet | Res
         raise UserError(f"{path}: its weights do not fit its settings ({words}); train it anew")
     if broken := [name for name in wanted if not found[name].isfinite().all()]:
         raise UserError(f"{path}: holds weights that are not finite, such as {broken[0]}; train it anew")
-    model.to_empty(device="cpu").load_state_dict(found)
+    # assigned, because making empty ones of the meta device imports a second's worth of modules
+    own = {"copy": True, "memory_format": torch.contiguous_format}
+    model.load_state_dict(
+        {name: found[name].to(like.dtype, **own) for name, like in wanted.items()}, assign=True
+    )
     return model
 
 

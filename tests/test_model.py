@@ -286,3 +286,12 @@ def test_imagenets_weights_run_no_code(hub: Path) -> None:
 def test_a_unet_does_without_torchvision() -> None:
     code = "import sys, model; model.UNet(width=4, depth=1); assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_shipped_weights_are_loaded_without_the_modules_that_compile_networks() -> None:
+    # sympy and what torch builds on it took a second of each start
+    code = "import sys, torch; from pathlib import Path; from networks.checkpoints import load_checkpoint\n"
+    code += (
+        "load_checkpoint(Path('files/drive_unet.pth'), torch.device('cpu')); assert 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import zlib
+from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 from conftest import read_csv, run_script
+from PIL import Image
 
 import predict
 from datasets import images
@@ -22,6 +26,23 @@ def eye(tmp_path: Path) -> Path:
     photograph, _, _ = draw_eye(np.random.default_rng(0), 150, 140)
     write_png(tmp_path / "in" / "eye.png", photograph)
     return tmp_path / "in" / "eye.png"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 300), (301, 200), (1, 1, 3), (40, 41, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("packed_by", [images.zlib, zlib])
+def test_png_files_keep_every_level_for_every_reader(
+    shape: tuple[int, ...], dtype: type, packed_by: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "zlib", packed_by)
+    levels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    for image in (levels, np.asfortranarray(levels)):
+        png = images.encode_png(image)
+        opened = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+        opened = opened[..., ::-1] if image.ndim == 3 else opened
+        assert opened.dtype == dtype and np.array_equal(opened, levels)
+        if image.ndim == 2 or dtype == np.uint8:  # Pillow reads no colours of 16 bits
+            assert np.array_equal(Image.open(BytesIO(png)), levels)
 
 
 def written(out: Path) -> set[str]:
