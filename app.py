@@ -31,7 +31,7 @@ from pages.viewer import PLAIN_NAMES, START, VIEWER, VIEWER_STYLE, pictures, vie
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop
-from utils import HelpFormatter, UserError, out_of_memory, run
+from utils import HelpFormatter, UserError, between, out_of_memory, run
 
 if TYPE_CHECKING:
     import gradio
@@ -82,7 +82,8 @@ def parse_args() -> argparse.Namespace:
         formatter_class=HelpFormatter,
     )
     add_weights(parser, "that of predict.py")
-    parser.add_argument("--port", type=int, help="of the page (default: the first free one from 7860 on)")
+    port = between(1, 65535, int)
+    parser.add_argument("--port", type=port, help="of the page (default: the first free one from 7860 on)")
     parser.add_argument(
         "--browser",
         action=argparse.BooleanOptionalAction,
@@ -91,10 +92,7 @@ def parse_args() -> argparse.Namespace:
     )
     add_kinds(parser, "with the usual weights")
     add_prediction_flags(parser)
-    args = parser.parse_args()
-    if args.port is not None and not 1 <= args.port <= 65535:
-        parser.error(f"--port {args.port}: give 1 to 65535")
-    return args
+    return parser.parse_args()
 
 
 def prepare_gradio(folder: Path) -> None:

@@ -33,7 +33,7 @@ from prediction.scale import WORKING_DISC
 from prediction.teacher import read_lesson, teach
 from system.files import claim
 from system.threads import threads
-from utils import HelpFormatter, UserError, expand, folder_name, path_name, run, seed_number
+from utils import HelpFormatter, UserError, between, expand, folder_name, path_name, run, seed_number
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--stare-fold",
-        type=int,
+        type=between(0, STARE_FOLDS - 1, int),
         default=0,
         help="which fifth of STARE's 20 eyes tests, 0 to 4; the others train",
     )
@@ -94,24 +94,22 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--disc",
-        type=int,
+        type=between(16, 1024, int),
         metavar="PIXELS",
         help="diameter of the optic disc to which training eyes are brought; as large as DRIVE's own they stay "
         f"as they are by default (default: {WORKING_DISC:.0f}; DRIVE alone stays as it is)",
     )
-    parser.add_argument("--size", type=int, help="squash to SIZE x SIZE as many tutorials do (default: keep)")
+    parser.add_argument(
+        "--size",
+        type=between(16, 4096, int),
+        help="squash to SIZE x SIZE as many tutorials do (default: keep)",
+    )
     parser.add_argument("--seed", type=seed_number, default=42, help="seed of the random rotations")
     args = parser.parse_args()
-    if args.size is not None and not 16 <= args.size <= 4096:
-        parser.error(f"--size {args.size}: give 16 to 4096, or leave it out to keep DRIVE's own 565x584")
-    if args.disc is not None and not 16 <= args.disc <= 1024:
-        parser.error(f"--disc {args.disc}: give 16 to 1024 pixels")
-    if args.size is not None and (args.leave_one_out or args.disc):
+    if args.size and (args.leave_one_out or args.disc):
         parser.error("--size: goes neither with --leave-one-out nor with --disc")
     if bool(args.unlabelled) != bool(args.teacher) or (args.unlabelled and args.size):
         parser.error("--unlabelled: with --teacher, and without --size")
-    if not 0 <= args.stare_fold < STARE_FOLDS:
-        parser.error(f"--stare-fold {args.stare_fold}: give 0 to {STARE_FOLDS - 1}")
     return args
 
 

@@ -87,8 +87,6 @@ def drive_unet(pretrained: bool = True) -> Network:
 def _load(name: str, pretrained: bool) -> Network:
     """Build a shipped network, on the CPU."""
     with _own_modules():
-        import torch
-
         from model import NETWORKS
         from networks.checkpoints import load_checkpoint
         from utils import UserError
@@ -98,7 +96,7 @@ def _load(name: str, pretrained: bool) -> Network:
             raise UserError(
                 f"{path}: not in this copy of the repository; update it, or use another entry point"
             )
-        network, _ = load_checkpoint(path, torch.device("cpu"))
+        network, _ = load_checkpoint(path)
         if pretrained:
             return network
         settings = dict(network.config)

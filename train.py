@@ -18,7 +18,7 @@ from datasets.eyes import Eye
 from networks.checkpoints import MAX_DEPTH, MAX_WIDTH, load_checkpoint
 from networks.loading import add_device, add_threshold
 from system import processes
-from system.devices import advise_threads, describe, pick_device
+from system.devices import advise_threads, describe
 from system.files import claim
 from training.earlier import without_checkpoint
 from training.held_out import cross_validate, leave_one_out
@@ -241,7 +241,7 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
         settings = choose_settings(given, device, len(data_sets))
     if settings.start_from:
         path = args.files / "last.pth" if resume and not held_out else Path(settings.start_from)
-        network, _ = load_checkpoint(path, pick_device("cpu"), outputs=None)
+        network, _ = load_checkpoint(path, outputs=None)
         if args.disc:
             network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
         eyes, here = bring_to_scale(eyes, args.data, network), replace(here, scale=network)

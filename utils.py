@@ -61,11 +61,7 @@ def between(low: float, high: float = math.inf, kind: type[int] | type[float] = 
     return number
 
 
-def seed_number(text: str) -> int:
-    """argparse type: a seed that every library takes."""
-    if not 0 <= (seed := int(text)) < 2**32:
-        raise argparse.ArgumentTypeError(f"{text}: give 0 to {2**32 - 1}")
-    return seed
+seed_number = between(0, 2**32 - 1, int)  # argparse type: a seed that every library takes
 
 
 def run(main: Callable[[], int | None], lower: str = "") -> None:

@@ -53,7 +53,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, device: torch.device, outputs: Sequence[str] | None = VESSELS
+    path: Path, device: torch.device | str = "cpu", outputs: Sequence[str] | None = VESSELS
 ) -> tuple[UNet | ResUNet, dict[str, Any]]:
     """Rebuild the network from a checkpoint alone, in evaluation mode on `device`.
 

@@ -27,7 +27,6 @@ from networks.checkpoints import load_checkpoint
 from prediction.scale import factors_for
 from prediction.segmentation import segment
 from scoring import metrics
-from system.devices import pick_device
 from system.files import write_csv
 from training.thresholds import USUAL_THRESHOLD, native_eyes
 from utils import path_name, run
@@ -101,7 +100,7 @@ def train(args: argparse.Namespace, scratch: Path, names: list[str]) -> Path:
 
 def score(weights: Path, threshold: float | None, data: Path, names: list[str]) -> list[float]:
     """F1 of each eye, at the checkpoint's threshold or the given one."""
-    network, content = load_checkpoint(weights, pick_device("cpu"))
+    network, content = load_checkpoint(weights)
     network, found = fold_batch_norm(network), []
     threshold = threshold or content.get("threshold") or USUAL_THRESHOLD
     eyes = list(native_eyes(data, names))

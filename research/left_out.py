@@ -10,7 +10,6 @@ from data import read_sets
 from datasets.eyes import Eye
 from model import Network, fold_batch_norm
 from networks.checkpoints import load_checkpoint
-from system.devices import pick_device
 from training.thresholds import native_eyes
 from utils import path_name
 
@@ -30,6 +29,6 @@ def left_out(args: argparse.Namespace) -> Iterator[tuple[str, Network, list[Eye]
     for name, data_set in read_sets(args.data).items():
         sets.setdefault(data_set, []).append(name)
     for data_set in args.data_sets or sets:
-        network, _ = load_checkpoint(args.files / f"without_{data_set}" / "checkpoint.pth", pick_device("cpu"))
+        network, _ = load_checkpoint(args.files / f"without_{data_set}" / "checkpoint.pth")
         eyes = native_eyes(args.data, sorted(sets[data_set])[:: args.every])
         yield data_set, fold_batch_norm(network), list(eyes)

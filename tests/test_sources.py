@@ -574,4 +574,4 @@ def test_a_fold_that_is_not_there_is_refused(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit) as status:
         run_script(augment.main, write_stare(tmp_path / "STARE"), "--stare-fold", 5, "--out", tmp_path / "out")
     assert status.value.code == 2
-    assert "--stare-fold 5: give 0 to 4" in capsys.readouterr().err
+    assert "--stare-fold: 5 is out of range: give 0 to 4" in capsys.readouterr().err

@@ -16,7 +16,6 @@ from networks.checkpoints import load_checkpoint
 from prediction.scale import cameras_for, plan_scale
 from prediction.segmentation import outputs_of, segment
 from scoring import metrics
-from system.devices import pick_device
 from system.files import claim
 from training.earlier import check_own
 from training.held_out_tables import Group, probability_of, score_groups, write_data_sets, write_folds
@@ -277,10 +276,10 @@ def as_begun(run: Run, settings: Settings, groups: Sequence[Group]) -> Settings:
 
 def read_split(last: Path) -> object:
     """The split of a checkpoint."""
-    return load_checkpoint(last, pick_device("cpu"), outputs=None)[1].get("split")
+    return load_checkpoint(last, outputs=None)[1].get("split")
 
 
 def has_trained(checkpoint: Path, names: Iterable[str]) -> bool:
     """Whether a checkpoint was trained on, or chosen by, one of these eyes."""
-    network, _ = load_checkpoint(checkpoint, pick_device("cpu"), outputs=None)
+    network, _ = load_checkpoint(checkpoint, outputs=None)
     return bool(network.trained_on & set(map(eye_of, names)))

@@ -14,7 +14,6 @@ from datasets.eyes import Eye
 from datasets.images import read_levels
 from networks.checkpoints import VESSELS, load_checkpoint
 from scoring import metrics
-from system.devices import pick_device
 from system.files import write_csv
 from training.earlier import list_own
 from training.settings import Run
@@ -106,7 +105,7 @@ def score_groups(
         scores = {name: {"threshold": threshold} | metrics.mean(own) for name, own in rows.items()}
         folder = files / group.folder
         path = folder / ("last.pth" if labelled else "checkpoint.pth")
-        _, content = load_checkpoint(path, pick_device("cpu"), outputs)
+        _, content = load_checkpoint(path, outputs=outputs)
         scored.append(Scored(scores, threshold, counts[k], curves[k], expected[k], content))
     return scored
 

@@ -19,7 +19,6 @@ from pages.pictures import picture, write_history
 from prediction.segmentation import binarize, outputs_of, segment
 from scoring import metrics
 from system import processes
-from system.devices import pick_device
 from system.signals import Stop
 from training import distributed
 from training.batches import end_workers, load, make_crops
@@ -146,7 +145,7 @@ def keep_start(files: Path, state: Training, validation: Sequence[Eye]) -> None:
     One that has seen a validation eye would win unfairly, and is not kept.
     """
     start = Path(state.settings.start_from or "")
-    before, content = load_checkpoint(start, pick_device("cpu"), outputs=None)
+    before, content = load_checkpoint(start, outputs=None)
     if before.outputs != state.model.outputs:  # of vessels, where arteries and veins begin
         return
     if seen := {eye_of(eye.name) for eye in validation} & set(state.started_from):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from networks.checkpoints import KINDS, VESSELS, load_checkpoint
 from system import processes
-from system.devices import pick_device
 from system.limits import usable_cores
 from utils import UserError
 
@@ -123,7 +122,7 @@ def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: i
     chosen: dict[str, Any] = GPU if device.type != "cpu" else {}
     chosen = chosen | (SEVERAL_DATA_SETS if data_sets > 1 else {})
     if "start_from" in given:
-        network, start = load_checkpoint(Path(given["start_from"]), pick_device("cpu"), outputs=None)
+        network, start = load_checkpoint(Path(given["start_from"]), outputs=None)
         chosen |= recipe_of(start) | {"arteries_veins": network.outputs == KINDS}
     chosen |= (ARTERIES_VEINS if given.get("arteries_veins") else {}) | dict(given)
     settings = Settings(**chosen)
@@ -186,7 +185,7 @@ def read_settings(path: Path, given: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: the file is missing or damaged, or a given setting differs from the training's.
     """
-    network, last = load_checkpoint(path, pick_device("cpu"), outputs=None)
+    network, last = load_checkpoint(path, outputs=None)
     try:
         before = Settings(**{**OLDER_VERSIONS, **last["settings"]})
         if [network.config[name] for name in ("name", "width", "depth")] != [

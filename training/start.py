@@ -21,7 +21,6 @@ from networks.checkpoints import load_checkpoint, set_views
 from pages.pictures import write_history
 from prediction.scale import factors_for, working_diameter
 from system import processes
-from system.devices import pick_device
 from system.files import atomic
 from training.earlier import OWN, check_own, list_own, move_to_earlier, undo_move
 from training.optimizers import make_optimizer
@@ -71,7 +70,7 @@ def start_training(
         model.load_imagenet()
     started_from: frozenset[str] = frozenset()
     if settings.start_from and not run.resume:
-        initial, _ = load_checkpoint(Path(settings.start_from), pick_device("cpu"), outputs=None)
+        initial, _ = load_checkpoint(Path(settings.start_from), outputs=None)
         load_initial(model, initial)
         started_from = initial.trained_on
     if run.scale:

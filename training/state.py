@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
-from system.devices import pick_device
 from training.settings import Settings, no_state
 from utils import UserError, versions
 
@@ -94,7 +93,7 @@ class Training:
         Raises:
             UserError: the file is missing or damaged, or belongs to other eyes.
         """
-        _, last = load_checkpoint(path, pick_device("cpu"), self.model.outputs)
+        _, last = load_checkpoint(path, outputs=self.model.outputs)
         if last.get("split") != self.split:
             raise UserError(
                 f"{path}: trained with other eyes or another split; give --resume with the same eyes and flags"
