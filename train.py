@@ -244,7 +244,7 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
         network, _ = load_checkpoint(path, outputs=None)
         if args.disc:
             network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
-        eyes, here = bring_to_scale(eyes, args.data, network), replace(here, scale=network)
+        eyes, here = bring_to_scale(eyes, args.data, network), replace(here, initial=network)
     if settings.arteries_veins:
         eyes = with_kinds(eyes, args.data)
     if args.leave_one_out is not None:

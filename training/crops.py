@@ -1,4 +1,7 @@
-"""Random training crops: cut, rotated, recoloured; some as from another camera, some with a choroid."""
+"""Random training crops: cut, rotated, recoloured; some as from another camera, some with a choroid.
+
+What changes a crop takes a random generator and a square photograph, uint8 (S, S, 3) RGB, and returns one.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +65,8 @@ class Crops:
             by_source.setdefault(eye.source, []).append(i)
         self.sources = list(by_source.values())
         self.images = [[eye.image] + ([equalize(eye.image, eye.fov)] if clahe else []) for eye in self.eyes]
-        self.statistics = [
-            [statistics(image, eye.fov) for image in images]
-            for eye, images in zip(self.eyes, self.images, strict=True)
-        ]
+        each = zip(self.eyes, self.images, strict=True)
+        self.statistics = [[statistics(image, eye.fov) for image in images] for eye, images in each]
 
     def __len__(self) -> int:
         return self.length
@@ -74,9 +75,8 @@ class Crops:
         """The random generator of crop i, and the index of its eye."""
         rng = np.random.default_rng([self.seed, i])
         # with one data set this draws no number, so that its crops do not depend on there being others
-        of_source = (
-            self.sources[int(rng.integers(len(self.sources)))] if len(self.sources) > 1 else self.sources[0]
-        )
+        source = int(rng.integers(len(self.sources))) if len(self.sources) > 1 else 0
+        of_source = self.sources[source]
         return rng, of_source[int(rng.integers(len(of_source)))]
 
     def name_of(self, i: int) -> str:
@@ -139,16 +139,8 @@ def draw_choroid(rng: np.random.Generator, photograph: np.ndarray, eyes: Sequenc
     """Draw choroidal vessels into a photograph, as they shine through a tessellated fundus.
 
     The network must not segment them, but too few of DRIVE's eyes show them. They are redder, less sharp and
-    wider than retinal vessels. Here they are the vessel masks of one or two random eyes, mostly enlarged,
+    wider than retinal vessels. Here they are the vessel masks of one or two random `eyes`, mostly enlarged,
     blurred, and subtracted from green, at most half as much from blue, and hardly from red.
-
-    Args:
-        rng: random generator.
-        photograph: uint8 (S, S, 3) RGB, a square crop.
-        eyes: those whose vessel masks are drawn.
-
-    Returns:
-        uint8 (S, S, 3) RGB.
     """
     crop, levels = len(photograph), photograph.astype(np.float32)
     for _ in range(rng.integers(1, 3)):
@@ -167,13 +159,6 @@ def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarra
 
     One camera took all of DRIVE's photographs. A network that has seen nothing else mistakes uneven light and
     noise for vessels, and misses blurred vessels.
-
-    Args:
-        rng: random generator.
-        photograph: uint8 (S, S, 3) RGB, a square crop.
-
-    Returns:
-        uint8 (S, S, 3) RGB.
     """
     side = len(photograph)
     # light and tint that vary smoothly over the crop; factors of about 0.6 to 1.6
@@ -189,30 +174,14 @@ def change_camera(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarra
 
 
 def change_colour(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
-    """Change the gamma of each channel apart: cameras differ most in how bright red, green and blue are.
-
-    Args:
-        rng: random generator.
-        photograph: uint8 (S, S, 3) RGB.
-
-    Returns:
-        uint8 (S, S, 3) RGB.
-    """
+    """Change the gamma of each channel apart: cameras differ most in how bright red, green and blue are."""
     ramp = np.linspace(0, 1, 256)[:, None]
     table = (255 * ramp ** np.exp(rng.uniform(-0.45, 0.45, 3))).astype(np.uint8)
     return cv2.LUT(photograph, table[None])
 
 
 def spoil_file(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
-    """Spoil a photograph as files are spoilt: enlarged from few pixels, JPEG blocks, or both.
-
-    Args:
-        rng: random generator.
-        photograph: uint8 (S, S, 3) RGB, a square crop.
-
-    Returns:
-        uint8 (S, S, 3) RGB.
-    """
+    """Spoil a photograph as files are spoilt: enlarged from few pixels, JPEG blocks, or both."""
     side, image = len(photograph), photograph
     if rng.random() < 0.3:
         small = max(round(side / rng.uniform(1.3, 2.5)), 1)
@@ -228,13 +197,7 @@ def spoil_file(rng: np.random.Generator, photograph: np.ndarray) -> np.ndarray:
 def draw_rim(rng: np.random.Generator, photograph: np.ndarray, fov: np.ndarray) -> np.ndarray:
     """Draw a bright or dark arc along the border of the field of view, as lens rims and reflections make them.
 
-    Args:
-        rng: random generator.
-        photograph: uint8 (S, S, 3) RGB, a square crop.
-        fov: its field of view, uint8 (S, S), 0 or 255.
-
-    Returns:
-        uint8 (S, S, 3) RGB; the photograph itself where no border is in the crop.
+    `fov` is uint8 (S, S), 0 or 255. Where no border is in the crop the photograph is returned itself.
     """
     if fov.all() or not fov.any():
         return photograph
@@ -247,9 +210,8 @@ def draw_rim(rng: np.random.Generator, photograph: np.ndarray, fov: np.ndarray) 
 def smooth_field(rng: np.random.Generator, side: int) -> np.ndarray:
     """A smooth random field of about -2 to 2: float32 (side, side)."""
     knots = int(rng.integers(2, 5))
-    return cv2.resize(
-        rng.standard_normal((knots, knots), np.float32), (side, side), interpolation=cv2.INTER_CUBIC
-    )
+    field = rng.standard_normal((knots, knots), np.float32)
+    return cv2.resize(field, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
 def jitter_colour(rng: np.random.Generator) -> np.ndarray:

@@ -74,14 +74,8 @@ def cross_validate(
     """Train without each fold, score its eyes, write folds.csv, then train on all eyes; or train some folds.
 
     Each fold has its own folder, FILES/fold0 and so on, so that folds can be trained side by side. The network
-    on all eyes is written to FILES itself.
-
-    Args:
-        run: where.
-        settings: of each training.
-        eyes: all copies by name, in natural order.
-        folds: how many.
-        wanted: only these of them, and no network on all eyes; None: all.
+    on all `eyes`, copies by name in natural order, is written to FILES itself. Only the `wanted` folds, if any
+    are named, are trained, and then no network on all eyes.
 
     Returns:
         False if it was stopped before the end.
@@ -105,7 +99,8 @@ def cross_validate(
                     f"{run.files / chosen[0].folder}: no fold to go on with; train without --resume"
                 )
             # fail now rather than after all folds
-            if wanted is None and last.exists() and read_split(last) != everything:
+            split = load_checkpoint(last, outputs=None)[1].get("split") if last.exists() else everything
+            if wanted is None and split != everything:
                 raise UserError(f"{last}: of a training on other eyes; move it away, or give another --files")
         elif wanted is None:
             move = plan_move(run.files)  # as a whole, also more folds than there are now
@@ -146,13 +141,7 @@ def leave_one_out(run: Run, settings: Settings, eyes: Mapping[str, Eye], wanted:
 
     Each training has its own folder, FILES/without_NAME, with its checkpoint, probability/ and, for each eye,
     scores.csv. FILES/leave_one_out.csv has a row for each data set, FILES/thresholds.csv its mean F1 at each
-    threshold.
-
-    Args:
-        run: where.
-        settings: of each training.
-        eyes: all copies by name, each with its `source`.
-        wanted: the data sets to leave out, without scores; empty: all.
+    threshold. Only the `wanted` data sets, if any are named, are left out, and then nothing is scored.
 
     Returns:
         False if it was stopped before the end.
@@ -216,7 +205,7 @@ def hold_out(
             f"{group.title}: {len(seen)} of its eyes trained the teachers of {run.data}, such as {min(seen)}; "
             "write it anew with other teachers: augment.py --teacher"
         )
-    if settings.start_from and has_trained(Path(settings.start_from), left_out):
+    if settings.start_from and run.initial and run.initial.trained_on & set(group.eyes):
         print(
             f"{group.title}: {settings.start_from} was trained on its eyes, so this begins with random weights"
         )
@@ -272,14 +261,3 @@ def as_begun(run: Run, settings: Settings, groups: Sequence[Group]) -> Settings:
         raise UserError(f"{run.files}: begun with --start-from {min(map(str, starts))}; give it again")
     # one that could not start from given weights is no model for the others
     return replace(next((one for one in begun if one.start_from), begun[0]), **run.given)
-
-
-def read_split(last: Path) -> object:
-    """The split of a checkpoint."""
-    return load_checkpoint(last, outputs=None)[1].get("split")
-
-
-def has_trained(checkpoint: Path, names: Iterable[str]) -> bool:
-    """Whether a checkpoint was trained on, or chosen by, one of these eyes."""
-    network, _ = load_checkpoint(checkpoint, outputs=None)
-    return bool(network.trained_on & set(map(eye_of, names)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +48,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for own in fields(self):
-            # a checkpoint may hold anything
-            value, kind = (
-                getattr(self, own.name),
-                (int, float) if type(own.default) is float else type(own.default),
-            )
+            value = getattr(self, own.name)  # a checkpoint may hold anything
+            kind = (int, float) if type(own.default) is float else type(own.default)
             if not (isinstance(value, kind) or (own.default is None and isinstance(value, (str, int, float)))):
                 raise TypeError(f"{own.name} is {value!r:.40}")
 
@@ -71,7 +68,8 @@ class Run:
     workers: int
     resume: bool
     given: Mapping[str, Any]  # by the names of `Settings`
-    scale: Network | None = None  # whose scale the eyes were brought to; None: they are at their own
+    # of `start_from`, or with `resume` of last.pth; the eyes were brought to its scale; None: are at their own
+    initial: Network | None = None
 
     def within(self, folder: Path) -> Run:
         """The run of one training of several in a folder of its own, which goes on there if it had begun."""
@@ -93,28 +91,14 @@ ARTERIES_VEINS: dict[str, Any] = {
 }
 SEVERAL_DATA_SETS = {"camera": 0.3, "degrade": 0.5, "clahe": 0.5}
 # what versions did that had no such setting yet; a new setting gets its line here
-OLDER_VERSIONS = {
-    "model": "unet",
-    "pretrained": False,
-    "arteries_veins": False,
-    "minutes": None,
-    "choroid": 0.0,
-    "camera": 0.0,
-    "degrade": 0.0,
-    "clahe": 0.0,
-    "start_from": None,
-    "dice": 0.0,
-    "ema": 0.0,
+OLDER_VERSIONS: dict[str, Any] = {
+    **{"model": "unet", "pretrained": False, "arteries_veins": False, "minutes": None, "start_from": None},
+    **dict.fromkeys(("choroid", "camera", "degrade", "clahe", "dice", "ema"), 0.0),
 }
 
 
 def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: int) -> Settings:
-    """The settings of a new training.
-
-    Args:
-        given: settings that the user gave.
-        device: to train on.
-        data_sets: how many there are in new_data.
+    """The settings of a new training on this device and so many data sets, from those that the user gave.
 
     Raises:
         UserError: the network of `start_from` cannot be loaded, or has another width or depth than given.
@@ -129,19 +113,17 @@ def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: i
     rate = RATES[settings.optimizer]
     if settings.start_from:
         config = network.config
+        own = f"the network of {settings.start_from} has"
         if given.get("width", config["width"]) != config["width"]:
-            raise UserError(
-                f"--width {given['width']}: the network of {settings.start_from} has {config['width']}"
-            )
+            raise UserError(f"--width {given['width']}: {own} {config['width']}")
         depth = chosen.get("depth", config["depth"])
         if depth < config["depth"] or (depth > config["depth"] and config["name"] != "unet"):
-            raise UserError(f"--depth {depth}: the network of {settings.start_from} has {config['depth']}")
+            raise UserError(f"--depth {depth}: {own} {config['depth']}")
         settings = replace(settings, model=config["name"], width=config["width"], depth=depth)
         rate *= FINE_TUNING
     elif not {"width", "depth"} <= given.keys():
-        reason = "no GPU: smaller, as accurate on DRIVE"
-        reason = "GPU: that of the shipped weights" if device.type != "cpu" else reason
-        why = "" if "width" in given else f" ({reason})"
+        on_cpu, on_gpu = "no GPU: smaller, as accurate on DRIVE", "GPU: that of the shipped weights"
+        why = "" if "width" in given else f" ({on_cpu if device.type == 'cpu' else on_gpu})"
         print(f"network: width {settings.width}, depth {settings.depth}{why}")
     settings = replace(settings, lr=given.get("lr", rate))
     check_batches(settings)
@@ -188,11 +170,8 @@ def read_settings(path: Path, given: Mapping[str, Any]) -> Settings:
     network, last = load_checkpoint(path, outputs=None)
     try:
         before = Settings(**{**OLDER_VERSIONS, **last["settings"]})
-        if [network.config[name] for name in ("name", "width", "depth")] != [
-            before.model,
-            before.width,
-            before.depth,
-        ]:
+        of_network = tuple(network.config[name] for name in ("name", "width", "depth"))
+        if of_network != (before.model, before.width, before.depth):
             raise ValueError("its network is another than its settings say")
         RATES[before.optimizer]
         finished = len(last["history"]) == before.epochs
@@ -211,17 +190,13 @@ def read_settings(path: Path, given: Mapping[str, Any]) -> Settings:
                 f"--start-from {path.with_name('checkpoint.pth')} and another --files"
             )
         raise UserError(f"{path}: trained with {'; '.join(differences)}; {remedy}")
-    others = [f for f in fields(before) if f.name not in given and getattr(before, f.name) != f.default]
+    others = {f.name: getattr(before, f.name) for f in fields(before) if f.name not in given}
+    others = {name: value for name, value in others.items() if value != getattr(Settings, name)}
     if others:
-        print(f"as this training began: {', '.join(describe_setting(before, f) for f in others)}")
+        flags = [flag(name) if value is True else f"{flag(name)} {value}" for name, value in others.items()]
+        print(f"as this training began: {', '.join(flags)}")
     check_batches(before)
     return before
-
-
-def describe_setting(settings: Settings, field: Field[Any]) -> str:
-    """A setting as a flag."""
-    value = getattr(settings, field.name)
-    return flag(field.name) if value is True else f"{flag(field.name)} {value}"
 
 
 def flag(name: str) -> str:

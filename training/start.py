@@ -17,7 +17,7 @@ from data import eye_of, first_copies, read_working_disc
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images
-from networks.checkpoints import load_checkpoint, set_views
+from networks.checkpoints import set_views
 from pages.pictures import write_history
 from prediction.scale import factors_for, working_diameter
 from system import processes
@@ -46,13 +46,8 @@ def start_training(
 ) -> Training:
     """A new network and its optimizer, or with `run.resume` those of last.pth.
 
-    Args:
-        run: where.
-        settings: of the training; `minutes` chooses `epochs` and `crops` now.
-        split: the names of the eyes.
-        training: the eyes to train on.
-        validation: the eyes to validate on.
-        move_earlier: moves an earlier training away; called when the first checkpoint of this one is ready.
+    `settings.minutes` chooses `epochs` and `crops` now. `move_earlier` moves an earlier training away; it is
+    called when the first checkpoint of this one is ready.
 
     Raises:
         UserError: there is nothing to resume, or it is of other eyes; or processes that differ.
@@ -68,13 +63,12 @@ def start_training(
     model.outputs = outputs
     if isinstance(model, ResUNet) and settings.pretrained and not run.resume:
         model.load_imagenet()
-    started_from: frozenset[str] = frozenset()
-    if settings.start_from and not run.resume:
-        initial, _ = load_checkpoint(Path(settings.start_from), outputs=None)
-        load_initial(model, initial)
-        started_from = initial.trained_on
-    if run.scale:
-        model.disc, model.diameter = run.scale.disc, run.scale.diameter
+    started_from: list[str] = []
+    if settings.start_from and run.initial and not run.resume:
+        load_initial(model, run.initial)
+        started_from = sorted(run.initial.trained_on)
+    if run.initial:
+        model.disc, model.diameter = run.initial.disc, run.initial.diameter
     else:
         set_scale(model, run.data, training)
     model = model.to(run.device).to(memory_format=torch.channels_last)
@@ -82,11 +76,11 @@ def start_training(
     if settings.ema:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimizer = make_optimizer(model, settings.optimizer, settings.lr)
-    state = Training(settings, split, model, average, optimizer, started_from=sorted(started_from))
+    state = Training(settings, split, model, average, optimizer, started_from=started_from)
     if run.resume:
         state.restore(run.files / "last.pth")
     elif settings.minutes:
-        epochs, number = fit_to_minutes(model, training, validation, settings, run.workers)
+        epochs, number = fit_to_minutes(model, optimizer, training, validation, settings, run.workers)
         state.settings = replace(settings, epochs=epochs, crops=number)
         print(f"{epochs} epochs of {number} crops fit into {settings.minutes:g} minutes")
     for network in (state.model, state.averaged):
@@ -195,9 +189,8 @@ def with_kinds(eyes: Mapping[str, Eye], data: Path) -> dict[str, Eye]:
             "--arteries-veins FOLDER"
         )
     if len(labelled) < len(eyes):
-        print(
-            f"{len(labelled)} of {len(eyes)} images have labels of arteries and veins; the others are left out"
-        )
+        number = f"{len(labelled)} of {len(eyes)} images"
+        print(f"{number} have labels of arteries and veins; the others are left out")
     return labelled
 
 

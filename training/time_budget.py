@@ -12,29 +12,34 @@ from system import processes
 from training import distributed
 from training.batches import end_workers, load, make_crops
 from training.epoch import evaluate, train_one_epoch
-from training.optimizers import make_optimizer
 from training.settings import Settings
 
 if TYPE_CHECKING:
-    from model import Network
+    import torch
 
+    from model import Network
 
 MOST_STEPS = 100  # to time; of fewer, workers would have cut too large a share before the clock starts
 
 
 def fit_to_minutes(
-    model: Network, training: Sequence[Eye], validation: Sequence[Eye], settings: Settings, workers: int
+    model: Network,
+    optimizer: torch.optim.Optimizer,
+    training: Sequence[Eye],
+    validation: Sequence[Eye],
+    settings: Settings,
+    workers: int,
 ) -> tuple[int, int]:
     """Choose `epochs` and `crops` so that training and validation take `settings.minutes` on this machine.
 
-    Batches come as the training will have them: from so many workers, in pinned memory for a GPU. A copy of the
-    network is timed, so that the seed still determines the training. Several processes time their steps
-    together, and rank 0 chooses.
+    Batches come as the training will have them: from so many workers, in pinned memory for a GPU. Copies of
+    network and optimizer are timed, so that the seed still determines the training. Several processes time
+    their steps together, and rank 0 chooses.
     """
-    model, size, budget = copy.deepcopy(model), settings.batch_size, 60 * (settings.minutes or 0)
+    model, optimizer = copy.deepcopy((model, optimizer))
+    size, budget = settings.batch_size, 60 * (settings.minutes or 0)
     crops = make_crops(training, settings, (3 + 1 + MOST_STEPS) * size)
     batches = iter(load(crops, size, 0, workers, next(model.parameters()).device))
-    optimizer = make_optimizer(model, settings.optimizer, settings.lr)
     network = distributed.wrap(model)
 
     def seconds(work: Callable[[], object]) -> float:
