@@ -44,14 +44,9 @@ class Kinds:
 def find_kinds(
     network: Network, taken: Photograph, levels: np.ndarray, threshold: float, factor: float
 ) -> Kinds:
-    """Tell arteries from veins.
+    """Tell arteries from veins by a network of these, which sees the photograph resized by `factor`.
 
-    Args:
-        network: of arteries and veins, in evaluation mode.
-        taken: the photograph.
-        levels: probability of vessel, uint16 (H, W).
-        threshold: from which a pixel is a vessel, in [0, 1].
-        factor: by which this network sees the photograph resized.
+    `levels` are of the probability of vessel, uint16 (H, W); from `threshold` on, in [0, 1], it is one.
     """
     both = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
     artery, vein = (np.rint(255 * part).astype(np.uint8) for part in both)

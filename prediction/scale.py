@@ -53,13 +53,8 @@ def plan_scale(photograph: Photograph, network: Network, cameras: Cameras | None
     more; most cameras show discs at 0.11 to 0.25 of their field of view. Both estimates are about as uncertain,
     so where the border shows, the factor is their geometric mean. A disc larger than `COMMON` allows has
     atrophy around it and counts no more than that; a smaller one is more often a speck: the vessels are asked.
-    Of a camera that is known from n eyes, the median of the discs counts n times as much as the field of view,
-    in all of its photographs alike.
-
-    Args:
-        photograph: see `anatomy.photograph.look_at`.
-        network: in evaluation mode.
-        cameras: those that are known from several photographs.
+    Of a camera that is known from n eyes, see `cameras_for`, the median of the discs counts n times as much as
+    the field of view, in all of its photographs alike.
     """
     by_field = factor_of(photograph.diameter, network.diameter)
     diameter_from, disc = photograph.diameter_from, photograph.landmarks.disc_diameter
@@ -85,13 +80,8 @@ def plan_scale(photograph: Photograph, network: Network, cameras: Cameras | None
 def factor_by_vessels(photograph: Photograph, network: Network, factor: float) -> float | None:
     """The factor that brings the large vessels to the calibre that they have at the scale of the training.
 
-    Args:
-        photograph: without a disc.
-        network: in evaluation mode; sees the photograph in one view, twice at most.
-        factor: at which it sees it first.
-
-    Returns:
-        None where too few vessels are found.
+    The network sees the photograph in one view, twice at most, first at `factor`. None where too few vessels
+    are found.
     """
     eye = Eye("", photograph.pixels, photograph.fov)
     for _ in range(2):

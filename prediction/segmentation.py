@@ -32,12 +32,7 @@ VIEWS: dict[int, tuple[Flips, Flips]] = {
 }
 
 
-def predict_views(
-    model: nn.Module,
-    images: Tensor,
-    views: int = 1,
-    others: Tensor | None = None,
-) -> Tensor:
+def predict_views(model: nn.Module, images: Tensor, views: int, others: Tensor | None = None) -> Tensor:
     """Images (N, 3, H, W) -> probabilities in [0, 1] of every view, float32 (views, N, H, W).
 
     Of a network of several outputs float32 (views, N, outputs, H, W).
@@ -64,11 +59,7 @@ def predict(model: nn.Module, images: Tensor, views: int = 1) -> Tensor:
 
 
 def segment(
-    model: Network,
-    photograph: np.ndarray,
-    fov: np.ndarray,
-    views: int = 1,
-    scale: float = 1.0,
+    model: Network, photograph: np.ndarray, fov: np.ndarray, views: int = 1, scale: float = 1.0
 ) -> np.ndarray:
     """Predict one photograph; a large one in tiles without visible seams.
 
@@ -87,10 +78,7 @@ def segment(
         return segment_copy(model, photograph, fov, views)
     copy = rescale(Eye("", photograph, fov), scale)
     small = segment_copy(model, copy.image, copy.fov, views)
-    size = fov.shape[::-1]
-    parts = [
-        cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) for part in small.reshape(-1, *copy.fov.shape)
-    ]
+    parts = [cv2.resize(part, fov.shape[::-1]) for part in small.reshape(-1, *copy.fov.shape)]
     probability = parts[0] if small.ndim == 2 else np.stack(parts)
     return np.multiply(probability, fov > 0, out=probability)
 

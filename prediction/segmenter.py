@@ -29,9 +29,7 @@ from utils import UserError, path_name
 if TYPE_CHECKING:
     from model import Network
 
-BYTES = (
-    20  # of memory for a pixel at the network's scale: its colours twice, in Lab, field of view, probability
-)
+BYTES = 20  # of memory for a pixel at the network's scale: colours twice, in Lab, field of view, probability
 
 
 @dataclass

@@ -30,15 +30,10 @@ TEACHER_VIEWS = 8
 
 
 def read_lesson(folder: Path, weights: Sequence[Path], taken: Sequence[str]) -> tuple[list[Path], Network]:
-    """The photographs of a folder, and the network that is to teach them.
-
-    Args:
-        folder: photographs.
-        weights: checkpoints of the teachers, whose probabilities are averaged.
-        taken: names that labelled eyes have.
+    """The photographs of a folder, and the network that is to teach them: of several `weights` their mean.
 
     Raises:
-        UserError: no photographs; one has the name of a labelled eye; or the weights cannot be loaded.
+        UserError: no photographs; one has a name that is `taken`; or the weights cannot be loaded.
     """
     paths = list_images(folder) if folder.is_dir() else []
     if not paths:
@@ -52,11 +47,8 @@ def read_lesson(folder: Path, weights: Sequence[Path], taken: Sequence[str]) -> 
 def teach(paths: Sequence[Path], teachers: Network, disc: float, out: Path) -> dict[str, str]:
     """Write photographs, and the probability of vessel that the teachers find.
 
-    Args:
-        paths: of the photographs.
-        teachers: in evaluation mode, see `read_lesson`.
-        disc: pixels per disc diameter to which the photographs are brought.
-        out: gets image/, fov/ and probability/ (0 to 255 is 0 to 1), PNG.
+    `disc` is in pixels per disc diameter, to which the photographs are brought; `out` gets image/, fov/ and
+    probability/ (0 to 255 is 0 to 1), PNG.
 
     Returns:
         The data set, `unlabelled`, of each eye by its name.

@@ -113,10 +113,7 @@ def score_groups(
 def write_folds(run: Run, folds: Sequence[Scored], names: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Write folds.csv, a row for each eye and the summary rows, and print the result.
 
-    Args:
-        run: where.
-        folds: from `score_groups`.
-        names: of all copies, in order.
+    `folds` come from `score_groups`; `names` are those of all copies, in order.
 
     Returns:
         The best threshold of all eyes pooled, and the mean scores.

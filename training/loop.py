@@ -61,14 +61,7 @@ class Saves:
 def train(
     run: Run, settings: Settings, split: Split, eyes: Mapping[str, Eye], move_earlier: Move | None = None
 ) -> Training | None:
-    """Train on one split, as far as that is not done yet, and write the checkpoints.
-
-    Args:
-        run: where.
-        settings: of the training.
-        split: the names of the eyes.
-        eyes: all copies by name.
-        move_earlier: as of `start_training`.
+    """Train on one split of the eyes, copies by name, as far as that is not done yet; write the checkpoints.
 
     Returns:
         The finished training; None if it was stopped before its end.

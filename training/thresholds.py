@@ -95,12 +95,8 @@ def compromise_curve(network: Network, data: Path, trained: Sequence[Eye]) -> np
     """Mean F1 on eyes that trained a network, at each of `THRESHOLDS`, each data set counting the same.
 
     Its maximum is the best compromise between the observers of these data sets, who differ in how much they
-    draw. The network has seen these eyes, but networks this small are hardly better on them than on others.
-
-    Args:
-        network: in evaluation mode, with folded batch normalisation.
-        data: the new_data that it was trained on.
-        trained: the eyes that trained it.
+    draw. The network, in evaluation mode, has seen these eyes, but networks this small are hardly better on
+    them than on others.
 
     Returns:
         float64, as long as `THRESHOLDS`: the mean over data sets of the mean over `eyes_for_threshold`, in one
