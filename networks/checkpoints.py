@@ -84,17 +84,12 @@ def load_checkpoint(
         raise UserError(f"{path}: has no valid format number; train it anew")
     if checkpoint["format"] > FORMAT:
         raise UserError(f"{path}: written by a newer version of this program; update it (git pull)")
-    threshold = checkpoint.get("threshold")
-    if threshold is not None and not (type(threshold) in (int, float) and 0 <= threshold <= 1):
-        raise UserError(f"{path}: its threshold is {threshold!r:.40}, not a number from 0 to 1; train it anew")
-    diameter = checkpoint.get("diameter", DIAMETER)
-    if not (type(diameter) in (int, float) and 64 <= diameter <= 8192):
-        raise UserError(
-            f"{path}: its working diameter is {diameter!r:.40}, not 64 to 8192 pixels; train it anew"
-        )
-    disc = checkpoint.get("disc")
-    if disc is not None and not (type(disc) in (int, float) and 16 <= disc <= 1024):
-        raise UserError(f"{path}: its pixels per disc are {disc!r:.40}, not 16 to 1024; train it anew")
+    # the last two in pixels; files may lack all three
+    ranges = {"threshold": (0, 1, None), "diameter": (64, 8192, DIAMETER), "disc": (16, 1024, None)}
+    for name, (low, high, default) in ranges.items():
+        value = checkpoint.get(name, default)
+        if value is not default and not (type(value) in (int, float) and low <= value <= high):
+            raise UserError(f"{path}: its {name} is {value!r:.40}, not from {low} to {high}; train it anew")
     finds = checkpoint.get("outputs", list(VESSELS))
     wanted = (VESSELS, KINDS) if outputs is None else (tuple(outputs),)
     if finds not in map(list, wanted):
@@ -103,7 +98,8 @@ def load_checkpoint(
         raise UserError(f"{path}: a network that finds {what}, not {asked}; give another file")
     model = build(path, checkpoint["model"], checkpoint["weights"], len(finds))
     model.outputs = tuple(finds)
-    model.diameter, model.disc, model.trained_on = diameter, disc, trained_eyes(checkpoint)
+    model.diameter, model.disc = checkpoint.get("diameter", DIAMETER), checkpoint.get("disc")
+    model.trained_on = trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
     set_views(model, settings.get("clahe") if isinstance(settings, dict) else None)
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
@@ -164,7 +160,7 @@ def is_names(value: Any) -> bool:
     )
 
 
-def build(path: Path, config: Any, weights: Any, outputs: int = 1) -> UNet | ResUNet:
+def build(path: Path, config: Any, weights: Any, outputs: int) -> UNet | ResUNet:
     """Build a network from untrusted settings and weights; errors as in `load_checkpoint`."""
     import torch
 
@@ -216,10 +212,6 @@ def build(path: Path, config: Any, weights: Any, outputs: int = 1) -> UNet | Res
     return model
 
 
-UNDER_WAY = (
-    "not there yet, the training in this folder has not come so far; wait for it, or give --weights, such as "
-    "files/drive_unet.pth or one of files/earlier"
-)
 HERE = Path(__file__).parent.parent
 
 
@@ -235,5 +227,8 @@ def find_weights(names: Sequence[str], roots: Sequence[Path] = (Path(), HERE), f
             return path
         begun = path.with_name("last.pth").is_file() or path.with_name("earlier").is_dir()
         if path.name == "checkpoint.pth" and begun:  # other weights would be scored without a word
-            raise UserError(f"{path}: {UNDER_WAY}")
+            raise UserError(
+                f"{path}: not there yet, the training in this folder has not come so far; wait for it, or give "
+                "--weights, such as files/drive_unet.pth or one of files/earlier"
+            )
     raise UserError(f"no {' and no '.join(names)} in files; train with: python train.py, or give {flag}")

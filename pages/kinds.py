@@ -11,7 +11,7 @@ from anatomy.landmarks import Landmarks
 from datasets.eyes import Eye
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, join_kinds
 from measures.zones import Crossing, zone_circles
-from pages.pictures import LANDMARK
+from pages.pictures import LANDMARK, side_by_side
 
 # as in RITE: red arteries, blue veins, green crossings, white where the kind is unknown
 KIND_COLOURS = {ARTERY: (235, 70, 60), VEIN: (75, 115, 245), BOTH: (60, 200, 90), UNCERTAIN: (225, 225, 225)}
@@ -40,17 +40,9 @@ def overlay_kinds(
 ) -> np.ndarray:
     """Photograph with arteries (red), veins (blue), crossings (green) and undecided vessels (white) marked.
 
-    With the circles between the zones around the disc, and the vessels that CRAE and CRVE are of: their centre
-    lines in zone B, with their widths in pixels. `KIND_LEGEND` says so in words.
-
-    Args:
-        photograph: uint8 (H, W, 3) RGB.
-        kinds: uint8 (H, W), see `datasets.kinds`.
-        landmarks: the disc.
-        six: the vessels by kind, `artery` and `vein`.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
+    With the circles between the zones around the disc, and the vessels that CRAE and CRVE are of, by kind,
+    `artery` and `vein`: their centre lines in zone B, with their widths in pixels. `KIND_LEGEND` says so in
+    words. Photograph and picture are uint8 (H, W, 3) RGB, `kinds` uint8 (H, W), see `datasets.kinds`.
     """
     picture, thickness = photograph.copy(), max(1, round(max(kinds.shape) / 1000))
     marked = kinds != NONE
@@ -82,18 +74,10 @@ def overlay_kinds(
 
 
 def picture_kinds(eye: Eye, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
-    """Panels side by side: photograph, labels of arteries and veins, and these as predicted.
-
-    Args:
-        eye: with `kinds`.
-        artery: uint8 (H, W), 0 or 255, as the next.
-        vein: predicted.
+    """Photograph, labels of arteries and veins where known, and these as predicted, uint8 (H, W), 0 or 255.
 
     Returns:
         uint8 (H, W of all panels, 3) RGB.
     """
-    panels = [eye.image, colour_kinds(join_kinds(artery, vein))]
-    if eye.kinds is not None:
-        panels.insert(1, colour_kinds(eye.kinds))
-    separator = np.full((eye.image.shape[0], 4, 3), 128, np.uint8)
-    return np.hstack([part for panel in panels for part in (separator, panel)][1:])
+    labels = [] if eye.kinds is None else [colour_kinds(eye.kinds)]
+    return side_by_side(eye.image, *labels, colour_kinds(join_kinds(artery, vein)))

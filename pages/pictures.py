@@ -32,20 +32,20 @@ def write_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
 def picture(eye: Eye, prediction: np.ndarray) -> np.ndarray:
     """Panels side by side: photograph, truth, prediction, and what was found, missed and false in colours.
 
-    Without a truth: photograph, prediction, and the outlines of the prediction on the photograph.
-
-    Args:
-        eye: photograph and, where known, truth.
-        prediction: uint8 (H, W), 0 or 255.
+    Without a truth: photograph, prediction, and the outlines of the prediction on the photograph. The
+    prediction is uint8 (H, W), 0 or 255.
 
     Returns:
         uint8 (H, W of all panels, 3) RGB.
     """
     truth = [] if eye.mask is None else [as_rgb(eye.mask)]
-    panels = [eye.image, *truth, as_rgb(prediction), compare(eye, prediction)]
-    separator = np.full((eye.image.shape[0], 4, 3), 128, np.uint8)
-    row = [part for panel in panels for part in (separator, panel)]
-    return np.hstack(row[1:])
+    return side_by_side(eye.image, *truth, as_rgb(prediction), compare(eye, prediction))
+
+
+def side_by_side(*panels: np.ndarray) -> np.ndarray:
+    """Join panels, uint8 (H, W, 3) each, with grey lines between them."""
+    separator = np.full((panels[0].shape[0], 4, 3), 128, np.uint8)
+    return np.hstack([part for panel in panels for part in (separator, panel)][1:])
 
 
 def compare(eye: Eye, prediction: np.ndarray) -> np.ndarray:
@@ -92,12 +92,8 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
     figure = Figure(figsize=(12, 3.5))
     # fixed margins: to have them computed takes three times as long, which short epochs feel
     figure.subplots_adjust(left=0.05, right=0.99, bottom=0.15, top=0.91)
-    panels = {
-        "loss": ("train_loss", "val_loss"),
-        "validation F1": ("f1",),
-        "learning rate": ("learning_rate",),
-    }
-    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    panels = [("loss", "train_loss", "val_loss"), ("validation F1", "f1"), ("learning rate", "learning_rate")]
+    for axes, (title, *names) in zip(figure.subplots(1, 3), panels, strict=True):
         for name in (name for name in names if name in history[0]):
             axes.plot([row["epoch"] for row in history], [row[name] for row in history], ".-", label=name)
             axes.legend()
@@ -113,15 +109,8 @@ def write_layers(
 ) -> None:
     """Write the layers of one eye that the page flips between into `results/page`, outlines into `outlines`.
 
-    The prediction itself comes from `results/masks`.
-
-    Args:
-        results: the folder of the page.
-        name: file name without suffix.
-        photograph: uint8 (H, W, 3) RGB.
-        compared: truth and prediction in the colours FOUND, MISSED and FALSE; without a truth the outlines
-            of the prediction on the photograph; uint8 (H, W, 3) RGB.
-        truth: uint8 (H, W), 0 or 255, where known.
+    The prediction itself comes from `results/masks`; `compared` is the last panel of `picture`. Pictures are
+    uint8 (H, W, 3) RGB, the truth, where known, uint8 (H, W), 0 or 255.
     """
     write_jpeg(results / result_file("page/photograph", name), photograph)
     if truth is None:

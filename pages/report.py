@@ -99,10 +99,10 @@ def write_report(
         threshold: probability from which a pixel counts as vessel.
         notes: lines at the top, such as why there are no scores.
         rows: scores as metrics.csv has them: a row for each name in the same order, then those of `SUMMARY`.
-            None: no table, no curves, and pictures without truth.
+            Empty: no table, no curves, and pictures without truth.
         counts: of all pixels pooled, int64 (2, 65536); None: no curves.
         measured: measures as measures.csv has them, a row for each name in the same order; those with a reason
-            in `doubtful` stand first. None: no measures. The layer of `uncertainty` comes with columns of
+            in `doubtful` stand first. Empty: no measures. The layer of `uncertainty` comes with columns of
             `CONFIDENCE`.
         hidden: folders that were not written, and so give no layer.
     """
@@ -116,18 +116,17 @@ def write_report(
     }
     if rows:
         f1 = [row["f1"] for row in each]
+        by_label = {name: dict(zip(LABELS, values(row), strict=True)) for name, row in total.items()}
         data |= {
             "columns": list(LABELS.values()),
             "summary": [{"name": SUMMARY[name], "scores": values(row)} for name, row in total.items()],
             "mean": float(np.mean(f1)),
             "interval": metrics.bootstrap_interval(f1) if len(f1) > 1 else None,
             "threshold": f"{threshold:.4f}",
-            "pooled": dict(zip(LABELS, values(total["pooled"]), strict=True)),
-            "observer": None,
+            "pooled": by_label["pooled"],
+            "observer": by_label.get("second_observer"),
             "curves": None if counts is None else thin_curves(counts),
         }
-        if "second_observer" in total:
-            data["observer"] = dict(zip(LABELS, values(total["second_observer"]), strict=True))
     shown: dict[str, Measure] = {}
     if measured:
         shown = shown_measures(measured)
@@ -161,15 +160,11 @@ def write_report(
         page.write(f"]}}{after}")
 
 
-def layers(labelled: bool, row: Mapping[str, Any], kinds_labelled: bool = False) -> list[list[Any]]:
+def layers(labelled: bool, row: Mapping[str, Any], kinds_labelled: bool) -> list[list[Any]]:
     """The layers of the page: title, folder beside the page, suffix, and its colours with their names, of each.
 
-    The last one is shown first.
-
-    Args:
-        labelled: whether there is a truth.
-        row: of a photograph's measures, which tells what else was found.
-        kinds_labelled: whether all eyes have labels of arteries and veins.
+    The last one is shown first. `labelled`, `kinds_labelled`: all eyes have labels of vessels, of arteries and
+    veins; `row`: of a photograph's measures, which tells what else was found.
     """
     landmarks = [["disc and fovea", LANDMARK]] if "disc_x" in row else []
     outlines = [["outline of vessels", OUTLINE], ["outline of the field of view", BORDER], *landmarks]
@@ -186,7 +181,7 @@ def layers(labelled: bool, row: Mapping[str, Any], kinds_labelled: bool = False)
         ("Outline", "outlines", not labelled, outlines),
     ]
     return [
-        [title, folder, RESULT_SUFFIXES[folder], colours] for title, folder, there, colours in every if there
+        [title, folder, RESULT_SUFFIXES[folder], colours] for title, folder, is_in, colours in every if is_in
     ]
 
 

@@ -58,8 +58,7 @@ def compare_scores(
 ) -> tuple[list[dict[str, Any]], dict[str, Difference]]:
     """Compare the first set of scores with each other one, on the eyes that all have.
 
-    Args:
-        rows: by a name of each set, a row for each eye with `image` and `f1`.
+    `rows` has, by a name of each set, a row for each eye with `image` and `f1`.
 
     Returns:
         A table: for each eye, and for their mean, F1 of each set and its difference from the first; and the
@@ -76,12 +75,10 @@ def compare_scores(
     table: list[dict[str, Any]] = []
     for eye in eyes:
         each = {f"f1_{name}": own[eye] for name, own in f1.items()}
-        table.append(
-            {"image": eye, **each, **{f"difference_{name}": f1[name][eye] - f1[first][eye] for name in others}}
-        )
-    table.append(
-        {"image": "mean", **{c: float(np.mean([row[c] for row in table])) for c in list(table[0])[1:]}}
-    )
+        each |= {f"difference_{name}": f1[name][eye] - f1[first][eye] for name in others}
+        table.append({"image": eye, **each})
+    mean = {c: float(np.mean([row[c] for row in table])) for c in table[0] if c != "image"}
+    table.append({"image": "mean", **mean})
     columns = {name: [f1[name][eye] for eye in eyes] for name in f1}
     return table, {name: difference(columns[first], columns[name]) for name in others}
 

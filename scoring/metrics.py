@@ -171,25 +171,18 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
 def count_tree(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Count the pixels from which the scores of the vessel tree and its thin branches follow.
 
-    Args:
-        prediction: vessel mask (H, W), non-zero is vessel.
-        truth: vessel mask (H, W), non-zero is vessel.
-        valid: mask of the pixels that count (H, W); non-zero counts.
+    Prediction, truth and `valid`, the pixels that count, are masks (H, W); what is not 0 is in them.
 
     Returns:
-        int64 (4, 2), correct pixels and all pixels: of the prediction's centre lines, of
-        the truth's centre lines, and of the truth's vessels at most 2 and at most 3 pixels wide. Counts of
-        several images add up.
+        int64 (4, 2), correct pixels and all pixels: of the prediction's centre lines, of the truth's centre
+        lines, and of the truth's vessels at most 2 and at most 3 pixels wide. Counts of several images add up.
     """
     inside = valid > 0
     found, vessel = (prediction > 0) & inside, (truth > 0) & inside
     centre = skeleton(vessel)
     width = vessel_width(vessel, centre)
-    parts = (
-        (skeleton(found), vessel),
-        (centre, found),
-        *((vessel & (width <= most), found) for most in (2, 3)),
-    )
+    thin = [(vessel & (width <= most), found) for most in (2, 3)]
+    parts = [(skeleton(found), vessel), (centre, found), *thin]
     return np.array([[np.count_nonzero(lines & other), np.count_nonzero(lines)] for lines, other in parts])
 
 
@@ -212,19 +205,9 @@ def tree_scores(counts: np.ndarray) -> dict[str, float]:
 def count_image(
     levels: np.ndarray, truth: np.ndarray, valid: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The counts of one image from which `all_scores` follow; those of several images add up.
+    """What `count_levels` and `count_tree` return, from which `all_scores` follow at this threshold in [0, 1].
 
-    Args:
-        levels: predicted probabilities, uint16 (H, W), see `quantize`.
-        truth: vessel mask, (H, W), not 0 where there is a vessel.
-        valid: (H, W), not 0 where pixels count.
-        threshold: in [0, 1]; pixels of at least this probability are vessels.
-
-    Returns:
-        What `count_levels` and `count_tree` return.
-
-    Raises:
-        ValueError: the three differ in shape.
+    Arguments and errors are those of `count_levels`.
     """
     tree = count_tree(levels >= level_of(threshold), truth, valid)
     return count_levels(levels, truth, valid), tree
@@ -235,26 +218,20 @@ def all_scores(counts: np.ndarray, tree: np.ndarray, threshold: float) -> dict[s
     return scores(counts, threshold) | tree_scores(tree)
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean score, by drawing images with replacement.
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean score, by drawing images with replacement, always the same ones.
 
-    Args:
-        values: a score of each image, at least one.
-        seed: equal seeds give equal intervals.
-        draws: number of bootstrap samples.
+    `values` are a score of each image, at least one; ValueError if there is none.
 
     Returns:
-        The 2.5th and the 97.5th percentile of the means of the draws.
-
-    Raises:
-        ValueError: no values.
+        The 2.5th and the 97.5th percentile of the means of 2,000 draws.
     """
     if len(values) == 0:
         raise ValueError("no values to draw from")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     population = np.asarray(values, np.float64)
     # one sample at a time: all at once would need much memory
-    means = [rng.choice(population, len(population)).mean() for _ in range(draws)]
+    means = [rng.choice(population, len(population)).mean() for _ in range(2000)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

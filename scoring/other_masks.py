@@ -87,18 +87,16 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
         artery, vein = (read_paired(half, eyes, read_mask, maps)[0] for half in halves)
         maps.kinds = {name: join_kinds(artery[name], vein[name]) for name in artery if name in vein}
         lone = sorted(artery.keys() ^ vein.keys())
-        maps.problems += [
-            f"{folder}: of {name} a mask of one kind, and no right one of the other" for name in lone
-        ]
+        wrong = "a mask of one kind, and no right one of the other"
+        maps.problems += [f"{folder}: of {name} {wrong}" for name in lone]
         files = list_images(folder / "masks") if (folder / "masks").is_dir() else []
     elif any(eye.kinds is not None for eye in eyes):
         maps.kinds = read_maps_of_kinds(files, eyes)
     if not files and not maps.kinds:
         inside = next((f for f in (folder / "probability", folder / "masks") if f.is_dir()), None)
         hint = f"; did you mean {inside}?" if inside else ""
-        raise UserError(
-            "\n  ".join([f"{folder}: no images and no .npy files{hint}", *maps.problems, *maps.surplus])
-        )
+        what = f"{folder}: no images and no .npy files{hint}"
+        raise UserError("\n  ".join([what, *maps.problems, *maps.surplus]))
     if files:
         found, suffixes = read_paired(files, eyes, read_map, maps)
     else:
@@ -212,9 +210,8 @@ def scale(folder: Path, maps: dict[str, np.ndarray]) -> None:
         UserError: the numbers are neither of masks nor of probabilities.
     """
     whole = [levels for levels in maps.values() if levels.dtype.kind == "u"]
-    found = sorted(
-        {level for levels in whole for level in np.flatnonzero(np.bincount(levels.ravel())).tolist()}
-    )
+    counts = sum(np.bincount(levels.ravel(), minlength=metrics.LEVELS) for levels in whole)
+    found = np.flatnonzero(counts).tolist()
     top = found[-1] if found else 0
     full = next(full for full in (1, 255, 65535) if top <= full)
     # two levels, or artery, vein and both, as in labels

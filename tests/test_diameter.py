@@ -63,7 +63,7 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
 def test_a_checkpoint_with_an_absurd_diameter_is_refused(diameter: object, tmp_path: Path) -> None:
     own = save_network(tmp_path / "own.pth", diameter=diameter)
-    with pytest.raises(UserError, match=r"own.pth: its working diameter is .*, not 64 to 8192 pixels"):
+    with pytest.raises(UserError, match=r"own.pth: its diameter is .*, not from 64 to 8192"):
         load_checkpoint(own, CPU)
 
 
