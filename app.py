@@ -219,20 +219,10 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
             name = gr.Dropdown(label="Photograph", filterable=False, elem_id="name")
             there = [title for title in LAYERS if segmenter.kinds or title != KINDS_LAYER]
             layer = gr.Radio(there, value="Outline", label="Picture", show_label=False, elem_id="layer")
-            threshold = gr.Slider(
-                0,
-                1,
-                usual,
-                step=0.01,
-                label="Threshold: probability of a vessel",
-                elem_id="threshold",
-            )
-            image = gr.HTML(
-                html_template=VIEWER,
-                css_template=VIEWER_STYLE,
-                js_on_load=viewer_script() + START,
-                elem_id="image",
-            )
+            what = "Threshold: probability of a vessel"
+            threshold = gr.Slider(0, 1, usual, step=0.01, label=what, elem_id="threshold")
+            script = viewer_script() + START
+            image = gr.HTML(html_template=VIEWER, css_template=VIEWER_STYLE, js_on_load=script, elem_id="image")
             legend = gr.Markdown()
             with gr.Row():
                 mask = gr.DownloadButton("Mask", elem_id="mask")
@@ -276,10 +266,8 @@ def main() -> int:
                 allowed_paths=[folder],
             )
         except OSError:
-            port = args.port or "7860 to 7959"
-            raise UserError(
-                f"--port {port}: cannot be opened, taken by another program? Give another"
-            ) from None
+            why = "cannot be opened, taken by another program? Give another"
+            raise UserError(f"--port {args.port or '7860 to 7959'}: {why}") from None
         print(f"weights: {', '.join(map(str, segmenter.weights))}; threshold {segmenter.threshold:.4f}")
         print(f"open {address} in a browser of this computer; Ctrl-C ends the page and removes its files")
         with Stop() as stop:

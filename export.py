@@ -106,10 +106,8 @@ def export(network: Network, metadata: dict[str, str]) -> bytes:
             dynamo=False,  # tracing takes seconds and needs no further package; the newer way takes a minute
         )
         graph = onnx.load(traced)
-    graph.producer_name, graph.doc_string = (
-        "retinal-vessel-unet",
-        f"Probability of {' and of '.join(network.outputs)} in a fundus photograph",
-    )
+    graph.producer_name = "retinal-vessel-unet"
+    graph.doc_string = f"Probability of {' and of '.join(network.outputs)} in a fundus photograph"
     onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph, full_check=True)
     return graph.SerializeToString()

@@ -199,21 +199,14 @@ def write_tables(
 ) -> str:
     """Write tables and page of all results in the folder, in rank 0; returns what to say of them.
 
-    Args:
-        results: the folder.
-        names: the photographs of this run.
-        patients: whose they are.
-        made_with: weights, threshold, device and flags, see `write_manifest`.
-        problems: of photographs that cannot be read.
+    `names` are the photographs of this run, `problems` those of them that cannot be read; `made_with` are
+    weights, threshold, device and flags, see `write_manifest`.
     """
     if not processes.is_main():
         return ""
     out, parts = results.out, results.made_by["parts"]
-    hints = {
-        "probability": " (16 bit)",
-        "uncertainty": " (8 bit)",
-        "outlines": " (vessels blue, field of view orange)",
-    }
+    hints = {"probability": " (16 bit)", "uncertainty": " (8 bit)"}
+    hints["outlines"] = " (vessels blue, field of view orange)"
     folders = [f"{part.replace('_', '/, ')}/{hints.get(part, '')}" for part in parts if PARTS[part]]
     with results.rows(names) as rows:
         said = [f"{out}: {rows.finished} of {len(names)} photographs: {', '.join([*folders, 'records/'])}"]
@@ -221,24 +214,20 @@ def write_tables(
         guessed = [f"{r['photograph']}: {r['diameter']:.0f} pixels" for r in rows if not r["border"]]
         said[:0] = ["\n  ".join([f"{guess}:", *guessed])] if guessed else []
         if against := [str(r["photograph"]) for r in rows if CONTRADICTION in r["doubtful"]]:
-            print(
-                "\n  ".join([f"{CONTRADICTION} that shows; it decides all the same:", *against]),
-                file=sys.stderr,
-            )
+            against = [f"{CONTRADICTION} that shows; it decides all the same:", *against]
+            print("\n  ".join(against), file=sys.stderr)
         if len(rows):
             notes = patients.join(rows)
             write_measures(out / MEASURES_TABLE, rows, patients.headings)
             write_manifest(out / MANIFEST, *made_with, rows.measured())  # it is passed on: without the table
             (out / PAGE).unlink(missing_ok=True)
             if "outlines" in parts:
-                hidden = left_out(parts)
-                write_page(out, rows, made_with[1], len(problems), len(guessed), notes, hidden)
+                write_page(out, rows, made_with[1], len(problems), len(guessed), notes, left_out(parts))
             results.record_tables()
             said.append(f"{out}: {MEASURES_TABLE}, {MANIFEST}")
             if others := len(rows) - rows.finished:
-                said.append(
-                    f"{out}: {others} photographs of earlier runs are listed too; made_by says what made each"
-                )
+                listed = f"{others} photographs of earlier runs are listed too"
+                said.append(f"{out}: {listed}; made_by says what made each")
             if "outlines" in parts:
                 said.append(f"to look through them, open {out / PAGE} in a browser")
             said += filter(None, [list_doubtful(rows, len(rows)), *notes])
@@ -260,13 +249,10 @@ def write_page(
     threshold: float,
     unusable: int,
     guessed: int,
-    said: Sequence[str] = (),
-    hidden: Sequence[str] = (),
+    said: Sequence[str],
+    hidden: Sequence[str],
 ) -> None:
-    """Write index.html over the results of these photographs, with what is `said` of them.
-
-    The folders that are `hidden` were not written.
-    """
+    """Write index.html over these results, with what is `said` of them; the `hidden` folders were not written."""
     notes = ["No scores: these photographs have no labels.", *said]
     notes += [f"{unusable} more could not be segmented."] if unusable else []
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []

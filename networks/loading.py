@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -107,18 +107,6 @@ def name_weights(weights: Sequence[Path], of_kinds: Path | None) -> str:
     return ", ".join(map(str, weights)) + (f"; arteries and veins: {of_kinds}" if of_kinds else "")
 
 
-def choose_threshold(checkpoint: dict[str, Any], asked: float | None, weights: Path) -> float:
-    """The threshold in [0, 1]: the one asked for, else the checkpoint's.
-
-    Raises:
-        UserError: none was asked for and the checkpoint holds none.
-    """
-    threshold = checkpoint.get("threshold") if asked is None else asked
-    if threshold is None:
-        raise UserError(f"{weights}: holds no threshold (a last.pth?); use checkpoint.pth or give --threshold")
-    return threshold
-
-
 def load_networks(
     weights: Sequence[Path], asked: float | None, device: torch.device, outputs: Sequence[str] = VESSELS
 ) -> tuple[Network, float]:
@@ -129,18 +117,20 @@ def load_networks(
         mean of the checkpoints'.
 
     Raises:
-        UserError: as `load_checkpoint` and `choose_threshold` do.
+        UserError: as `load_checkpoint`; none was asked for and a checkpoint holds none; their scales differ.
     """
     from model import Ensemble, fold_batch_norm
 
     keep_memory()
     loaded = [load_checkpoint(path, device, outputs) for path in weights]
-    thresholds = [choose_threshold(own, asked, path) for (_, own), path in zip(loaded, weights, strict=True)]
+    for path, (_, own) in zip(weights, loaded, strict=True):
+        if asked is None and own.get("threshold") is None:
+            raise UserError(f"{path}: holds no threshold (a last.pth?); use checkpoint.pth or give --threshold")
+    thresholds = [own["threshold"] if asked is None else asked for _, own in loaded]
     if len(scales := {(network.disc or 0, network.diameter) for network, _ in loaded}) > 1:
-        words = " and ".join(
-            f"{disc:g} per disc" if disc else f"{field:g} per field of view" for disc, field in sorted(scales)
-        )
-        raise UserError(f"--weights: trained at different scales, pixels {words}, which cannot be averaged")
+        each = [f"{disc:g} per disc" if disc else f"{fov:g} per field of view" for disc, fov in sorted(scales)]
+        words = f"trained at different scales, pixels {' and '.join(each)}, which cannot be averaged"
+        raise UserError(f"--weights: {words}")
     networks: list[Network] = [fold_batch_norm(network) for network, _ in loaded]
     model = networks[0] if len(networks) == 1 else Ensemble(networks).eval()
     return model, float(np.mean(thresholds))

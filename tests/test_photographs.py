@@ -183,7 +183,7 @@ def test_tables_and_page_of_many_photographs_are_written_a_row_at_a_time(tmp_pat
     try:
         write_measures(tmp_path / "measures.csv", rows)
         write_manifest(tmp_path / "predict.json", {}, 0.5, "cpu", {}, rows)
-        predict.write_page(tmp_path, rows, 0.5, 0, 0)
+        predict.write_page(tmp_path, rows, 0.5, 0, 0, [], [])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -433,11 +433,12 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
         assert checkpoints.find_weights(names, roots) == Path("files") / name
 
 
-def test_the_threshold_is_the_one_given_or_the_checkpoints() -> None:
-    assert loading.choose_threshold({"threshold": 0.4}, None, Path("x.pth")) == 0.4
-    assert loading.choose_threshold({"threshold": 0.4}, 0.0, Path("x.pth")) == 0
-    with pytest.raises(UserError, match="x.pth: holds no threshold"):
-        loading.choose_threshold({}, None, Path("x.pth"))
+def test_the_threshold_is_the_one_given_or_the_checkpoints(files: Path) -> None:
+    weights, device = [files / "checkpoint.pth"], torch.device("cpu")
+    own = torch.load(weights[0], weights_only=True)["threshold"]
+    assert [loading.load_networks(weights, asked, device)[1] for asked in (None, 0.0)] == [own, 0]
+    with pytest.raises(UserError, match="last.pth: holds no threshold"):
+        loading.load_networks([*weights, files / "last.pth"], None, device)
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -38,17 +38,11 @@ def train_one_epoch(
     pause: Callable[[], bool] = lambda: False,
     report: Callable[[int, float], None] = lambda steps, loss: None,
 ) -> dict[str, float]:
-    """Train one step for each remaining learning rate in `rates`, and append to `losses`.
+    """Train one step for each remaining learning rate of an epoch in `rates`, and append to its `losses`.
 
-    Args:
-        model: in training mode or not; `average`, if any, follows its weights.
-        batches: images float32 (N, 3, H, W), masks and fields of view float32 (N, 1, H, W) of 0 and 1.
-        optimizer: of the model.
-        settings: their `dice` is the weight of the Dice loss.
-        rates: the learning rate of each step of the epoch.
-        losses: of the steps of this epoch that are done already.
-        pause: asked before each step; if it says yes in any process, all return, and another call goes on.
-        report: called with the number of steps since the last call, and the loss of the latest.
+    `batches` are images float32 (N, 3, H, W), masks and fields of view float32 (N, 1, H, W) of 0 and 1. If
+    `pause` says yes before a step in any process, all return, and another call goes on. `report` is told the
+    number of steps since it was last called, and the latest loss. `average` follows the weights.
 
     Returns:
         `steps`, those of the epoch that are done, and `train_loss`, the mean of their losses.
