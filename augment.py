@@ -216,20 +216,16 @@ def main() -> None:
     problems = [problem for data_set in data_sets for problem in data_set.problems]
     surplus: list[str] = []
     if args.arteries_veins:
-        wrong, surplus = pair_kinds(
-            args.arteries_veins, [eye for data_set in data_sets for eye in data_set.eyes]
-        )
+        every = [eye for data_set in data_sets for eye in data_set.eyes]
+        wrong, surplus = pair_kinds(args.arteries_veins, every)
         problems += wrong
     check_out(out, data_sets)
     if args.leave_one_out:
         for data_set in data_sets:
             data_set.train_on_all()
-    unlabelled = [
-        d
-        for d in data_sets
-        if d.count("test") and not any("mask" in s.files for s in d.eyes if s.part == "test")
-    ]
-    labelled = any("mask" in s.files for d in data_sets for s in d.eyes if s.part == "test")
+    truths = [any("mask" in s.files for s in d.eyes if s.part == "test") for d in data_sets]
+    unlabelled = [d for d, known in zip(data_sets, truths, strict=True) if d.count("test") and not known]
+    labelled = any(truths)
     if labelled:  # test.py scores all of its images or none
         for data_set in unlabelled:
             data_set.eyes = [s for s in data_set.eyes if s.part == "train"]
@@ -254,8 +250,7 @@ def main() -> None:
             write_all(sources, staged, args, disc)
             taught = teach(*lesson, disc or WORKING_DISC, staged / "train") if lesson else {}
             counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
-            info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts}
-            info["disc"] = disc
+            info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts, "disc": disc}
             info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes} | taught
             info |= {"teachers_trained_on": sorted(lesson[1].trained_on)} if lesson else {}
             info["sources"] = [
@@ -263,8 +258,7 @@ def main() -> None:
                 for d in data_sets
             ]
             # data sets whose training eyes were resized
-            rescaled = [d.name for d in data_sets if disc and any(s.disc for s in d.eyes)]
-            info["rescaled"] = rescaled
+            info["rescaled"] = [d.name for d in data_sets if disc and any(s.disc for s in d.eyes)]
             (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
             replace_data(staged, out)
         finally:
@@ -278,10 +272,8 @@ def main() -> None:
         of_training = f"{with_kinds.count('train')} of {sum(s.part == 'train' for s in sources)} training eyes"
         print(f"arteries and veins: labels of {of_training} and {of_test}")
     if surplus:
-        print(
-            "\n  ".join([f"{len(surplus)} files of arteries and veins are left out:", *surplus]),
-            file=sys.stderr,
-        )
+        surplus = [f"{len(surplus)} files of arteries and veins are left out:", *surplus]
+        print("\n  ".join(surplus), file=sys.stderr)
     for data_set in unlabelled:
         then = "test.py will write masks and pictures, but no scores."
         then = "Its eyes were left out, since test.py scores all or none." if labelled else then

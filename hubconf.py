@@ -52,11 +52,8 @@ def _own_modules() -> Iterator[None]:
     with LOCK:
         theirs = take()
         # in a script of this repository they are the same modules: a second copy would have other classes
-        same = {
-            n: m
-            for n, m in theirs.items()
-            if pathlib.Path(getattr(m, "__file__", None) or "").is_relative_to(ROOT)
-        }
+        files = {name: getattr(module, "__file__", None) or "" for name, module in theirs.items()}
+        same = {name: theirs[name] for name in files if pathlib.Path(files[name]).is_relative_to(ROOT)}
         sys.modules.update(LOADED | same)
         sys.path.insert(0, str(ROOT))
         try:
@@ -93,9 +90,8 @@ def _load(name: str, pretrained: bool) -> Network:
 
         path = FILES / name
         if not path.is_file():
-            raise UserError(
-                f"{path}: not in this copy of the repository; update it, or use another entry point"
-            )
+            where = "not in this copy of the repository"
+            raise UserError(f"{path}: {where}; update it, or use another entry point")
         network, _ = load_checkpoint(path)
         if pretrained:
             return network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -244,15 +244,9 @@ def follow(done: Iterable[str], number: int) -> None:
 
 
 def write_page(
-    out: Path,
-    rows: Rows,
-    threshold: float,
-    unusable: int,
-    guessed: int,
-    said: Sequence[str],
-    hidden: Sequence[str],
+    out: Path, rows: Rows, threshold: float, unusable: int, guessed: int, said: list[str], hidden: list[str]
 ) -> None:
-    """Write index.html over these results, with what is `said` of them; the `hidden` folders were not written."""
+    """Write index.html over these results, with what is `said` of them; `hidden` folders were not written."""
     notes = ["No scores: these photographs have no labels.", *said]
     notes += [f"{unusable} more could not be segmented."] if unusable else []
     notes += [f"{guessed} show no border: the diameter of their field of view is a guess."] if guessed else []

@@ -125,11 +125,8 @@ def prepare_streams() -> None:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out. Python, OpenCV and each device of torch word it differently."""
-    signs: tuple[str, ...] = ("out of memory", "not enough memory", "allocate memory", "insufficient memory")
-    signs += (
-        "killed by signal: killed",
-        "failed to map segment",
-    )  # a DataLoader's worker; a library that is loaded
+    signs = ["out of memory", "not enough memory", "allocate memory", "insufficient memory"]
+    signs += ["killed by signal: killed", "failed to map segment"]  # a DataLoader's worker; a library
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in signs)
 
 
