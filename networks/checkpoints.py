@@ -87,7 +87,7 @@ def load_checkpoint(
     # the last two in pixels; files may lack all three
     ranges = (("threshold", 0, 1, None), ("diameter", 64, 8192, DIAMETER), ("disc", 16, 1024, None))
     for name, low, high, default in ranges:
-        value = checkpoint.get(name, default)
+        value: Any = checkpoint.get(name, default)
         if value is not default and not (type(value) in (int, float) and low <= value <= high):
             raise UserError(f"{path}: its {name} is {value!r:.40}, not from {low} to {high}; train it anew")
     finds = checkpoint.get("outputs", list(VESSELS))
