@@ -28,7 +28,6 @@ from prediction.scale import factor_of, plan_scale
 from prediction.segmentation import segment
 from scoring import metrics
 from system.devices import pick_device
-from training.held_out import has_trained
 from training.thresholds import f1_curve, native_eyes, threshold_of_best
 from utils import UserError, run
 
@@ -111,7 +110,7 @@ def main() -> None:
     names = sorted(name for name, data_set in read_sets(args.data).items() if data_set == args.data_set)
     if not (names := names[:: args.every]):
         raise UserError(f"{args.data}: no eyes of {args.data_set}")
-    if has_trained(args.weights, names):
+    if network.trained_on & set(names):
         raise UserError(f"{args.weights}: it was trained on eyes of {args.data_set}")
     rows: dict[str, list[tuple[dict[str, float], list[float], float]]] = {}
     for eye in tqdm(native_eyes(args.data, names), total=len(names)):
