@@ -137,10 +137,10 @@ def describe_kind(vessels: Vessels, disc: OpticDisc | None, um_per_pixel: float 
     row["branchings"] = float(np.isfinite(angle).sum())
     if disc:
         tree = vessels.tree
-        place, steps = disc.distance(tree.line), tree.steps(tree.line)
+        place = disc.distance(tree.line)
         for name, (low, high) in ZONES.items():
             zone = disc.zone(vessels.fov.shape, name) & (vessels.fov > 0)
-            row[f"length_{name}"] = float(steps[(place >= low) & (place < high)].sum() / disc.diameter)
+            row[f"length_{name}"] = float(tree.steps[(place >= low) & (place < high)].sum() / disc.diameter)
             row[f"density_{name}"] = float(vessels.mask[zone].mean()) if zone.any() else NAN
     return row
 

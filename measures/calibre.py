@@ -38,15 +38,14 @@ def widths_along(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.n
     width = np.full(len(points), np.nan)
     if not len(tree.sizes):
         return width, width
-    here = tree.radius[tuple(tree.pixels.T)]
     index = np.arange(len(points))
     first, last = (np.repeat(end, tree.sizes) for end in tree.ends)
     tangent = points[np.minimum(index + 1, last)] - points[np.maximum(index - 1, first)]
     length = np.hypot(*tangent.T)
-    use = np.flatnonzero(beside_branches(tree, points, here) & (length > 0))
+    use = np.flatnonzero(beside_branches(tree) & (length > 0))
     normal = tangent[use][:, ::-1] * [1, -1] / length[use, None]
     # a border more than twice as far as the nearest one is another vessel's
-    limit = 2 * here[use] + 1
+    limit = 2 * tree.radii[use] + 1
     sides = np.empty((2, len(limit)))
     for some in (limit <= NARROW, limit > NARROW):  # apart: a look across a wide vessel takes many more samples
         if not some.any():
@@ -59,15 +58,13 @@ def widths_along(levels: np.ndarray, tree: Tree, threshold: float) -> tuple[np.n
     return width, length / 2
 
 
-def beside_branches(tree: Tree, points: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Points farther from the branch points at the ends of their segment than the vessel there is wide."""
-    rows, columns = tree.pixels.T
-    along = np.cumsum(np.r_[0.0, tree.steps(points)[:-1]])
-    far = np.ones(len(points), bool)
-    for end in tree.ends:
-        is_branch = tree.branch_pixels[rows[end], columns[end]]
+def beside_branches(tree: Tree) -> np.ndarray:
+    """Whether each point is farther from the branch points of its segment than the vessel there is wide."""
+    along = np.cumsum(np.r_[0.0, tree.steps])[:-1]
+    far = np.ones(len(along), bool)
+    for end, joint in zip(tree.ends, tree.joints, strict=True):
         distance = np.abs(along - np.repeat(along[end], tree.sizes))
-        far &= np.repeat(~is_branch, tree.sizes) | (distance > 2 * np.repeat(radius[end], tree.sizes))
+        far &= np.repeat(joint == 0, tree.sizes) | (distance > 2 * np.repeat(tree.radii[end], tree.sizes))
     return far
 
 

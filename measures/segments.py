@@ -50,7 +50,7 @@ def arms_of(tree: Tree, away: float = 1.0) -> Arms:
 
     at, count = tree.joints, int(tree.joints.max(initial=0)) + 1
     wide = np.zeros(count, np.float32)  # radius of the vessel at each branch point
-    np.maximum.at(wide, at, tree.radius[tuple(tree.pixels[tree.ends].transpose(2, 0, 1))])
+    np.maximum.at(wide, at, tree.radii[tree.ends])
     is_bridge = (at > 0).all(axis=0) & (at[0] != at[1]) & (tree.lengths() <= BRIDGE * wide[at].max(axis=0))
     links = coo_array((np.ones(is_bridge.sum()), tuple(at[:, is_bridge])), (count, count))
     nodes, node = connected_components(links, directed=False)
@@ -109,7 +109,7 @@ def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
     a, v = (np.clip(cv2.blur(np.float32(p), (3, 3))[at], CLIP, 1 - CLIP) for p in (artery, vein))
     odds = np.log(v / (1 - v)) - np.log(a / (1 - a))
     # in a crossing both kinds are right
-    weight = np.where(beside_branches(tree, tree.line, tree.radius[at]), 1.0, 0.05)
+    weight = np.where(beside_branches(tree), 1.0, 0.05)
     total = tree.sums(weight)
     return tree.sums(odds * weight) / np.maximum(total, 1e-9) * total / (total + ENOUGH)
 

@@ -54,6 +54,11 @@ class Tree:
         number = cv2.connectedComponents(self.branch_pixels.astype(np.uint8), connectivity=8)[1]
         return number[tuple(self.pixels[self.ends].transpose(2, 0, 1))]
 
+    @cached_property
+    def radii(self) -> np.ndarray:
+        """Pixels from each point to the background, float32 (points,)."""
+        return self.radius[tuple(self.pixels.T)]
+
     def smooth(self, sigma: float) -> np.ndarray:
         """The points smoothed along their segments by a Gaussian of `sigma` points, float (points, 2).
 
@@ -78,10 +83,11 @@ class Tree:
         points[turned] = 2 * self.pixels[end[turned]] - points[turned]
         return gaussian_filter1d(points, sigma, axis=0, mode="nearest")[~(low | high)]
 
-    def steps(self, points: np.ndarray) -> np.ndarray:
-        """Distance in pixels from each point to the next of its segment; 0 for the last: float (points,)."""
-        step = np.zeros(len(points))
-        step[:-1] = np.hypot(*np.diff(points, axis=0).T)
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """Pixels along `line` from each point to the next of its segment; 0 for the last: float (points,)."""
+        step = np.zeros(len(self.line))
+        step[:-1] = np.hypot(*np.diff(self.line, axis=0).T)
         step[self.ends[1]] = 0
         return step
 
@@ -91,7 +97,7 @@ class Tree:
 
     def lengths(self) -> np.ndarray:
         """Length of each segment in pixels, float (segments,)."""
-        return self.sums(self.steps(self.line))
+        return self.sums(self.steps)
 
 
 def trace(mask: np.ndarray) -> Tree:
@@ -106,7 +112,7 @@ def trace(mask: np.ndarray) -> Tree:
     tree = _trace(centre, radius)
     if tree.is_spur.any():
         at_branch = tree.branch_pixels[tuple(tree.pixels.T)]
-        thickness = np.maximum.reduceat(np.where(at_branch, radius[tuple(tree.pixels.T)], 0), tree.ends[0])
+        thickness = np.maximum.reduceat(np.where(at_branch, tree.radii, 0), tree.ends[0])
         short = tree.is_spur & (tree.lengths() <= 2 * thickness)
         if short.any():
             centre[1:-1, 1:-1][tuple(tree.pixels[np.repeat(short, tree.sizes) & ~at_branch].T)] = False
@@ -139,7 +145,6 @@ def _trace(centre: np.ndarray, radius: np.ndarray) -> Tree:
     is_branch = degree > 2
     branch_pixels = np.zeros_like(centre)
     branch_pixels[rows, columns] = is_branch
-    # branch pixels that touch are one branch point
     branch_points = cv2.connectedComponents(branch_pixels.astype(np.uint8), connectivity=8)[0] - 1
 
     def graph(keep: np.ndarray) -> Any:

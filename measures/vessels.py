@@ -192,7 +192,7 @@ def tortuosity(tree: Tree, diameter: float) -> tuple[float, float]:
         return NAN, NAN
     first, last = tree.ends
     points = tree.line
-    arc = tree.sums(tree.steps(points))
+    arc = tree.lengths()
     chord = np.hypot(*(points[last] - points[first]).T)
     long = arc >= SHORTEST * diameter
     bent = long & (chord > 0) & ~tree.is_loop  # a loop has no chord

@@ -95,9 +95,9 @@ def crossings(vessels: Vessels, disc: OpticDisc, others: np.ndarray) -> list[Cro
     begins = inside & ~np.r_[False, inside[:-1] & (owner[1:] == owner[:-1])]
     piece = np.where(inside, np.cumsum(begins) - 1, -1)
     beside = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    at = tuple(tree.pixels.T)
     width, weight = vessels.widths
-    width = np.where(beside[at] > tree.radius[at] + 1, width, np.nan) if others.any() else width
+    if others.any():
+        width = np.where(beside[tuple(tree.pixels.T)] > tree.radii + 1, width, np.nan)
     pieces = [np.flatnonzero(piece == number) for number in range(piece.max() + 1)]
     parts = _joined(vessels, pieces)
     good = [points[np.isfinite(width[points])] for points in pieces]
@@ -138,7 +138,7 @@ def _joined(vessels: Vessels, pieces: list[np.ndarray]) -> np.ndarray:
                 by_joint.setdefault(at, []).append(number)
             elif int(end) in joint and len(points) > 2:
                 heading = tree.line[end] - tree.line[inner]
-                wide = 2 * float(tree.radius[tuple(tree.pixels[inner])])
+                wide = 2 * float(tree.radii[inner])
                 free.append((number, tree.line[end], heading / max(float(np.hypot(*heading)), 1e-9), wide))
     links = [(numbers[0], other) for numbers in by_joint.values() for other in numbers[1:]]
     least = np.cos(np.radians(FACING))
