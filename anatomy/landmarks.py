@@ -76,7 +76,7 @@ class Disc:
 
 
 @functools.cache
-def load_anatomy(path: Path = WEIGHTS, device: str = "cpu") -> Network:
+def load_anatomy(path: Path = WEIGHTS) -> Network:
     """The network of a checkpoint, (N, 3, H, W) -> (N, 2, H, W) logits of disc and fovea, loaded once.
 
     Raises:
@@ -86,7 +86,7 @@ def load_anatomy(path: Path = WEIGHTS, device: str = "cpu") -> Network:
 
     from model import fold_batch_norm
 
-    network, _ = load_checkpoint(path, torch.device(device), OUTPUTS)
+    network, _ = load_checkpoint(path, torch.device("cpu"), OUTPUTS)
     return fold_batch_norm(network)
 
 
