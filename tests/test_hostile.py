@@ -90,23 +90,31 @@ def test_augment_names_every_refused_photograph_and_writes_nothing(drive: Path, 
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("file", "pixels", "reason"),
-    [
-        ("training/1st_manual/22_manual1.gif", VESSELS * 0, "0% of its field of view is vessel"),
-        ("training/1st_manual/22_manual1.gif", VESSELS * 0 + 255, "100% of its field of view is vessel"),
-        ("training/1st_manual/22_manual1.gif", 255 - VESSELS, "of its field of view is vessel; is it inverted"),
-        ("training/mask/22_training_mask.gif", FIELD * 0, "an empty field of view"),
-        ("training/mask/22_training_mask.gif", 255 - FIELD, "an inverted field of view"),
-        ("training/mask/22_training_mask.gif", np.full((200, 300), 255, np.uint8), "300x200 pixels, but"),
-    ],
-)
-def test_augment_refuses_masks_that_would_spoil_a_training(
-    drive: Path, tmp_path: Path, file: str, pixels: np.ndarray, reason: str
-) -> None:
+WRONG = {
+    "blank": ("mask", VESSELS * 0, "0% of its field of view is vessel"),
+    "all vessel": ("mask", VESSELS * 0 + 255, "100% of its field of view is vessel"),
+    "inverted": ("mask", 255 - VESSELS, "of its field of view is vessel; is it inverted"),
+    "the field of view": ("mask", FIELD, "of its field of view is vessel"),
+    "second observer blank": ("second_observer", VESSELS * 0, "0% of its field of view is vessel"),
+    "no field of view": ("fov", FIELD * 0, "an empty field of view"),
+    "field of view inverted": ("fov", 255 - FIELD, "an inverted field of view"),
+    "field of view of vessels": ("fov", VESSELS, "is it the vessel mask?"),
+    "another size": ("fov", np.full((200, 300), 255, np.uint8), "300x200 pixels, but"),
+}
+AS_PUBLISHED = {
+    "mask": "training/1st_manual/22_manual1.gif",
+    "second_observer": "test/2nd_manual/02_manual2.gif",
+    "fov": "training/mask/22_training_mask.gif",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_augment_refuses_masks_that_would_spoil_a_training(drive: Path, tmp_path: Path, wrong: str) -> None:
+    part, pixels, reason = WRONG[wrong]
     own = shutil.copytree(drive, tmp_path / "DRIVE")
-    (own / file).write_bytes(encode(pixels, "GIF", optimize=False))
-    with pytest.raises(UserError, match=f"{Path(file).name}: .*{reason}"):
+    path = own / AS_PUBLISHED[part]
+    path.write_bytes(encode(pixels, "GIF", optimize=False))
+    with pytest.raises(UserError, match=f"{path.name}: .*{re.escape(reason)}"):
         run_script(augment.main, "--drive", own, "--out", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -198,17 +206,6 @@ def test_eyes_of_two_runs_of_augment_are_never_mixed(
     monkeypatch.setattr(data, "read_eye", slowly)
     with pytest.raises(UserError, match=r"augment.py wrote it anew while it was read"):
         read_eyes(own / "train", labels=True)
-
-
-WRONG = {
-    "blank": ("mask", VESSELS * 0, "0% of its field of view is vessel"),
-    "all vessel": ("mask", VESSELS * 0 + 255, "100% of its field of view is vessel"),
-    "inverted": ("mask", 255 - VESSELS, "of its field of view is vessel"),
-    "the field of view": ("mask", FIELD, "of its field of view is vessel"),
-    "second observer blank": ("second_observer", VESSELS * 0, "0% of its field of view is vessel"),
-    "field of view inverted": ("fov", 255 - FIELD, "an inverted field of view"),
-    "field of view of vessels": ("fov", VESSELS, "is it the vessel mask?"),
-}
 
 
 @pytest.mark.parametrize("wrong", WRONG)
