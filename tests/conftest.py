@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ import train
 from anatomy.landmarks import Landmarks
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
+from training.muon import Muon
 
 # a shell that starts the tests in the background has them ignore Ctrl-C, which some of them press; nohup SIGHUP
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,6 +67,29 @@ def rows_by_image(path: Path) -> dict[str, dict[str, str]]:
 def load(checkpoint: Path) -> dict[str, Any]:
     """The content of a checkpoint."""
     return torch.load(checkpoint, weights_only=True)
+
+
+def same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether the weights of two networks are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def read_history(files: Path) -> list[dict[str, str]]:
+    """history.csv of a training, without times."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(files / "history.csv")]
+
+
+def stop_at(patch: pytest.MonkeyPatch, *steps: int, number: int = signal.SIGINT) -> Iterator[int]:
+    """Raise a signal in these steps of the trainings from now on, counted from 0; returns the counter."""
+    counter, update = itertools.count(), Muon.step
+
+    def interrupted(self: Muon, *rest: object) -> None:
+        if next(counter) in steps:
+            signal.raise_signal(number)
+        update(self, *rest)
+
+    patch.setattr(Muon, "step", interrupted)
+    return counter
 
 
 def small_data(folder: Path, **eyes: int) -> Path:

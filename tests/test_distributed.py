@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load, run_script, small_data, write_no_chart
+from conftest import load, run_script, same_weights, small_data, stop_at, write_no_chart
 from matplotlib.figure import Figure
 from ranks import Ranks
 
@@ -27,7 +27,7 @@ from networks.checkpoints import KINDS, VESSELS, load_checkpoint
 from system import processes
 from training import batches, distributed, epoch, loop, optimizers
 from training.crops import Crops
-from training.muon import Muon
+from training.earlier import OWN
 from utils import UserError
 
 dist = torch.distributed
@@ -145,8 +145,7 @@ def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
         assert found[f"loss {dice} {outputs}"] == pytest.approx(loss, abs=1e-6)
         for name, gradient in alone.items():
             assert (found[f"gradients {dice} {outputs}"][name] - gradient).abs().max() < 1e-5, name
-    first, second = (found[f"gradients {dice} {outputs}"] for found in computed)
-    assert all(torch.equal(first[name], second[name]) for name in alone)
+    assert same_weights(*(found[f"gradients {dice} {outputs}"] for found in computed))
 
 
 def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes: Path, computed: list[dict]) -> None:
@@ -228,9 +227,7 @@ def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
     assert said[1] == ""
     last = load(files / "last.pth")
     assert len(last["history"]) == last["settings"]["epochs"]
-    names = ["checkpoint.pth", "curves.png", "history.csv", "last.pth", "preview.png", "split.json"]
-    names.append("written.json")
-    assert sorted(path.name for path in files.iterdir()) == names
+    assert {path.name for path in files.iterdir()} == {*OWN, "written.json"}
     model, _ = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"), KINDS)
     assert not [name for name in model.state_dict() if name.startswith("module")]
 
@@ -296,15 +293,8 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(
     arguments = ["--data", eyes, "--files", tmp_path, *SHORT]
 
     # one process, stopped in the middle of the second epoch
-    steps, update = iter(range(1000)), Muon.step
-
-    def interrupted(self: Muon, *rest: object) -> None:
-        if next(steps) == 4:
-            signal.raise_signal(signal.SIGTERM)
-        update(self, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Muon, "step", interrupted)
+        stop_at(patch, 4, number=signal.SIGTERM)
         assert run_script(train.main, *arguments) == 130
     assert len(load(tmp_path / "last.pth")["losses"]) == 2
 

@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import load, read_csv, run_script
+from conftest import load, read_csv, run_script, same_weights, stop_at
 
 import predict
 import test as tester
@@ -66,8 +66,7 @@ def read_table(files: Path) -> dict[str, dict[str, str]]:
 def same_networks(a: Path, b: Path) -> bool:
     """Whether two checkpoints hold the same weights bit for bit, and the same threshold."""
     a, b = load(a), load(b)
-    same = all(torch.equal(weight, b["weights"][name]) for name, weight in a["weights"].items())
-    return same and a["threshold"] == b["threshold"]
+    return same_weights(a["weights"], b["weights"]) and a["threshold"] == b["threshold"]
 
 
 def contents(*files: Path) -> dict[Path, bytes]:
@@ -127,9 +126,8 @@ def test_cameras_py_scores_every_held_out_eye_as_it_is_and_retaken(
 
 def best_of_all(found: dict[str, tuple[np.ndarray, Eye]]) -> float:
     """The best threshold of all pixels of all eyes."""
-    return metrics.best_threshold(
-        sum(metrics.count_levels(lv, eye.mask, eye.fov) for lv, eye in found.values())
-    )[0]
+    counts = sum(metrics.count_levels(levels, eye.mask, eye.fov) for levels, eye in found.values())
+    return metrics.best_threshold(counts)[0]
 
 
 def score_at(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float]:
@@ -150,16 +148,11 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
     for column in ("threshold", *metrics.COLUMNS):
         values = {name: row[column] for name, row in own.items()}
         of_folds = [statistics.mean(list(values.values())[k::K]) for k in range(K)]
-        summary = (
-            statistics.mean(values.values()),
-            statistics.stdev(values.values()),
-            statistics.stdev(of_folds),
-        )
+        every = values.values()
+        summary = statistics.mean(every), statistics.stdev(every), statistics.stdev(of_folds)
         expected = values | dict(zip(SUMMARY, summary, strict=True))
         assert {eye: float(row[column]) for eye, row in table.items()} == pytest.approx(expected, abs=1e-8)
-    assert len({row["f1"] for row in table.values()}) > len(found), (
-        "scores that differ, or nothing was compared"
-    )
+    assert len({row["f1"] for row in table.values()}) > len(found), "scores differ, or nothing was compared"
 
 
 def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: Path) -> None:
@@ -199,39 +192,31 @@ def test_the_final_network_saw_every_eye_and_its_threshold_is_the_pooled_one(
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
     alone = load(tmp_path / "checkpoint.pth")
     assert final["split"] == alone["split"] and len(alone["split"]["train"]) == 28
-    assert all(torch.equal(weight, final["weights"][name]) for name, weight in alone["weights"].items())
+    assert same_weights(alone["weights"], final["weights"])
 
 
 def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the_same(
     new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    steps, predictions = iter(range(1000)), iter(range(1000))
-    update, segment = Muon.step, held_out.segment
-    training = 2 * EPOCH
-
-    def interrupted_update(self: Muon, *rest: object) -> None:
-        # within the second fold, and within the last training
-        if next(steps) in (training + 1, K * training + EPOCH + 1):
-            signal.raise_signal(signal.SIGINT)
-        update(self, *rest)
+    predictions, segment, training = iter(range(1000)), held_out.segment, 2 * EPOCH
 
     def interrupted_segment(*rest: object, **named: object) -> object:
         if next(predictions) == 4:  # in the second run, which predicts none of the first fold's three eyes anew
             signal.raise_signal(signal.SIGINT)
         return segment(*rest, **named)
 
-    monkeypatch.setattr(Muon, "step", interrupted_update)
+    # within the second fold, and within the last training
+    steps = stop_at(monkeypatch, training + 1, K * training + EPOCH + 1)
     monkeypatch.setattr(held_out, "segment", interrupted_segment)
     assert cross_validate(new_data, tmp_path) == 130
-    again = r"--resume"
-    assert again in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     assert len(load(tmp_path / "fold1" / "last.pth")["losses"]) == 2
     first = contents(tmp_path / "fold0" / "last.pth", tmp_path / "fold0" / "checkpoint.pth")
     assert cross_validate(new_data, tmp_path, "--resume") == 130
-    assert again in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     assert len(load(tmp_path / "fold1" / "last.pth")["history"]) == 2 and not (tmp_path / "fold2").exists()
     assert cross_validate(new_data, tmp_path, "--resume") == 130
-    assert again in capsys.readouterr().err
+    assert "--resume" in capsys.readouterr().err
     assert len(load(tmp_path / "last.pth")["losses"]) == 2 and not (tmp_path / "checkpoint.pth").exists()
     assert cross_validate(new_data, tmp_path, "--resume") == 0
     assert next(steps) == (K + 1) * training, "each step once"
@@ -387,16 +372,8 @@ def test_several_checkpoints_give_the_mean_of_their_probabilities_and_thresholds
     assert np.abs(both - (a + b) / 2).max() <= 1
     mask = iio.imread(tmp_path / "both" / "masks" / "01_test.png") > 0
     assert (mask == (both >= metrics.level_of(0.425))).all() and mask.any() and not mask.all()
-    score(
-        new_data,
-        tmp_path / "both",
-        "--weights",
-        networks[0],
-        "--weights",
-        networks[1],
-        "--threshold=0.6",
-        *views,
-    )
+    again = [flag for path in networks for flag in ("--weights", path)]
+    score(new_data, tmp_path / "both", *again, "--threshold=0.6", *views)
     mask = iio.imread(tmp_path / "both" / "masks" / "01_test.png") > 0
     assert (mask == (both >= metrics.level_of(0.6))).all() and mask.any()
 
@@ -417,6 +394,7 @@ def test_predict_py_averages_too_and_leaves_the_photographs_after_the_flag_alone
 def test_one_checkpoint_is_no_average(networks: list[Path]) -> None:
     model, threshold = load_networks(networks[:1], None, CPU)
     assert isinstance(model, UNet) and threshold == 0.3
+    assert load_networks(networks[:1], 0.0, CPU)[1] == 0
     model, threshold = load_networks(networks, None, CPU)
     assert isinstance(model, Ensemble) and not model.training and threshold == pytest.approx(0.425)
 

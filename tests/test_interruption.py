@@ -18,7 +18,7 @@ import forked
 import numpy as np
 import pytest
 import torch
-from conftest import load, read_csv, run_script, small_data, write_no_chart
+from conftest import load, read_history, run_script, small_data, write_no_chart
 from forked import Forked
 from matplotlib.figure import Figure
 
@@ -106,18 +106,13 @@ def without_times(content: dict) -> dict:
     return {k: v for k, v in content.items() if k != "seconds"} | {"history": history}
 
 
-def read_history(files: Path) -> list[dict[str, str]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(files / "history.csv")]
-
-
 def check_whole(files: Path) -> None:
     """Fail unless every file that is there is whole."""
     for path in files.glob("[!.]*.pth"):
         load_checkpoint(path, torch.device("cpu"))
     for path in files.glob("[!.]*.csv"):
-        assert [row["epoch"] for row in read_history(files)] == [
-            str(1 + k) for k in range(len(read_history(files)))
-        ]
+        epochs = [int(row["epoch"]) for row in read_history(files)]
+        assert epochs == list(range(1, len(epochs) + 1))
         assert path.read_text().endswith("\n")
     if (files / "split.json").exists():
         json.loads((files / "split.json").read_text())
@@ -292,9 +287,8 @@ def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(
             calls = calls + [""] * len(points)  # no more kills
             assert run_script(train.main, *arguments, "--files", files, *again) == 0
             for name in ("last.pth", "checkpoint.pth"):
-                assert same(
-                    without_times(load(files / name)), without_times(load(tmp_path / "whole" / name))
-                ), f"{name} after a kill {'after' if after else 'before'} writing {points[fatal - 1]}"
+                found, wanted = (without_times(load(folder / name)) for folder in (files, tmp_path / "whole"))
+                assert same(found, wanted), f"{name}, killed at {points[fatal - 1]}, after it: {after}"
             assert read_history(files) == read_history(tmp_path / "whole")
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import load, read_csv, run_script
+from conftest import load, read_csv, run_script, same_weights, stop_at
 from test_predict import run_predict
 
 import augment
@@ -35,7 +34,6 @@ from system.files import write_csv
 from system.records import sha256
 from training.crops import Crops
 from training.losses import vessel_loss
-from training.muon import Muon
 from training.start import load_initial
 from utils import UserError
 
@@ -138,18 +136,11 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
 ) -> None:
     how = ("--data", data, "--arteries-veins", *QUICK, "--epochs", 2, "--crops", 8)
     assert run_script(train.main, *how, "--files", tmp_path / "whole") == 0
-    steps, update = iter(range(1000)), Muon.step
-
-    def interrupted(self: Muon, *rest: object) -> None:
-        if next(steps) == 1:
-            signal.raise_signal(signal.SIGINT)
-        update(self, *rest)
-
-    monkeypatch.setattr(Muon, "step", interrupted)
+    stop_at(monkeypatch, 1)
     assert run_script(train.main, *how, "--files", tmp_path / "parts") == 130
     assert run_script(train.main, *how, "--files", tmp_path / "parts", "--resume") == 0
     whole, parts = (load(tmp_path / name / "last.pth") for name in ("whole", "parts"))
-    assert all(torch.equal(whole["weights"][name], parts["weights"][name]) for name in whole["weights"])
+    assert same_weights(whole["weights"], parts["weights"])
     assert whole["settings"]["arteries_veins"] and parts["settings"] == whole["settings"]
 
 

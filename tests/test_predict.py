@@ -24,7 +24,7 @@ from datasets.field_of_view import estimate_fov, fov_diameter
 from datasets.images import equalize, list_images, normalize, read_image, read_mask, statistics, write_png
 from datasets.synthetic import draw_eye
 from model import ResUNet, UNet
-from networks import checkpoints, loading
+from networks import checkpoints
 from networks.checkpoints import load_checkpoint
 from pages.results import COMPARISON, result_file
 from prediction import segmentation
@@ -431,14 +431,6 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
     for name in ("checkpoint.pth", "drive_unet.pth"):
         (tmp_path / "files" / name).touch()
         assert checkpoints.find_weights(names, roots) == Path("files") / name
-
-
-def test_the_threshold_is_the_one_given_or_the_checkpoints(files: Path) -> None:
-    weights, device = [files / "checkpoint.pth"], torch.device("cpu")
-    own = torch.load(weights[0], weights_only=True)["threshold"]
-    assert [loading.load_networks(weights, asked, device)[1] for asked in (None, 0.0)] == [own, 0]
-    with pytest.raises(UserError, match="last.pth: holds no threshold"):
-        loading.load_networks([*weights, files / "last.pth"], None, device)
 
 
 def test_help_does_not_wait_for_torch() -> None:

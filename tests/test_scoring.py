@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import HEIGHT, WIDTH, read_csv, rows_by_image, run_script
 from sklearn import metrics as reference
+from test_metrics import sklearn_scores
 
 import test as tester
 from datasets.images import read_mask
@@ -37,19 +38,8 @@ def results(new_data: Path, files: Path, tmp_path_factory: pytest.TempPathFactor
 
 def score(new_data: Path, files: Path, results: Path, *more: object) -> int | None:
     """Run test.py."""
-    weights = files / "checkpoint.pth"
-    return run_script(
-        tester.main,
-        "--data",
-        new_data,
-        "--weights",
-        weights,
-        "--results",
-        results,
-        "--device",
-        "cpu",
-        *more,
-    )
+    flags = ("--data", new_data, "--weights", files / "checkpoint.pth", "--results", results, "--device", "cpu")
+    return run_script(tester.main, *flags, *more)
 
 
 def read_rows(results: Path) -> dict[str, dict[str, str]]:
@@ -85,11 +75,7 @@ def test_every_number_agrees_with_scikit_learn(
     rows = read_rows(tmp_path)
     truths, probabilities, humans, expected = [], [], [], []
     for name in NAMES:
-        fov = (
-            np.ones((HEIGHT, WIDTH), bool)
-            if whole
-            else read_mask(new_data / "test" / "fov" / f"{name}_0.png") > 0
-        )
+        fov = whole | (read_mask(new_data / "test" / "fov" / f"{name}_0.png") > 0)
         truths.append(read_mask(new_data / "test" / "mask" / f"{name}_0.png")[fov] > 0)
         humans.append(read_mask(new_data / "test" / "second_observer" / f"{name}_0.png")[fov] > 0)
         probabilities.append(iio.imread(tmp_path / "probability" / f"{name}.png")[fov] / 65535)
@@ -137,20 +123,6 @@ def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data: Pa
     want = metrics.tree_scores(sum(counts))
     assert {k: float(rows["pooled"][k]) for k in want} == pytest.approx(want, abs=1e-6)
     assert 0 < float(rows["second_observer"]["cldice"]) < 1
-
-
-def sklearn_scores(truth: np.ndarray, prediction: np.ndarray, probability: np.ndarray) -> dict[str, float]:
-    """The columns of metrics.csv by scikit-learn."""
-    return {
-        "jaccard": reference.jaccard_score(truth, prediction),
-        "f1": reference.f1_score(truth, prediction),
-        "recall": reference.recall_score(truth, prediction),
-        "precision": reference.precision_score(truth, prediction),
-        "specificity": reference.recall_score(~truth, ~prediction),
-        "accuracy": reference.accuracy_score(truth, prediction),
-        "auc": reference.roc_auc_score(truth, probability),
-        "average_precision": reference.average_precision_score(truth, probability),
-    }
 
 
 def test_the_printed_line_is_the_mean_row(new_data: Path, files: Path, tmp_path: Path, capsys) -> None:
@@ -225,11 +197,12 @@ def test_the_threshold_is_the_checkpoints_unless_given(
 def test_more_views_change_the_probabilities_a_little(
     new_data: Path, files: Path, results: Path, tmp_path: Path
 ) -> None:
-    score(new_data, files, tmp_path / "one", "--views=1")
-    score(new_data, files, tmp_path / "eight", "--views=8")
-    a, b = (iio.imread(tmp_path / f / "probability" / "01_test.png") / 65535 for f in ("one", "eight"))
-    assert 0 < np.abs(a - b).mean() < 0.1
-    assert (b == iio.imread(results / "probability" / "01_test.png") / 65535).all(), "eight are the default"
+    for views in (1, 8):
+        score(new_data, files, tmp_path / str(views), f"--views={views}")
+    places = (tmp_path / "1", tmp_path / "8", results)
+    one, eight, usual = (iio.imread(place / "probability" / "01_test.png") / 65535 for place in places)
+    assert 0 < np.abs(one - eight).mean() < 0.1
+    assert (eight == usual).all(), "eight are the default"
 
 
 def test_scores_of_resized_truth_are_called_not_comparable(

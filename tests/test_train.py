@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import cv2
 import forked
 import pytest
 import torch
-from conftest import HEIGHT, TINY, WIDTH, load, read_csv, run_script
+from conftest import HEIGHT, TINY, WIDTH, load, read_history, run_script, same_weights, stop_at
 
 import test as tester
 import train
@@ -25,7 +24,7 @@ from networks.checkpoints import load_checkpoint
 from training import loop, optimizers, thresholds, time_budget
 from training.batches import load as load_batches
 from training.crops import Crops
-from training.muon import Muon
+from training.earlier import OWN
 from training.settings import OLDER_VERSIONS, choose_settings
 from utils import UserError
 
@@ -34,25 +33,9 @@ SHORT = [*TINY, "--epochs=2", "--crops=24"]
 SMALL = "no GPU: smaller, as accurate on DRIVE"
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def rows(files: Path) -> list[dict[str, str]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in read_csv(files / "history.csv")]
-
-
 def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> None:
-    assert sorted(f.name for f in files.iterdir() if f.suffix) == [
-        "checkpoint.pth",
-        "curves.png",
-        "history.csv",
-        "last.pth",
-        "preview.png",
-        "split.json",
-        "written.json",
-    ]
-    history = rows(files)
+    assert {f.name for f in files.iterdir() if f.suffix} == {*OWN, "written.json"}
+    history = read_history(files)
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
     assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
     assert cv2.imread(str(files / "curves.png")).std() > 10
@@ -70,8 +53,8 @@ def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files: P
 def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
     model, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
     assert model.config == {"name": "unet", "in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
-    assert same(model.state_dict(), checkpoint["weights"])
-    best = max(rows(files), key=lambda row: float(row["f1"]))
+    assert same_weights(model.state_dict(), checkpoint["weights"])
+    best = max(read_history(files), key=lambda row: float(row["f1"]))
     assert checkpoint["scores"]["epoch"] == int(best["epoch"])
     voters = len({eye_of(name) for name in checkpoint["split"]["validation"]})
     kept = (voters * float(best["threshold"]) + 6 * 0.39) / (voters + 6)
@@ -100,9 +83,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data: 
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         run_script(train.main, "--data", new_data, "--files", tmp_path / folder, *SHORT, "--seed", seed)
     a, b, c = (load(tmp_path / f / "last.pth")["weights"] for f in "abc")
-    assert same(a, b)
-    assert not same(a, c)
-    assert rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert same_weights(a, b)
+    assert not same_weights(a, c)
+    assert read_history(tmp_path / "a") == read_history(tmp_path / "b")
 
 
 def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
@@ -111,25 +94,17 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
     settings = ["--data", new_data, *SHORT, "--ema=0.9"]  # without: see the one that is stopped in a fold
     run_script(train.main, *settings, "--files", tmp_path / "whole")
 
-    steps = iter(range(1000))
-    update = Muon.step
-
-    def interrupted(self, *args):
-        if next(steps) in (2, 7):  # in the middle of the first and of the second epoch
-            signal.raise_signal(signal.SIGINT)
-        return update(self, *args)
-
-    monkeypatch.setattr(Muon, "step", interrupted)
+    stop_at(monkeypatch, 2, 7)  # in the middle of the first and of the second epoch
     assert run_script(train.main, *settings, "--files", tmp_path / "parts") == 130
     assert "--resume" in capsys.readouterr().err
     assert run_script(train.main, *settings, "--files", tmp_path / "parts", "--resume") == 130
     assert run_script(train.main, *settings, "--files", tmp_path / "parts", "--resume") == 0
     whole, parts = (load(tmp_path / f / "last.pth") for f in ("whole", "parts"))
-    assert same(whole["weights"], parts["weights"])
+    assert same_weights(whole["weights"], parts["weights"])
     best = [load(tmp_path / f / "checkpoint.pth") for f in ("whole", "parts")]
-    assert same(best[0]["weights"], best[1]["weights"])
+    assert same_weights(best[0]["weights"], best[1]["weights"])
     assert best[0]["threshold"] == best[1]["threshold"]
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    assert read_history(tmp_path / "whole") == read_history(tmp_path / "parts")
 
 
 def test_resuming_with_other_settings_is_refused_and_the_difference_named(new_data: Path, files: Path) -> None:
@@ -186,9 +161,8 @@ def test_a_training_goes_on_where_an_update_changed_a_default(new_data: Path, tm
     assert (after["camera"], after["choroid"]) == (0.05, 0.1)
 
 
-def test_every_setting_has_a_value_for_older_trainings(new_data: Path, tmp_path: Path) -> None:
-    run_script(train.main, "--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=4")
-    settings = torch.load(tmp_path / "last.pth", weights_only=True)["settings"]
+def test_every_setting_has_a_value_for_older_trainings(files: Path) -> None:
+    settings = load(files / "last.pth")["settings"]
     always = {"width", "depth", "epochs", "crops", "batch_size", "crop", "optimizer", "lr", "seed"}
     assert settings.keys() == always | OLDER_VERSIONS.keys()
 
@@ -238,17 +212,15 @@ def test_batches_come_in_pinned_memory_for_a_gpu_alone(device: str, pinned: bool
     assert load_batches(crops, 4, device=torch.device(device)).pin_memory is pinned
 
 
-def test_all_eyes_trains_on_every_eye_and_keeps_the_end(new_data: Path, tmp_path: Path) -> None:
+def test_all_eyes_trains_on_every_eye_and_keeps_the_end_with_the_usual_threshold(
+    new_data: Path, tmp_path: Path
+) -> None:
     assert run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes") == 0
     split = json.loads((tmp_path / "split.json").read_text())
     assert len(split["train"]) == 28
     assert split["validation"] == []
-    assert same(load(tmp_path / "checkpoint.pth")["weights"], load(tmp_path / "last.pth")["weights"])
-    assert "f1" not in rows(tmp_path)[0]
-
-
-def test_without_validation_the_threshold_is_the_usual_one(new_data: Path, tmp_path: Path) -> None:
-    run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
+    assert same_weights(load(tmp_path / "checkpoint.pth")["weights"], load(tmp_path / "last.pth")["weights"])
+    assert "f1" not in read_history(tmp_path)[0]
     assert load(tmp_path / "checkpoint.pth")["threshold"] == pytest.approx(thresholds.USUAL_THRESHOLD)
     scored = ["--data", new_data, "--weights", tmp_path / "checkpoint.pth", "--results", tmp_path / "results"]
     assert run_script(tester.main, *scored, "--device", "cpu") == 0
@@ -316,13 +288,7 @@ def test_threads_soon_sleep_while_they_wait_unless_the_user_chose(
     environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
     # OpenMP says how it is set when torch loads it
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **chosen}
-    done = subprocess.run(
-        [sys.executable, *script.split()],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, *script.split()]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr) == [str(spins)]
