@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,8 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
 
     Several processes, which have one `store`, share the photographs; rank 0 writes tables and page.
     """
+    from tqdm import tqdm
+
     um_per_pixel = read_um_per_pixel(args.um_per_pixel)
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = processes.own_device(args.device)
@@ -176,7 +178,9 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
                 # all of this run, also finished ones: so the scale is the same after --resume
                 predictor.cameras, predictor.landmarks = look_at_some(list(names.values()))
             with closing(predict_photographs(names, predictor, problems, share)) as done:
-                follow(done, len(waiting))
+                silent = None if is_main else True  # None: silent only if the output is not a terminal
+                for _ in tqdm(done, "predict", len(waiting) // number, unit="photograph", disable=silent):
+                    pass  # rank 0 shows how many of its own are done
             problems = {k: v for of_rank in processes.gathered(problems) for k, v in of_rank.items()}
         except BaseException:  # after Ctrl-C, those that are finished get their page too
             with suppress(UserError, OSError):  # of a disk that is full, what was first said counts
@@ -232,15 +236,6 @@ def write_tables(
                 said.append(f"to look through them, open {out / PAGE} in a browser")
             said += filter(None, [list_doubtful(rows, len(rows)), *notes])
     return "\n".join(said)
-
-
-def follow(done: Iterable[str], number: int) -> None:
-    """Show how many photographs are done; rank 0 shows its own."""
-    from tqdm import tqdm
-
-    silent = None if processes.is_main() else True  # None: silent only if the output is not a terminal
-    for _ in tqdm(done, "predict", number // processes.world_size(), unit="photograph", disable=silent):
-        pass
 
 
 def write_page(

@@ -1,1 +1,1 @@
-"""Scores, pictures and the result page."""
+"""Scores of segmentations, and masks that other programs made."""

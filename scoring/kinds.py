@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -90,22 +89,19 @@ def count_eyes(eyes: Sequence[Eye], found: Mapping[str, np.ndarray], whole: bool
         return {eye.result_name: own for eye, own in zip(labelled, pool.map(count, labelled), strict=True)}
 
 
-def rows_of_kinds(counts: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The rows of arteries_veins.csv: each image, their mean, and all pixels pooled.
+def write_kinds_scores(path: Path, counts: Mapping[str, np.ndarray]) -> str:
+    """Write arteries_veins.csv: each image, their mean, and all pixels pooled.
 
     `counts` are those of `count_kinds` by the name of the image, at least one.
+
+    Returns:
+        The mean scores in words.
     """
     rows = {name: kinds_scores(own) for name, own in counts.items()}
     whole = {"mean": mean([*rows.values()]), "pooled": kinds_scores(np.sum([*counts.values()], axis=0))}
-    return [{"image": name, **row} for name, row in (rows | whole).items()]
-
-
-def write_kinds_scores(path: Path, counts: Mapping[str, np.ndarray]) -> str:
-    """Write `rows_of_kinds` to a CSV file; returns the mean scores in one line."""
-    rows = rows_of_kinds(counts)
-    write_csv(path, rows)
+    write_csv(path, [{"image": name, **row} for name, row in (rows | whole).items()])
     columns = {"F1 of arteries": "f1_artery", "of veins": "f1_vein", "mean": "f1_mean", "accuracy": "accuracy"}
     columns |= {"balanced": "balanced_accuracy", "found": "found"}
     columns |= {"accuracy on centre lines": "centre_accuracy", "decided": "decided"}
-    said = " - ".join(f"{name}: {rows[-2][column]:.4f}" for name, column in columns.items())
+    said = " - ".join(f"{name}: {whole['mean'][column]:.4f}" for name, column in columns.items())
     return f"arteries and veins, mean over {len(counts)} images ({path}):\n{said}"
