@@ -16,7 +16,7 @@ from utils import UserError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-    from model import Network, ResUNet, UNet
+    from model import ResUNet, UNet
 
 
 MAX_WIDTH, MAX_DEPTH = 4096, 10  # of a network: larger ones are neither trained nor loaded
@@ -101,16 +101,9 @@ def load_checkpoint(
     model.diameter, model.disc = checkpoint.get("diameter", DIAMETER), checkpoint.get("disc")
     model.trained_on = trained_eyes(checkpoint)
     settings = checkpoint.get("settings")
-    set_views(model, settings.get("clahe") if isinstance(settings, dict) else None)
+    share = settings.get("clahe") if isinstance(settings, dict) else None
+    model.clahe = isinstance(share, (int, float)) and share > 0
     return model.to(device).to(memory_format=torch.channels_last).eval(), checkpoint
-
-
-def set_views(network: Network, clahe: Any) -> None:
-    """Say of a network whether a share of its training crops, `clahe`, had even contrast, see `Network.clahe`.
-
-    The share may be of an untrusted file: anything but a number above 0 means no.
-    """
-    network.clahe = isinstance(clahe, (int, float)) and clahe > 0
 
 
 def trained_eyes(checkpoint: dict[str, Any]) -> frozenset[str]:

@@ -17,7 +17,6 @@ from data import eye_of, first_copies, read_working_disc
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images
-from networks.checkpoints import set_views
 from pages.pictures import write_history
 from prediction.scale import factors_for, working_diameter
 from system import processes
@@ -60,7 +59,7 @@ def start_training(
     seed_everything(settings.seed)
     outputs = outputs_trained(settings)
     model = NETWORKS[settings.model](out_channels=len(outputs), width=settings.width, depth=settings.depth)
-    model.outputs = outputs
+    model.outputs, model.clahe = outputs, settings.clahe > 0
     if isinstance(model, ResUNet) and settings.pretrained and not run.resume:
         model.load_imagenet()
     started_from: list[str] = []
@@ -83,8 +82,6 @@ def start_training(
         epochs, number = fit_to_minutes(model, optimizer, training, validation, settings, run.workers)
         state.settings = replace(settings, epochs=epochs, crops=number)
         print(f"{epochs} epochs of {number} crops fit into {settings.minutes:g} minutes")
-    for network in (state.model, state.averaged):
-        set_views(network, state.settings.clahe)
     processes.check_same(
         [state.settings, split, len(state.history), state.losses],
         "flags, eyes, or last.pth; start all nodes with the same command, the same data, and one folder "
