@@ -27,13 +27,10 @@ from measures.vessels import MEASURES, TRUST
 from pages.pictures import write_layers
 from pages.report import thin_curves, write_report
 from scoring import metrics
+from scoring.scores import NO_CURVE
 
-ODD = (
-    ["<!--<script><b>&amp;'", 'quo"te\nline', "50% #1?", "\u00e4 \u00df \u773c"]
-    if POSIX
-    else ["50% #1", "\u00e4 \u00df"]
-)
-NAMES = ["2_test", "10_test", *ODD]
+ODD = ["<!--<script><b>&amp;'", 'quo"te\nline', "50% #1?", "\u00e4 \u00df \u773c"]
+NAMES = ["2_test", "10_test", *(ODD if POSIX else ["50% #1", "\u00e4 \u00df"])]
 
 
 def write_images(results: Path, names: Sequence[str], labelled: bool = True) -> tuple[list[dict], np.ndarray]:
@@ -46,18 +43,13 @@ def write_images(results: Path, names: Sequence[str], labelled: bool = True) -> 
         prediction = np.where(blurred > 127, 255, 0).astype(np.uint8)
         write_png(results / "masks" / f"{name}.png", prediction)
         write_layers(results, name, photograph, photograph, truth if labelled else None)
-        counts = metrics.count_levels(metrics.quantize(blurred / 255), truth, fov)
-        tree = metrics.count_tree(prediction, truth, fov)
-        each.append({"image": name, **metrics.scores(counts, 0.5), **metrics.tree_scores(tree)})
+        counts, tree = metrics.count_image(metrics.quantize(blurred / 255), truth, fov, 0.5)
+        each.append(metrics.all_scores(counts, tree, 0.5))
         pooled, trees = pooled + counts, trees + tree
-    mean = {column: float(np.nanmean([row[column] for row in each])) for column in metrics.COLUMNS}
-    human = mean | {"auc": float("nan"), "average_precision": float("nan")}
-    rows = [
-        *each,
-        {"image": "mean", **mean},
-        {"image": "pooled", **metrics.scores(pooled, 0.5), **metrics.tree_scores(trees)},
-    ]
-    return [*rows, {"image": "second_observer", **human}], pooled
+    mean = metrics.mean(each)
+    total = {"mean": mean, "pooled": metrics.all_scores(pooled, trees, 0.5), "second_observer": mean | NO_CURVE}
+    rows = dict(zip(names, each, strict=True)) | total
+    return [{"image": name, **row} for name, row in rows.items()], pooled
 
 
 @pytest.fixture(scope="module")
@@ -319,11 +311,8 @@ def test_text_stands_out_from_its_background(browser: Browser, scored: Path, dar
         digits = colour.strip(" #")
         digits = "".join(2 * d for d in digits) if len(digits) == 3 else digits
         rgb = np.array([int(digits[i : i + 2], 16) for i in (0, 2, 4)]) / 255
-        return float(
-            np.dot(
-                np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), [0.2126, 0.7152, 0.0722]
-            )
-        )
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
     *front, page, panel = map(luminance, colours)
     for back in (page, panel):
@@ -436,15 +425,10 @@ def test_a_page_of_few_images_has_no_pages(browser: Browser, scored: Path) -> No
     assert browser.js("document.querySelector('#pager').offsetHeight") == 0
 
 
+NAN = float("nan")
 MEASURED = [
     {"doubtful": "", "expected_f1": 0.8, "vessel_share": 0.1, "segments": 30, "width_mean": 2.5},
-    {
-        "doubtful": "very dark; <b>",
-        "expected_f1": 0.4,
-        "vessel_share": 0.05,
-        "segments": 9,
-        "width_mean": float("nan"),
-    },
+    {"doubtful": "very dark; <b>", "expected_f1": 0.4, "vessel_share": 0.05, "segments": 9, "width_mean": NAN},
     {"doubtful": "", "expected_f1": 0.7, "vessel_share": 0.12, "segments": 200, "width_mean": 3.5},
     {"doubtful": "very blurred", "expected_f1": 0.6, "vessel_share": 0.03, "segments": 100, "width_mean": 1.5},
 ]
