@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -62,6 +64,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def rows_by_image(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a table by their column `image`."""
     return {row["image"]: row for row in read_csv(path)}
+
+
+def page_data(page: Path) -> dict[str, Any]:
+    """The data inside a page, found as a browser finds it: up to the first end of a script."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script', page.read_text("utf-8"), re.S)
+    return json.loads(found.group(1))
 
 
 def load(checkpoint: Path) -> dict[str, Any]:

@@ -138,3 +138,8 @@ def wait_until(reached: Callable[[], object], process: Forked, seconds: float = 
         assert process.poll() is None, process.communicate()
         assert time.time() < until, "it never came"
         time.sleep(0.002)
+
+
+def modified(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 if it is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import load, run_script, same_weights, small_data, stop_at, write_no_chart
+from forked import modified
 from matplotlib.figure import Figure
 from ranks import Ranks
 
@@ -256,11 +257,6 @@ def torchrun(eyes: Path, files: Path, *more: str) -> Iterator[subprocess.Popen[s
 def epochs_done(files: Path) -> int:
     path = files / "last.pth"
     return len(load(path)["history"]) if path.exists() else 0
-
-
-def modified(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 if it is not there."""
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def wait_for_epoch(files: Path, epoch: int) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import load, read_history, run_script, small_data, write_no_chart
-from forked import Forked
+from forked import Forked, modified
 from matplotlib.figure import Figure
 
 import augment
@@ -62,11 +62,6 @@ def finish(*arguments: object, **options: object) -> tuple[int, str]:
     process = start(*arguments, **options)
     said = "".join(process.communicate())
     return process.returncode, said
-
-
-def modified(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 if it is not there."""
-    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def wait_for(path: Path, process: Forked, before: int = 0) -> None:

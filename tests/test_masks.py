@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import HEIGHT, WIDTH, rows_by_image, run_script
+from conftest import HEIGHT, WIDTH, page_data, rows_by_image, run_script
 from scipy.stats import wilcoxon
 
 import test as tester
@@ -50,12 +48,6 @@ def eyes(*names: str) -> list[Eye]:
 def named(*names: str) -> dict[str, set[str]]:
     """How these eyes may be called."""
     return {eye.name: {eye.name, eye.result_name} for eye in eyes(*names)}
-
-
-def page_data(page: Path) -> dict[str, Any]:
-    """What a result page is drawn from."""
-    text = page.read_text(encoding="utf-8")
-    return json.loads(text.split('id="data">')[1].split("</script>")[0])
 
 
 def test_a_networks_own_probabilities_get_the_networks_own_scores(

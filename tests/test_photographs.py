@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import tqdm
-from conftest import run_script, write_photographs
+from conftest import page_data, run_script, write_photographs
 
 import predict
 from anatomy.photograph import look_at
@@ -72,9 +72,7 @@ def run_predict(out: Path, *more: object) -> int | None:
 
 def pages_names(out: Path) -> list[str]:
     """The names on the page."""
-    page = (out / "index.html").read_text(encoding="utf-8")
-    data = page.split('<script type="application/json" id="data">')[1].split("</script>")[0]
-    return [image["name"] for image in json.loads(data)["images"]]
+    return [image["name"] for image in page_data(out / "index.html")["images"]]
 
 
 def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: None) -> None:

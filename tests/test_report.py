@@ -10,13 +10,12 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from browser import POSIX, Browser
-from conftest import read_csv, run_script
+from conftest import page_data, read_csv, run_script
 
 import predict
 import test as tester
@@ -72,16 +71,10 @@ def unscored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
-def embedded(page: Path) -> dict[str, Any]:
-    """The data inside a page, found as a browser finds it: up to the first end of a script."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script', page.read_text("utf-8"), re.S)
-    return json.loads(found.group(1))
-
-
 def test_odd_names_and_notes_survive_embedding(tmp_path: Path) -> None:
     notes = ["ends </script> here", "{{data}} \\u003c \u2028"]
     write_report(page := tmp_path / "index.html", NAMES, 0.5, notes)
-    data = embedded(page)
+    data = page_data(page)
     assert [image["name"] for image in data["images"]] == NAMES
     assert data["notes"][-2:] == notes
 
@@ -94,11 +87,11 @@ def test_a_page_loads_nothing_from_the_network(scored: Path) -> None:
 @pytest.mark.skipif(not POSIX, reason="Windows has no file names that are not text")
 def test_a_name_that_is_not_text_is_addressed_by_its_bytes(tmp_path: Path) -> None:
     write_report(page := tmp_path / "index.html", [os.fsdecode(b"eye\xff")], 0.5, [])
-    assert embedded(page)["images"][0]["url"] == "eye%FF"
+    assert page_data(page)["images"][0]["url"] == "eye%FF"
 
 
 def test_a_thousand_images_make_a_small_page_in_little_time(scored: Path, tmp_path: Path) -> None:
-    data = embedded(scored)
+    data = page_data(scored)
     row = dict(zip(metrics.COLUMNS, data["images"][0]["scores"], strict=True))
     names = [f"photograph_{i}" for i in range(1000)]
     rows = [{"image": name, **row} for name in [*names, "mean", "pooled"]]
@@ -149,7 +142,7 @@ def test_thumbnails_are_small_and_show_both_pictures(scored: Path) -> None:
 
 def missing_pictures(page: Path) -> list[Path]:
     """The pictures that a page shows and that are not there."""
-    data = embedded(page)
+    data = page_data(page)
     names = [image["name"] for image in data["images"]]
     files = [
         page.parent / folder / (name + suffix) for _, folder, suffix, _ in data["layers"] for name in names
@@ -163,7 +156,7 @@ def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
 ) -> None:
     arguments = ("--data", new_data, "--weights", files / "checkpoint.pth", "--results", tmp_path)
     assert run_script(tester.main, *arguments) in (0, None)
-    data = embedded(tmp_path / "index.html")
+    data = page_data(tmp_path / "index.html")
     rows = read_csv(tmp_path / "metrics.csv")
     shown = [*data["images"], *data["summary"]]
     assert [line["scores"][0] for line in shown] == pytest.approx([float(r["f1"]) for r in rows], abs=1e-6)
@@ -174,7 +167,7 @@ def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
 def test_the_page_of_predict_py_has_all_pictures(new_data: Path, files: Path, tmp_path: Path) -> None:
     arguments = (new_data / "test" / "image", "--weights", files / "checkpoint.pth", "--out", tmp_path)
     assert run_script(predict.main, *arguments) in (0, None)
-    data = embedded(tmp_path / "index.html")
+    data = page_data(tmp_path / "index.html")
     assert "columns" not in data
     assert ["Uncertainty", "uncertainty", ".png"] in [layer[:3] for layer in data["layers"]]
     assert missing_pictures(tmp_path / "index.html") == []
@@ -294,7 +287,7 @@ def test_curves_have_working_point_and_observer_on_them(browser: Browser, scored
     )
     assert marks == [2, 2, 0]
     legend = browser.js("document.querySelector('#charts').innerText")
-    pooled = embedded(scored)["pooled"]
+    pooled = page_data(scored)["pooled"]
     assert f"AUC {pooled['auc']:.4f}" in legend
     assert f"average precision {pooled['average_precision']:.4f}" in legend
 
@@ -352,7 +345,7 @@ def test_a_page_of_drawn_eyes_says_so(browser: Browser, scored: Path, unscored: 
 
 
 def test_thumbnails_out_of_sight_are_not_loaded(browser: Browser, scored: Path, tmp_path: Path) -> None:
-    row = dict(zip(metrics.COLUMNS, embedded(scored)["images"][0]["scores"], strict=True))
+    row = dict(zip(metrics.COLUMNS, page_data(scored)["images"][0]["scores"], strict=True))
     names = [f"photograph_{i}" for i in range(1000)]
     shutil.copytree(scored.parent / "page" / "thumbnail", tmp_path / "page" / "thumbnail")
     for name in names:
@@ -510,10 +503,10 @@ def test_docs_and_page_have_the_same_words_of_trust(tmp_path: Path) -> None:
     assert {name for name, how in MEASURES.items() if how.trust} >= words.keys()
     rows = [dict.fromkeys([*words, *of_kinds], 0.5)]
     write_report(page := tmp_path / "index.html", ["a"], 0.5, [], measured=rows)
-    shown = {title: trust for title, _, _, trust in embedded(page)["measures"]}
+    shown = {title: trust for title, _, _, trust in page_data(page)["measures"]}
     every = MEASURES | KIND_MEASURES
     assert shown == {every[name].title: word for name, word in (words | of_kinds).items()}
-    assert embedded(page)["trust"] == TRUST
+    assert page_data(page)["trust"] == TRUST
 
 
 def test_each_measure_has_its_meaning_and_its_trust_without_a_mouse(browser: Browser, measured: Path) -> None:
