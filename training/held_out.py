@@ -54,10 +54,8 @@ def group_by_data_set(data: Path, eyes: Mapping[str, Eye], wanted: Sequence[str]
         UserError: fewer than two data sets, or none of a name in `wanted`.
     """
     sets: dict[str, list[str]] = {}
-    for eye in eyes.values():
-        if eye.taught:
-            continue
-        sets.setdefault(eye.source, []).append(eye.name)
+    for name in split_taught(eyes)[0]:
+        sets.setdefault(eyes[name].source, []).append(name)
     if len(sets) < 2:
         raise UserError(
             f"{data}: eyes of one data set; write several with: "
@@ -95,9 +93,8 @@ def cross_validate(
         move = None
         if run.resume:
             if not any((run.files / group.folder / "last.pth").exists() for group in chosen):
-                raise UserError(
-                    f"{run.files / chosen[0].folder}: no fold to go on with; train without --resume"
-                )
+                first = run.files / chosen[0].folder
+                raise UserError(f"{first}: no fold to go on with; train without --resume")
             # fail now rather than after all folds
             split = load_checkpoint(last, outputs=None)[1].get("split") if last.exists() else everything
             if wanted is None and split != everything:
@@ -122,9 +119,8 @@ def cross_validate(
         own = run.within(run.files)
         if own.resume:
             settings = read_settings(last, run.given)
-        state = train(
-            own, settings, everything, eyes, None if own.resume else plan_move(run.files, folds=False)
-        )
+        move = None if own.resume else plan_move(run.files, folds=False)
+        state = train(own, settings, everything, eyes, move)
         if state is None:
             return False
         checkpoint = run.files / "checkpoint.pth"
@@ -206,9 +202,8 @@ def hold_out(
             "write it anew with other teachers: augment.py --teacher"
         )
     if settings.start_from and run.initial and run.initial.trained_on & set(group.eyes):
-        print(
-            f"{group.title}: {settings.start_from} was trained on its eyes, so this begins with random weights"
-        )
+        why = f"{settings.start_from} was trained on its eyes"
+        print(f"{group.title}: {why}, so this begins with random weights")
         settings = settings.from_random_weights(given)
         given.pop("start_from", None)
     if own.resume:

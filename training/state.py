@@ -57,35 +57,24 @@ class Training:
     def save(self, path: Path, model: Network, **more: Any) -> None:
         """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
         weights = model.state_dict()
-        halved = (
-            model.outputs == KINDS and "optimizer" not in more
-        )  # half the size, and nothing goes on from it
+        # half the size, and nothing goes on from it
+        halved = model.outputs == KINDS and "optimizer" not in more
         if halved:
             weights = {n: value.half() if value.is_floating_point() else value for n, value in weights.items()}
-        common = {"model": model.config, "weights": weights}
-        own = {
-            "settings": asdict(self.settings),
-            "split": self.split,
-            "diameter": model.diameter,
-            "disc": model.disc,
-        }
-        own |= {"versions": versions(), "started_from": self.started_from, "outputs": list(model.outputs)}
-        save_checkpoint(path, {**common, **own, **more}, self.make_room, compressed=halved)
+        content: dict[str, Any] = {"model": model.config, "weights": weights}
+        content |= {"settings": asdict(self.settings), "split": self.split}
+        content |= {"diameter": model.diameter, "disc": model.disc, "versions": versions()}
+        content |= {"started_from": self.started_from, "outputs": list(model.outputs), **more}
+        save_checkpoint(path, content, self.make_room, compressed=halved)
         self.make_room = None
 
     def save_last(self, path: Path) -> None:
         """Write last.pth, from which `restore` resumes."""
         average = self.average.state_dict() if self.average else None
-        states = {"optimizer": self.optimizer.state_dict(), "average": average}
-        self.save(
-            path,
-            self.model,
-            **states,
-            losses=self.losses,
-            history=self.history,
-            seconds=self.elapsed(),
-            start_f1=self.start_f1,
-        )
+        own: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "average": average}
+        own |= {"losses": self.losses, "history": self.history}
+        own |= {"seconds": self.elapsed(), "start_f1": self.start_f1}
+        self.save(path, self.model, **own)
 
     def restore(self, path: Path) -> None:
         """Resume from last.pth, whose settings `training.settings.read_settings` has read.
