@@ -21,8 +21,8 @@ import predict
 import test as tester
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
-from measures.arteries_veins import KIND_MEASURES, KIND_TRUST
-from measures.vessels import MEASURES, TRUST
+from measures.arteries_veins import KIND_MEASURES, KIND_TRUST, ON_PAGE
+from measures.vessels import CONFIDENCE, MEASURES, TRUST
 from pages.pictures import write_layers
 from pages.report import thin_curves, write_report
 from scoring import metrics
@@ -582,8 +582,11 @@ def test_a_print_has_a_page_an_image_with_picture_measures_doubt_and_maker(
     browser: Browser, tmp_path: Path
 ) -> None:
     write_images(tmp_path, ["a", "b"], labelled=False)
+    for path in (tmp_path / "outlines").iterdir():  # as large as a photograph is
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (500, 520)))
+    every = dict.fromkeys(CONFIDENCE | MEASURES | ON_PAGE, 0.123)
     rows = [
-        {"vessel_share": share, "doubtful": why, "made_by": f"1.0.0 of {why}"}
+        every | {"vessel_share": share, "doubtful": why, "made_by": f"1.0.0 of {why}"}
         for share, why in ((0.1, "dark"), (0.25, "red"))
     ]
     write_report(page := tmp_path / "index.html", ["a", "b"], 0.5, [], measured=rows)
@@ -596,7 +599,7 @@ def test_a_print_has_a_page_an_image_with_picture_measures_doubt_and_maker(
         assert alt == f"Outline of {name}"
         assert all(part in text for part in (share, f"doubtful: {why}", f"1.0.0 of {why}", "not for diagnosis"))
     pdf = base64.b64decode(browser.call("Page.printToPDF")["data"])
-    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2, "with all measures, of arteries and veins too"
 
 
 def test_names_break_between_their_parts_only(browser: Browser, tmp_path: Path) -> None:
