@@ -32,6 +32,7 @@ from datasets.layouts import (
 )
 from datasets.pairing import first_number, match, plain, stem
 from datasets.polygons import shapes_in
+from datasets.tables import first_five
 from datasets.volumes import volume_suffix
 from utils import UserError, missing
 
@@ -67,15 +68,15 @@ def read_folders(folder: Path) -> DataSet | None:
     masks = any(found["mask"] for found in parts.values())
     for found in parts.values():
         tell_apart(found, masks)
-        if not found["mask"]:  # whoever drew arteries and veins drew the vessels
-            found["mask"] += found["arteries_veins"]
+        if not found["mask"]:  # whoever drew arteries and veins drew the vessels, see `load_eye`
+            found["mask"] += found["arteries_veins"] or found["arteries"]
     if not any(found["mask"] for found in parts.values()) or not images:
         return None
     folder = Path(os.path.commonpath([path.parent for path in paths]))
     problems: list[str] = []
     called = names_of_own([path for found in parts.values() for path in found["image"]], folder)
     eyes = []
-    unlabelled = 0
+    unlabelled: list[str] = []
     for part, found in parts.items():
         own = {
             called[path]: Source(part, called[path], path, zlib.crc32(called[path].encode()), scaled=True)
@@ -86,14 +87,20 @@ def read_folders(folder: Path) -> DataSet | None:
                 problems += add_matched(own, target, found[target], folder)
         labelled = [eye for eye in own.values() if "mask" in eye.files]
         if labelled or part == "train":  # else photographs to be segmented only
-            unlabelled += len(own) - len(labelled)
+            unlabelled += [left_out(eye) for eye in own.values() if "mask" not in eye.files]
             own = {eye.name: eye for eye in labelled}
         eyes += list(own.values())
-    split = "those in the folder test test, the others train"
-    split += f"; {unlabelled} photographs have no mask and are left out" if unlabelled else ""
+    split = "to test are those in a folder called test"
+    split += f"; left out, without a mask: {first_five(unlabelled)}" if unlabelled else ""
     if not any(eye.part == "train" for eye in eyes):
         problems.append(f"{folder}: no photograph with a mask to train; those in a folder test only test")
     return DataSet(folder.resolve().name, folder, eyes, problems, split)
+
+
+def left_out(eye: Source) -> str:
+    """The name of an eye without a mask, with what may have been meant as one."""
+    fov = eye.files.get("fov")
+    return f"{eye.name} ({fov.name} is read as its field of view)" if fov else eye.name
 
 
 def part_of(path: Path, folder: Path) -> str:

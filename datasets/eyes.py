@@ -146,6 +146,8 @@ def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
     fov = masks.pop("fov") if "fov" in masks else estimate_fov(image)
     if taught := "probability" in masks:  # a photograph may have no vessels that a network finds
         masks["mask"] = masks.pop("probability")
+    if "arteries" in masks and files.get("mask") == files["arteries"]:  # the vessels are those of both kinds
+        masks["mask"] = masks["arteries"] | masks.get("veins", np.uint8(0))
     for target, mask in () if taught else masks.items():
         check_label(files[target], as_mask(mask > 0), fov, image, exif)
     return Eye(

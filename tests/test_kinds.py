@@ -17,7 +17,7 @@ import augment
 import test as tester
 from data import read_eyes
 from datasets.by_folder import pair_kinds
-from datasets.eyes import Eye, rescale, squash
+from datasets.eyes import Eye, load_eye, rescale, squash
 from datasets.images import write_png
 from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, read_kinds, split_kinds
 from datasets.layouts import Source
@@ -245,6 +245,16 @@ def test_own_labels_of_both_kinds_are_vessel_masks_too(tmp_path: Path) -> None:
     found = find_data_set(tmp_path / "mine")
     assert found.problems == []
     assert [{*eye.files} for eye in found.eyes] == [{"mask", "arteries_veins"}] * 2
+
+
+def test_own_masks_of_both_kinds_are_vessel_masks_too(tmp_path: Path) -> None:
+    write_png(tmp_path / "p1.png", PHOTOGRAPH)
+    kinds = split_kinds(KINDS)
+    for name, kind in zip(("artery", "vein"), kinds, strict=True):
+        write_png(tmp_path / f"p1_{name}.png", as_mask(kind))
+    (source,) = find_data_set(tmp_path).eyes
+    eye = load_eye(source.name, source.image, source.files)
+    assert (eye.mask == as_mask(kinds[0] | kinds[1])).all() and (eye.kinds > 0).any()
 
 
 def spoil_other_size(path: Path) -> None:

@@ -96,12 +96,14 @@ def test_own_data_need_no_test_eyes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run.next_step() == "python predict.py PHOTOGRAPHS --weights"
 
 
-def test_photographs_without_a_mask_are_left_out_and_counted(tmp_path: Path) -> None:
-    folder = save(tmp_path / "mine", "{}.jpg", "{}_mask.png")
-    (folder / "p2_mask.png").unlink()
+def test_photographs_without_a_mask_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = save(tmp_path / "mine", "{}.jpg", "{}_manual.png")
+    (folder / "p2_manual.png").rename(folder / "p2_mask.png")  # others are called better, so it is none
     found = find_data_set(folder)
     assert [eye.name for eye in found.eyes] == ["p1_left", "p1_right"] and not found.problems
-    assert "1 photographs have no mask and are left out" in found.describe()
+    assert "without a mask: p2 (p2_mask.png is read as its field of view))" in found.describe()
+    (folder / "p2_mask.png").unlink()
+    assert "left out, without a mask: p2)" in find_data_set(folder).describe()
 
 
 @pytest.mark.parametrize(
@@ -191,13 +193,15 @@ def test_polygons_become_the_mask_that_they_outline(kind: str, tmp_path: Path) -
             "(linestrip); draw",
         ),
         ({"shapes": [{"label": "v", "points": [[1, 2], [3, 4]]}]}, "without an area"),
+        ({"shapes": []}, "no shapes of p2.png"),
+        ('{"shapes": [{"label": "v", "poi', "no shapes of p2.png"),  # damaged
     ],
 )
-def test_shapes_that_are_no_vessels_are_refused(content: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_shapes_that_are_no_vessels_are_refused(content: dict[str, Any] | str, said: str, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     Image.fromarray(EYES["p2"][0]).save(folder / "p2.png")
-    (folder / "p2.json").write_text(json.dumps(content))
+    (folder / "p2.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError) as error:
         run_script(augment.main, folder, "--out", tmp_path / "out")
     assert said in str(error.value) and "p2.json" in str(error.value)
