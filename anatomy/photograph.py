@@ -62,14 +62,18 @@ def look_at(
         landmarks: of this photograph, where they are known already.
 
     Raises:
-        UserError: the diameter is absurd beside a border that shows.
+        UserError: the diameter is absurd beside the border that shows, or beside the frame.
     """
     fov = estimate_fov(pixels)
     diameter_from = "given" if diameter else "guess" if fov.all() else "border"
     # a tiny frame without a border is a piece of a photograph rather than a whole one
     found = diameter or (max(fov_diameter(fov), DIAMETER) if fov.all() else fov_diameter(fov))
-    if diameter and contradiction_of(diameter, fov) > ABSURD:
+    beyond = max(fov.shape) / diameter if diameter and fov.all() else 1.0  # the frame lies in the field of view
+    if diameter and max(beyond, contradiction_of(diameter, fov)) > ABSURD:
         shown = f"the border of the field of view shows {fov_diameter(fov):.0f} pixels"
+        shown = (
+            f"the photograph is {max(fov.shape)} pixels wide or high without a border" if fov.all() else shown
+        )
         raise UserError(f"--diameter {diameter:g}: {shown}; give those from border to border, or leave it out")
     landmarks = landmarks or find_landmarks(pixels, fov)
     return Photograph(pixels, fov, found, diameter_from, landmarks)

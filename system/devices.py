@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux says what a container may use, and uses
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return the device named auto, cpu, cuda, cuda:1 or mps; auto prefers cuda, then mps.
@@ -104,10 +106,11 @@ def free_memory() -> float:
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        group = Path("/sys/fs/cgroup")
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free.append(limit - used)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no number
+        limit, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
+        parts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        # copies of files that were read count as used, and go when memory is needed
+        free.append(limit - used + int(parts["active_file"]) + int(parts["inactive_file"]))
     return min(free)
 
 

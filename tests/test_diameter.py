@@ -176,6 +176,15 @@ def test_a_corner_of_the_border_says_nothing_against_a_larger_field_of_view() ->
     assert look_at(photograph, 100).contradiction > 1.5
 
 
+def test_a_field_of_view_much_smaller_than_a_frame_without_a_border_is_refused() -> None:
+    photograph = draw_eye(np.random.default_rng(0), 400, 400)[0][100:300, 100:300]
+    assert look_at(photograph, 60).diameter == 60
+    with pytest.raises(
+        UserError, match="--diameter 45: the photograph is 200 pixels wide or high without a border"
+    ):
+        look_at(photograph, 45)
+
+
 @pytest.mark.parametrize("diameter", ["0", "-3", "nan", "1e9"])
 def test_an_impossible_diameter_is_refused(diameter: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

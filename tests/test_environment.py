@@ -191,3 +191,19 @@ def test_a_training_beside_other_programs_is_told_how_many_threads_are_faster(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     said = devices.advise_threads(torch.device("cpu"))
     assert (f"OMP_NUM_THREADS={set_to} " in said) if set_to else said == ""
+
+
+def test_files_that_were_read_leave_the_memory_of_a_container_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux keeps their copies until others need the memory, so that after many photographs all seems used."""
+    monkeypatch.setattr(devices, "CONTAINER", tmp_path)
+    for name, text in (
+        ("max", "8000"),
+        ("current", "7900"),
+        ("stat", "anon 900\nactive_file 3000\ninactive_file 4000\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert devices.free_memory() == 7100
+    (tmp_path / "memory.max").write_text("max\n")
+    assert devices.free_memory() > 8000, "that of the computer"

@@ -197,7 +197,9 @@ def test_polygons_become_the_mask_that_they_outline(kind: str, tmp_path: Path) -
         ('{"shapes": [{"label": "v", "poi', "no shapes of p2.png"),  # damaged
     ],
 )
-def test_shapes_that_are_no_vessels_are_refused(content: dict[str, Any] | str, said: str, tmp_path: Path) -> None:
+def test_shapes_that_are_no_vessels_are_refused(
+    content: dict[str, Any] | str, said: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     Image.fromarray(EYES["p2"][0]).save(folder / "p2.png")

@@ -127,3 +127,24 @@ def test_tables_are_written_by_write_csv_and_read_whether_marked_or_not(module: 
         assert not re.search(r"csv\.(writer|DictWriter)|to_csv|savetxt", text)
     if re.search(r"csv\.(reader|DictReader)", text):
         assert 'encoding="utf-8-sig"' in text
+
+
+def headings(page: Path) -> set[str]:
+    """What a link to a page of Markdown may name after a #: its headings, as GitHub writes them."""
+    titles = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).strip().lower() for title in titles]
+    return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
+
+
+def test_every_link_of_the_docs_leads_somewhere() -> None:
+    pages = [page for folder in ("", "docs", "files", "tests") for page in (ROOT / folder).glob("*.md")]
+    link = r"\]\(([^)#\s]*)#?([^)\s]*)\)"
+    links = [(page, *of) for page in pages for of in re.findall(link, page.read_text(encoding="utf-8"))]
+    assert len(links) > 100
+    for page, file, heading in links:
+        target = page.parent / file if file else page
+        if not file.startswith("http"):
+            assert target.exists(), f"{page.name}: {file}"
+            assert not heading or target.suffix != ".md" or heading in headings(target), (
+                f"{page.name}: {file}#{heading}"
+            )
