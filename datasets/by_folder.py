@@ -87,7 +87,7 @@ def read_folders(folder: Path) -> DataSet | None:
                 problems += add_matched(own, target, found[target], folder)
         labelled = [eye for eye in own.values() if "mask" in eye.files]
         if labelled or part == "train":  # else photographs to be segmented only
-            unlabelled += [left_out(eye) for eye in own.values() if "mask" not in eye.files]
+            unlabelled += [without_mask(eye) for eye in own.values() if "mask" not in eye.files]
             own = {eye.name: eye for eye in labelled}
         eyes += list(own.values())
     split = "to test are those in a folder called test"
@@ -97,7 +97,7 @@ def read_folders(folder: Path) -> DataSet | None:
     return DataSet(folder.resolve().name, folder, eyes, problems, split)
 
 
-def left_out(eye: Source) -> str:
+def without_mask(eye: Source) -> str:
     """The name of an eye without a mask, with what may have been meant as one."""
     fov = eye.files.get("fov")
     return f"{eye.name} ({fov.name} is read as its field of view)" if fov else eye.name

@@ -98,7 +98,7 @@ def write_history(files: Path, history: list[dict[str, float]]) -> None:
             axes.plot([row["epoch"] for row in history], [row[name] for row in history], ".-", label=name)
             axes.legend()
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # also of one epoch
         axes.grid(alpha=0.3)
     with atomic(files / "curves.png") as temporary:
         figure.savefig(temporary, dpi=100)

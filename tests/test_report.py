@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from browser import POSIX, Browser
 from conftest import page_data, read_csv, run_script
+from matplotlib.figure import Figure
 
 import predict
 import test as tester
@@ -23,7 +24,7 @@ from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from measures.arteries_veins import KIND_MEASURES, KIND_TRUST, ON_PAGE
 from measures.vessels import CONFIDENCE, MEASURES, TRUST
-from pages.pictures import write_layers
+from pages.pictures import write_history, write_layers
 from pages.report import thin_curves, write_report
 from scoring import metrics
 from scoring.scores import NO_CURVE
@@ -115,6 +116,18 @@ def test_thin_curves_have_few_points_and_nearly_the_same_area() -> None:
     # the curve is drawn from the first threshold that finds anything on
     area = np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) + x[0]
     assert area == pytest.approx(metrics.average_precision(counts), abs=2e-3)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 40])
+def test_the_curves_of_a_training_count_whole_epochs(
+    epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure) or path.touch())
+    write_history(tmp_path, [{"epoch": 1 + i, "train_loss": 0.1, "learning_rate": 0.1} for i in range(epochs)])
+    for axes in drawn[0].axes:
+        ticks = axes.get_xticks()
+        assert len(ticks) and (ticks == ticks.astype(int)).all()
 
 
 def test_a_truth_without_vessels_has_no_curves() -> None:
