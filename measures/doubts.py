@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from datasets.field_of_view import fov_diameter
+from datasets.field_of_view import disc_in_scene, fov_diameter
 
 CONTRADICTED = 1.5  # times the diameter that the border shows, or a part of it
 CONTRADICTION = "--diameter contradicts the border"
@@ -85,13 +85,17 @@ def beside(small: np.ndarray, inside: np.ndarray) -> float:
         return 1.0
     light = cv2.medianBlur(small.max(axis=2), 5)
     lit = (light > 0.4 * np.median(light[inside > 0])).astype(np.uint8)
-    lit[(cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0) | (small.min(axis=2) > 200)] = 0  # paper is white
+    own = cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0
+    lit[own | (small.min(axis=2) > 200)] = 0  # paper is white
     lit = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((11, 11), np.uint8))
     outlines, _ = cv2.findContours(lit, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     # bars, pages and monitors fill less of the circle around them: a square 64 %
     circles = [np.pi * cv2.minEnclosingCircle(outline)[1] ** 2 for outline in outlines]
     areas = [cv2.contourArea(outline) for outline in outlines]
     round_ones = [area for area, circle in zip(areas, circles, strict=True) if area > 0.75 * circle]
+    # on a slide that is grey or in a colour all is lit
+    if lit.any() and (other := disc_in_scene(np.where(own[..., None], np.uint8(0), small))) is not None:
+        round_ones.append(float(np.count_nonzero(other)))
     return max(round_ones, default=0.0) / np.count_nonzero(inside)
 
 

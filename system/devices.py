@@ -33,7 +33,7 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if has_cuda else "mps" if has_mps else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, TypeError):  # TypeError: None, from Python
         raise UserError(f"--device {name}: no such device; use auto, cpu, cuda or mps") from None
     there = {"cpu": True, "cuda": has_cuda, "mps": has_mps}.get(device.type, False)
     if there and device.type == "cuda" and device.index is not None:

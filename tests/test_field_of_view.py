@@ -100,8 +100,9 @@ def test_a_scene_without_an_eye_has_no_field_of_view_in_it(name: str) -> None:
     assert disc_in_scene(background) is None or name == "a slide with a logo"
 
 
-def test_two_eyes_on_one_slide_are_still_two() -> None:
-    slide = np.full((800, 1300, 3), 255, np.uint8)
+@pytest.mark.parametrize("colour", [(255, 255, 255), (120, 120, 120), (20, 30, 110), (240, 225, 190)])
+def test_two_eyes_on_one_slide_are_still_two(colour: tuple[int, int, int]) -> None:
+    slide = np.full((800, 1300, 3), colour, np.uint8)
     for left in (40, 690):
         slide[100:684, left : left + 565] = PHOTOGRAPH
     fov = estimate_fov(slide)
