@@ -51,7 +51,7 @@ def replace_data(staged: Path, out: Path) -> None:
     record = out / RECORD
     undo: list[tuple[Path, Path]] = []
     if record.exists():
-        shutil.copy2(record, old / "record")
+        shutil.copyfile(record, old / "record")  # network mounts let nobody set times and permissions
     names = [p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file() and p.name != RECORD]
     try:
         # whenever a kill comes, all of it is ours

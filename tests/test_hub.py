@@ -127,6 +127,12 @@ def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
         assert np.abs(other(photograph).probability - one(photograph).probability).max() < 1e-3
 
 
+@pytest.mark.parametrize("device", [None, "gpu", 9])
+def test_a_device_that_is_none_is_refused_with_what_to_give(device: object) -> None:
+    with pytest.raises(UserError, match=f"--device {device}: .* device .*; use "):
+        load("segmenter", views=1, device=device)
+
+
 @pytest.mark.parametrize("weights", [[], (), 3, b"x", [None]])
 def test_weights_that_are_no_paths_are_refused(weights: object) -> None:
     with pytest.raises(UserError, match="give the path of a checkpoint, or a list of paths"):

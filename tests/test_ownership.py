@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,8 +21,9 @@ import test as tester
 from batch import photographs as batch_photographs
 from batch import results
 from datasets.images import write_png
+from datasets.new_data import replace_data
 from system import records
-from system.records import RECORD, read_record, replace_results, users_files
+from system.records import RECORD, read_record, replace_results, users_files, write_record
 from utils import UserError, folder_name
 
 
@@ -93,6 +95,20 @@ def test_augment_replaces_its_own_folder(drive: Path, own_data: Path) -> None:
     assert (own_data / "notes.txt").exists() and (own_data / "mine" / "eye.png").exists()
     assert read_record(own_data).script == "augment.py" and read_record(own_data).is_whole
     assert not users_files(own_data, ("train", "test", "dataset.json"))
+
+
+def test_new_data_are_replaced_where_nobody_may_set_times_and_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    out = make(tmp_path / "out", "train/image/a.png")
+    write_record(out, "augment.py", ["train/image/a.png"])
+    for name in ("chmod", "utime"):
+        monkeypatch.setattr(os, name, refuse)
+    replace_data(make(out / ".new", "train/image/b.png"), out)
+    assert sorted(content(out)) == [f"train{os.sep}image{os.sep}b.png", RECORD]
 
 
 def test_augment_removes_no_hidden_folder_of_the_users(drive: Path, tmp_path: Path) -> None:
