@@ -246,5 +246,6 @@ def folders(folder: Path, depth: int = 4) -> Iterator[Path]:
     """Yield a folder and those inside it, so many deep, without hidden ones, macOS's and scripts' results."""
     yield folder
     for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:
-        if not inside.name.startswith((".", "__MACOSX")) and not (inside / RECORD).exists():
+        in_circle = inside.is_symlink() and folder.resolve().is_relative_to(inside.resolve())
+        if not in_circle and not inside.name.startswith((".", "__MACOSX")) and not (inside / RECORD).exists():
             yield from folders(inside, depth - 1)

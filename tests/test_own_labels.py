@@ -223,6 +223,15 @@ def test_a_damaged_mask_beside_its_photograph_is_named(tmp_path: Path) -> None:
         find_data_set(folder)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_in_a_circle_give_no_photograph_twice(tmp_path: Path) -> None:
+    folder = save(tmp_path / "mine", "images/{}.png", "masks/{}.tif")
+    (folder / "images" / "self").symlink_to(folder / "images")
+    (folder / "masks" / "up").symlink_to("..")
+    found = find_data_set(folder)
+    assert sorted(eye.name for eye in found.eyes) == sorted(EYES) and not found.problems
+
+
 def test_two_files_of_shapes_of_one_photograph_are_refused(tmp_path: Path) -> None:
     folder = save(tmp_path / "mine", "{}.png", "{}_mask.tif")
     (folder / "p2_mask.tif").unlink()
