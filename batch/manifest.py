@@ -31,19 +31,25 @@ def program_version() -> str | None:
     return found[1] if found else None
 
 
-def commit() -> str | None:
-    """The commit of the checkout, with "+" and a hash of the changes if there are any; None without git."""
-    if not (PROGRAM_FOLDER / ".git").exists():
-        return None
+def commit() -> str:
+    """The commit of the checkout, with "+" and a hash of the changes if there are any.
+
+    Without git, as in a copy without its history or one of another user, "+" and a hash of the code.
+    """
 
     def git(*command: str) -> bytes:
         command = ("git", "-C", str(PROGRAM_FOLDER), *command)
         return subprocess.run(command, capture_output=True, timeout=10, check=True).stdout
 
+    name, changes = "", b""
     try:
-        name, changes = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
+        if (PROGRAM_FOLDER / ".git").exists():  # else of a checkout that it lies in
+            name, changes = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
     except (OSError, subprocess.SubprocessError):
-        return None
+        name = ""
+    if not name:
+        code = [path for pattern in ("*.py", "*/*.py") for path in sorted(PROGRAM_FOLDER.glob(pattern))]
+        changes = b"".join(path.read_bytes() for path in code if path.parent.name != "tests")
     return f"{name}+{hashlib.sha256(changes).hexdigest()[:8]}" if changes else name
 
 

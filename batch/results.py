@@ -36,7 +36,8 @@ MOST_COMPARED = 10_000  # photographs that are compared with each other: half a 
 
 def describe_maker(made_by: Mapping[str, Any]) -> str:
     """What made the results of a photograph, for the tables, in a few words."""
-    version = " ".join(filter(None, [made_by["program"]["version"], (made_by["program"]["commit"] or "")[:7]]))
+    commit, mark, changes = (made_by["program"]["commit"] or "").partition("+")
+    version = " ".join(filter(None, [made_by["program"]["version"], f"{commit[:7]}{mark}{changes}"]))
     used = [" and ".join(f"{n} {d[:8]}" for n, d in made_by[what]) for what in WEIGHTS_FLAGS if made_by[what]]
     flags = f"threshold {made_by['threshold']:.4f}", f"views {made_by['views']}"
     return ", ".join([version, *used, *flags])

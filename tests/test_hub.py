@@ -129,7 +129,7 @@ def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
 
 @pytest.mark.parametrize("device", [None, "gpu", 9])
 def test_a_device_that_is_none_is_refused_with_what_to_give(device: object) -> None:
-    with pytest.raises(UserError, match=f"--device {device}: .* device .*; use "):
+    with pytest.raises(UserError, match=f"--device {device}: .*; use "):
         load("segmenter", views=1, device=device)
 
 

@@ -18,8 +18,8 @@ import augment
 import demo
 import predict
 import test as tester
+from batch import manifest, results
 from batch import photographs as batch_photographs
-from batch import results
 from datasets.images import write_png
 from datasets.new_data import replace_data
 from system import records
@@ -429,12 +429,27 @@ def test_the_tables_say_which_version_and_weights_made_each_row(
     segment(photographs / "01_test.tif", files, tmp_path / "out")
     before = makers()["01_test"]
     assert "checkpoint.pth" in before and "threshold" in before
-    newer = {"name": "retinal-vessel-unet", "version": "9.9", "commit": "abcdef0123"}
+    newer = {"name": "retinal-vessel-unet", "version": "9.9", "commit": "abcdef0123+12345678"}
     monkeypatch.setattr(results, "program", lambda: newer)
     segment(photographs / "02_test.tif", files, tmp_path / "out", "--resume")
-    assert makers()["01_test"] == before and makers()["02_test"].startswith("9.9 abcdef0, checkpoint.pth")
+    assert makers()["01_test"] == before and makers()["02_test"].startswith("9.9 abcdef0+12345678, checkpoint")
     segment(photographs, files, tmp_path / "out", "--resume")  # what the old one made is made again
-    assert {maker.split(",")[0] for maker in makers().values()} == {"9.9 abcdef0"}
+    assert {maker.split(",")[0] for maker in makers().values()} == {"9.9 abcdef0+12345678"}
+
+
+def test_code_that_changes_is_another_program_also_without_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "PROGRAM_FOLDER", make(tmp_path / "program", "model.py", "measures/table.py"))
+    before = manifest.commit()
+    assert manifest.commit() == before
+    make(tmp_path / "program", "tests/test_a.py", "results/notes.txt")
+    assert manifest.commit() == before
+    (tmp_path / "program" / "measures" / "table.py").write_text("mended")
+    changed = manifest.commit()
+    assert changed != before
+    (tmp_path / "program" / ".git").touch()  # that git refuses, as of another user
+    assert manifest.commit() == changed
 
 
 def test_a_corrected_mask_is_kept_also_when_a_run_goes_on(
