@@ -67,18 +67,10 @@ def write_manifest(
     flags: Mapping[str, Any],
     photographs: Iterable[Mapping[str, Any]],
 ) -> None:
-    """Write predict.json atomically.
+    """Write predict.json atomically; UserError if it cannot be written.
 
-    Args:
-        path: of the file.
-        weights: the checkpoints, as of `ResultsFolder`.
-        threshold: probability that makes a vessel.
-        device: in words.
-        flags: what the user asked for.
-        photographs: what is known of each, as of `predict_photograph`; NaN becomes null.
-
-    Raises:
-        UserError: the file cannot be written.
+    The threshold is the probability that makes a vessel, the device is in words, the flags are what the user
+    asked for, and `photographs` what is known of each, as of `predict_photograph`; NaN becomes null.
     """
     content = {
         "program": program(),

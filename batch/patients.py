@@ -86,12 +86,8 @@ class Patients:
 def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
     """Read --table: a CSV with a heading, which has a row for a photograph, and any columns.
 
-    The column of the file names is the one that most photographs are found by. A column of numbers with decimal
-    commas gets decimal points.
-
-    Args:
-        path: of the table; None: there is none.
-        names: the photographs by the name of their results.
+    The column of the file names is the one that most photographs are found by; `names` has them by the name of
+    their results. A column of numbers with decimal commas gets decimal points.
 
     Raises:
         UserError: it is no such table.

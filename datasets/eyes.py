@@ -106,12 +106,9 @@ def squash(eye: Eye, side: int) -> Eye:
 def load_eye(name: str, photograph: Path, files: Mapping[str, Path]) -> Eye:
     """Read and check a photograph with its masks.
 
-    Args:
-        name: of the eye.
-        photograph: its file.
-        files: those of its masks by what they are: `mask`, or `probability` of a teacher, `second_observer`,
-            `fov`, and `arteries_veins`, or `arteries` and `veins`. Without `fov` the field of view is found in
-            the photograph.
+    `files` are those of its masks by what they are: `mask`, or `probability` of a teacher, `second_observer`,
+    `fov`, and `arteries_veins`, or `arteries` and `veins`. Without `fov` the field of view is found in the
+    photograph.
 
     Raises:
         UserError: one line for each file that is unreadable, not of this photograph, or not what it should be.

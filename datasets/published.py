@@ -44,9 +44,7 @@ def find_data_sets(folders: Sequence[Path], drive: Path | None, fold: int) -> li
 def find_data_set(folder: Path, fold: int = 0) -> DataSet:
     """Recognise the data set in a folder or in one inside it (archives are often nested).
 
-    Args:
-        folder: DRIVE, CHASE_DB1, STARE or HRF, unpacked; or photographs and masks of one's own.
-        fold: which of the five folds of STARE tests.
+    `fold` is the one of STARE's five folds that tests.
 
     Raises:
         UserError: nothing of that kind, or more than one published data set.

@@ -23,9 +23,8 @@ Row = TypeVar("Row")
 def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
     """The rows of a CSV as a spreadsheet writes it, without empty ones and empty last columns.
 
-    Args:
-        path: of the file; separated by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252.
-        flag: that names it, and `wanted`, what it should be: for the message.
+    Separated by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252. The message has the `flag` that
+    names it, and what is `wanted`.
 
     Raises:
         UserError: it cannot be read, or is no text.

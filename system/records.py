@@ -93,13 +93,10 @@ def write_record(
     written: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record which files a script writes.
+    """Record which files a script writes into a folder, in `path` or by default written.json there.
 
     Args:
-        folder: that the names lead from.
-        script: that writes the files.
-        names: of the files; those that are not there are left out.
-        path: of the record; by default written.json in the folder.
+        names: of the files in the folder; those that are not there are left out.
         written: False: the files are about to be written.
         more: what else to write down, as JSON can hold it.
 
@@ -178,11 +175,8 @@ def replace_results(
     """Claim a folder for the results of a run, and remove those of an earlier run of the same script.
 
     Args:
-        script: that writes them, such as test.py.
-        flag: that names the folder, for messages.
-        folder: of the results.
-        names: of all files that may be written, by their path in the folder.
-        parts: as of `claim`.
+        script: that writes them, such as test.py, and `flag`, which names the folder in messages.
+        names: of all files that may be written, by their path in the folder; `parts` as of `claim`.
 
     Raises:
         UserError: the results would replace a file that is not of an earlier run, or has been changed since; or
