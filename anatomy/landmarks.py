@@ -151,10 +151,8 @@ def find_disc(
         windows = [Window(disc.x, disc.y, CLOSE * disc.diameter) for disc in found]
         if not windows:
             break
-        again = []
-        for window, before, close in zip(
-            windows, found, look(photograph, fov, windows, network)[:, 0], strict=True
-        ):
+        again, near = [], look(photograph, fov, windows, network)[:, 0]
+        for window, before, close in zip(windows, found, near, strict=True):
             field = window.cut_fov(fov)
             for mask in areas(close, field)[:1]:
                 disc = read_disc(window, mask, close, field)
@@ -193,13 +191,11 @@ def read_disc(window: Window, mask: np.ndarray, probability: np.ndarray, seen: n
     area, inside = moments["m00"], (mask > 0) & (seen > 0)
     column, row = moments["m10"] / area, moments["m01"] / area
     x, y = window.place(column, row)
-    diameter = 2 * math.sqrt(area / math.pi) * window.side / SIDE
+    radius = math.sqrt(area / math.pi)
     certainty = float(probability[inside].mean()) if inside.any() else 0.0
-    rim = cv2.circle(
-        np.zeros_like(mask), (round(column), round(row)), round(RIM * math.sqrt(area / math.pi)), 255, -1
-    )
+    rim = cv2.circle(np.zeros_like(mask), (round(column), round(row)), round(RIM * radius), 255, -1)
     whole = bool(np.count_nonzero(rim & seen) >= WHOLE * np.count_nonzero(rim))
-    return Disc(window, mask, x, y, diameter, whole, certainty)
+    return Disc(window, mask, x, y, 2 * radius * window.side / SIDE, whole, certainty)
 
 
 def find_fovea(

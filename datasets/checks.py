@@ -71,9 +71,8 @@ def check_label(
     turns = {how: fit for how, fit in turns.items() if np.isfinite(fit)} or {"": 0}
     fits = max(turns, key=lambda how: turns[how])
     if turns[fits] > max(contrast, DOUBTFUL_CONTRAST):
-        raise UserError(
-            f"{path}: does not fit its photograph as it lies, but {fits} it does; save it so{remark}"
-        )
+        as_it_lies = f"does not fit its photograph as it lies, but {fits} it does"
+        raise UserError(f"{path}: {as_it_lies}; save it so{remark}")
     if contrast < LEAST_CONTRAST:
         raise UserError(
             f"{path}: what it marks is neither darker nor lighter than beside it; is it the mask of another "

@@ -77,15 +77,12 @@ def segments_to_kinds(path: Path, segments: Mapping[str, np.ndarray]) -> np.ndar
         UserError: none is called artery, or none vein; their levels would say nothing.
     """
     artery, vein, crossing, other = (
-        np.logical_or.reduce(
-            [pixels for name, pixels in segments.items() if re.search(said, name, re.IGNORECASE)]
-        )
+        np.logical_or.reduce([own for name, own in segments.items() if re.search(said, name, re.IGNORECASE)])
         for said in SEGMENTS
     )
     if not (np.ndim(artery) and np.ndim(vein)):
-        raise UserError(
-            f"{path}: no segment is called artery, or none vein: {', '.join(segments)}; rename them"
-        )
+        there = ", ".join(segments)
+        raise UserError(f"{path}: no segment is called artery, or none vein: {there}; rename them")
     kinds = join_kinds(artery | crossing, vein | crossing)
     kinds[(kinds == NONE) & other] = UNCERTAIN
     return kinds

@@ -126,20 +126,18 @@ class Layout:
             return None
         paths = [path for files in (images, *found.values()) for path in files.values()]
         folder = Path(os.path.commonpath([path.parent for path in paths]))
-        eyes = {
-            eye: Source(
-                "test" if self.tests(eye, fold) else "train", eye, path, zlib.crc32(eye.encode()), scaled=True
-            )
-            for eye, path in images.items()
-        }
+        eyes = {}
+        for eye, path in images.items():
+            part = "test" if self.tests(eye, fold) else "train"
+            eyes[eye] = Source(part, eye, path, zlib.crc32(eye.encode()), scaled=True)
         photograph, mask = (self.image, folder), self.files["mask"]
         if not found.get("mask"):
             problems.append(no_labels(folder, mask.format(min(eyes)), found.get("fov", {}).values()))
         for target, files in found.items():
             add_files(eyes, files, target, photograph, (self.files.get(target, "{}"), folder), problems)
-        for eye in eyes.values():
-            if eye.part == "train":
-                eye.files.pop("second_observer", None)
+        for source in eyes.values():
+            if source.part == "train":
+                source.files.pop("second_observer", None)
         split = self.split.format(fold)
         in_order = [eyes[eye] for eye in sorted(eyes)]
         data_set = DataSet(self.name, folder, in_order, problems, split, self.published)

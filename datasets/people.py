@@ -49,10 +49,8 @@ def person_in(path: PurePath, place: Sequence[str] = ()) -> Person:
     visit = first(VISIT, names)
     patient = first(PATIENT, names)
     if not patient and (eye or visit):
-        rest = [
-            re.sub(rf"{SIDE_WORD}|{SIDE_OF_NUMBER}|{VISIT}", "", name, flags=re.IGNORECASE) for name in names
-        ]
-        rest = [name.strip(" _-.") for name in rest]
+        said = re.compile(rf"{SIDE_WORD}|{SIDE_OF_NUMBER}|{VISIT}", re.IGNORECASE)
+        rest = [said.sub("", name).strip(" _-.") for name in names]
         counted = re.fullmatch(COUNTED, rest[0], re.IGNORECASE)
         patient = next(filter(None, rest[1:] if counted else rest), "" if counted and counted[1] else rest[0])
     return Person(patient, eye, visit)

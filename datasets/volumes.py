@@ -118,9 +118,8 @@ def upright(path: Path, layer: np.ndarray, directions: np.ndarray | None) -> np.
     if (np.abs(along[:, :2]) > ALONG).tolist() == [[False, True], [True, False]]:
         columns_first, along = columns_first.T, along[::-1]
     if not (np.abs(along[[0, 1], [0, 1]]) > ALONG).all():
-        raise UserError(
-            f"{path}: its axes do not lie along the photograph's; export it on the photograph's grid"
-        )
+        askew = "its axes do not lie along the photograph's"
+        raise UserError(f"{path}: {askew}; export it on the photograph's grid")
     step_x, step_y = (int(np.sign(along[axis, axis])) for axis in (0, 1))
     return np.ascontiguousarray(columns_first[::step_x, ::step_y].T)
 

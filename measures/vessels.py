@@ -42,21 +42,15 @@ TRUST = {
 # of the segmentation, not of the vessels: see measures.uncertainty
 CONFIDENCE = {
     "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
-    "uncertain_vessels": Measure(
-        "Uncertain", 3, "share of vessel pixels wrong with a chance of a quarter or more"
-    ),
+    "uncertain_vessels": Measure("Uncertain", 3, "share of vessel pixels wrong with a chance of 1/4 or more"),
 }
 MEASURES = {
     "vessel_share": Measure("Vessels", 4, "share of the field of view that is vessel", "with care"),
-    "length": Measure(
-        "Length", 2, "length of all centre lines, in diameters of the field of view", "differences"
-    ),
+    "length": Measure("Length", 2, "length of all centre lines, diameters of the field of view", "differences"),
     "segments": Measure("Segments", 0, "segments between branch points and end points", "no"),
     "branch_points": Measure("Branch points", 0, "number of branch points", "differences"),
     "end_points": Measure("End points", 0, "number of end points", "no"),
-    "largest_tree": Measure(
-        "Largest tree", 3, "share of the vessel pixels in the largest connected tree", "no"
-    ),
+    "largest_tree": Measure("Largest tree", 3, "share of vessel pixels in the largest connected tree", "no"),
     "width_mean": Measure("Width", 2, "mean width over the centre lines, pixels", "no"),
     "width_median": Measure("Median width", 2, "median width over the centre lines, pixels", "no"),
     "width_p5": Measure("Width, 5 %", 2, "5th percentile of the width, pixels", "no"),

@@ -158,9 +158,8 @@ def check_record(script: str, flag: str, folder: Path) -> Record:
     record, place = read_record(folder), Path(os.path.realpath(folder))
     home, program = path_name("~").resolve(), Path(__file__).resolve().parent.parent
     if place in (Path(place.anchor), home, program):
-        raise UserError(
-            f"{flag} {folder}: not a place for results; name a folder in it, such as {folder / 'results'}"
-        )
+        such = folder / "results"
+        raise UserError(f"{flag} {folder}: not a place for results; name a folder in it, such as {such}")
     if record.script not in ("", script):
         raise UserError(f"{flag} {folder}: holds what {record.script} wrote; choose another folder")
     if not record.script and (folder / RECORD).exists():
