@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from anatomy.landmarks import Landmarks
-from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
+from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN, is_one_of
 from measures.branchings import branchings
 from measures.vessels import MEASURES, NAN, Measure, Vessels, measure, prepare
 from measures.zones import DISC_UM, ZONES, Crossing, OpticDisc, crossings, disc_in
@@ -108,19 +108,21 @@ def measure_kinds(
     """
     every = prepare(levels, fov, threshold, diameter)
     disc = disc_in(landmarks, every.shrink)
-    decided = np.isin(kinds, (ARTERY, VEIN, BOTH))[(kinds != NONE) & (fov > 0)]
+    counts = cv2.calcHist([kinds], [0], fov, [256], [0, 256]).ravel()
+    decided, found = counts[[ARTERY, VEIN, BOTH]].sum(), counts.sum() - counts[NONE]
     row: dict[str, float | str] = dict.fromkeys(KIND_MEASURES, NAN)
-    row["kind_decided"] = float(decided.mean()) if len(decided) else NAN
+    row["kind_decided"] = float(decided / found) if found else NAN
     if disc:
         row |= {f"zone_{name}_seen": disc.seen(every.fov, name) for name in ZONES}
     small = cv2.resize(kinds, every.fov.shape[::-1], interpolation=cv2.INTER_NEAREST)
     six: dict[str, list[Crossing]] = {}
+    # what is below the threshold stays: it says where inside a pixel the border lies
+    border = (kinds == NONE) & (levels < level_of(threshold))
     for kind, value in VALUES.items():
-        # what is below the threshold stays: it says where inside a pixel the border lies
-        others = ~np.isin(kinds, (NONE, value, BOTH)) | ((kinds == NONE) & (levels >= level_of(threshold)))
-        vessels = prepare(np.where(others, np.uint16(0), levels), fov, threshold, diameter)
+        own = is_one_of(kinds, (value, BOTH)) | border
+        vessels = prepare(np.multiply(levels, own, dtype=np.uint16), fov, threshold, diameter)
         row |= {f"{kind}_{name}": each for name, each in describe_kind(vessels, disc, um_per_pixel).items()}
-        beside = np.isin(small, (ARTERY + VEIN - value, BOTH, UNCERTAIN))
+        beside = is_one_of(small, (ARTERY + VEIN - value, BOTH, UNCERTAIN))
         found = crossings(vessels, disc, beside) if disc else []
         six[kind] = found[:LARGEST_SIX]
         row |= calibre(kind, six[kind], float(row["zone_b_seen"]), landmarks, um_per_pixel)

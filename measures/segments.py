@@ -76,7 +76,7 @@ def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: 
     Args:
         vessels: of the photograph, as of `prepare`.
         mask: the same at its own size, uint8 (H, W), 0 or 255.
-        artery: probability of artery, float32 (H, W) in [0, 1].
+        artery: probability of artery, uint8 (H, W), 255 is 1.
         vein: probability of vein, the same; the two need not sum to 1.
 
     Returns:
@@ -85,6 +85,7 @@ def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: 
     if vessels.shrink < 1:
         size = vessels.fov.shape[::-1]
         artery, vein = (cv2.resize(kind, size, interpolation=cv2.INTER_AREA) for kind in (artery, vein))
+    artery, vein = (kind / np.float32(255) for kind in (artery, vein))
     tree = vessels.tree
     arms = arms_of(tree)
     first, second, same, through = links_of(arms)

@@ -119,11 +119,11 @@ def prepare(levels: np.ndarray, fov: np.ndarray, threshold: float, diameter: flo
     """
     diameter = diameter or fov_diameter(fov)
     shrink = min(1.0, LARGEST / diameter)
-    probability = levels.astype(np.float32) / np.float32(65535)
     if shrink < 1:
         size = tuple(max(1, round(side * shrink)) for side in fov.shape[::-1])
-        probability = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
+        levels = cv2.resize(levels, size, interpolation=cv2.INTER_AREA)
         fov = cv2.resize(fov, size, interpolation=cv2.INTER_NEAREST)
+    probability = levels.astype(np.float32) / np.float32(65535)
     return Vessels(probability * (fov > 0), fov, max(threshold, 1e-6), diameter, shrink)
 
 

@@ -29,10 +29,10 @@ TINT = 0.3  # of the kind's colour inside a vessel: outlines alone are hard to t
 
 def colour_kinds(kinds: np.ndarray) -> np.ndarray:
     """A map of kinds, uint8 (H, W), see `datasets.kinds`, in colours on black: uint8 (H, W, 3) RGB."""
-    table = np.zeros((256, 3), np.uint8)
+    table = np.zeros((1, 256, 3), np.uint8)
     for kind, colour in KIND_COLOURS.items():
-        table[kind] = colour
-    return table[kinds]
+        table[0, kind] = colour
+    return cv2.LUT(cv2.merge([kinds] * 3), table)
 
 
 def overlay_kinds(
@@ -45,8 +45,8 @@ def overlay_kinds(
     words. Photograph and picture are uint8 (H, W, 3) RGB, `kinds` uint8 (H, W), see `datasets.kinds`.
     """
     picture, thickness = photograph.copy(), max(1, round(max(kinds.shape) / 1000))
-    marked = kinds != NONE
-    picture[marked] = (1 - TINT) * picture[marked] + TINT * colour_kinds(kinds)[marked]
+    tinted = cv2.addWeighted(picture, 1 - TINT, colour_kinds(kinds), TINT, 0)
+    np.copyto(picture, tinted, where=(kinds != NONE)[..., None])
 
     def write(words: str, x: float, y: float, colour: tuple[int, int, int]) -> None:
         place, size = (round(x), round(y)), 0.6 * thickness

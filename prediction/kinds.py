@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from anatomy.photograph import Photograph
@@ -49,7 +50,7 @@ def find_kinds(
     `levels` are of the probability of vessel, uint16 (H, W); from `threshold` on, in [0, 1], it is one.
     """
     both = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
-    artery, vein = (np.rint(255 * part).astype(np.uint8) for part in both)
+    artery, vein = (cv2.convertScaleAbs(part, alpha=255) for part in both)
     return label_kinds(artery, vein, taken, levels, threshold)
 
 
@@ -58,5 +59,5 @@ def label_kinds(
 ) -> Kinds:
     """Arteries and veins at a threshold, from their probabilities as `Kinds` has them; else as `find_kinds`."""
     vessels = prepare(levels, taken.fov, threshold, taken.diameter)
-    a, v = (part / np.float32(255) for part in (artery, vein))
-    return Kinds(artery, vein, label_vessels(vessels, binarize(levels, taken.fov, threshold), a, v), vessels)
+    mask = binarize(levels, taken.fov, threshold)
+    return Kinds(artery, vein, label_vessels(vessels, mask, artery, vein), vessels)

@@ -61,7 +61,8 @@ def levels_of(share: np.ndarray) -> np.ndarray:
 def told(share: np.ndarray, fov: np.ndarray, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
     """The kinds of drawn vessels by these probabilities."""
     levels = levels_of(share)
-    return label_vessels(prepare(levels, fov, 0.5), binarize(levels, fov, 0.5), artery, vein)
+    kinds = (np.rint(255 * kind).astype(np.uint8) for kind in (artery, vein))
+    return label_vessels(prepare(levels, fov, 0.5), binarize(levels, fov, 0.5), *kinds)
 
 
 def measured(
