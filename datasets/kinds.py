@@ -117,7 +117,7 @@ def join_kinds(artery: np.ndarray, vein: np.ndarray) -> np.ndarray:
 
 
 def is_one_of(kinds: np.ndarray, wanted: Collection[int]) -> np.ndarray:
-    """Where a map of kinds, uint8 (H, W), has one of these values: bool (H, W); ten times as fast as `np.isin`."""
+    """Where a map of kinds, uint8 (H, W), has one of these values: bool (H, W); faster than `np.isin`."""
     return cv2.LUT(kinds, np.isin(np.arange(256), [*wanted]).astype(np.uint8)).view(bool)
 
 
