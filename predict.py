@@ -126,7 +126,7 @@ def main() -> int:
         if not processes.is_main():
             return 0
         if others := list(dict.fromkeys(listing.others)):
-            print("\n  ".join([f"{len(others)} other files were left out:", *others]), file=sys.stderr)
+            print("\n  ".join([f"other files, left out ({len(others)}):", *others]), file=sys.stderr)
         if problems:
             raise UserError("\n  ".join([f"{len(problems)} could not be segmented:", *problems]))
     return 0

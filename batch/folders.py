@@ -79,8 +79,8 @@ def among_results(path: Path) -> str:
 
 def nothing_in(folder: Path, recursive: bool) -> str:
     """What to say of a folder without images."""
-    inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")] if not recursive else []
-    hint = f"; to look into the {len(inside)} folders in it, add --recursive" if inside else ""
+    inside = not recursive and any(f.is_dir() and not f.name.startswith(".") for f in folder.iterdir())
+    hint = "; to look into the folders in it, add --recursive" if inside else ""
     return f"{folder}: no images in this folder{' or below' * recursive}{hint}"
 
 

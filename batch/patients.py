@@ -49,7 +49,7 @@ class Patients:
             return ""
         said, owners = match_rows(names, self.row_of, self.given, "a row")
         unused = [file for row, file in enumerate(self.files) if row not in owners]
-        return f"{said}; {len(unused)} rows are of no photograph: {first_five(unused)}" if unused else said
+        return f"{said}; rows of no photograph: {first_five(unused)}" if unused else said
 
     def tell(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """A row of measures.csv with what else is known: patient, eye, visit, the table's columns, `copy_of`.

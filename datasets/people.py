@@ -50,7 +50,8 @@ def person_in(path: PurePath, place: Sequence[str] = ()) -> Person:
     patient = first(PATIENT, names)
     if not patient and (eye or visit):
         said = re.compile(rf"{SIDE_WORD}|{SIDE_OF_NUMBER}|{VISIT}", re.IGNORECASE)
-        rest = [said.sub("", name).strip(" _-.") for name in names]
+        rest = [re.sub(r"([\W_])[\W_]+", r"\1", said.sub("", name)) for name in names]
+        rest = [re.sub(r"^[\W_]|[\W_]$", "", name) for name in rest]  # nor what stood around it: (OD) –
         counted = re.fullmatch(COUNTED, rest[0], re.IGNORECASE)
         patient = next(filter(None, rest[1:] if counted else rest), "" if counted and counted[1] else rest[0])
     return Person(patient, eye, visit)

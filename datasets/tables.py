@@ -139,7 +139,7 @@ def match_rows(
     if len(without) == len(names):
         raise UserError(f"{given}: none of the photographs is in it, such as {without[0]}")
     said = f"{given}: {len(names) - len(without)} of {len(names)} photographs have {what}"
-    return f"{said}; none: {first_five(without)}" if without else said, owners
+    return f"{said}; without one: {first_five(without)}" if without else said, owners
 
 
 def first_five(names: Collection[str]) -> str:

@@ -150,7 +150,7 @@ def test_a_number_that_contradicts_the_disc_is_called_doubtful(
 def test_how_many_photographs_have_a_number_is_said_and_none_is_refused() -> None:
     names = {f"e{k}": Path(f"e{k}.png") for k in range(3)}
     assert describe_um(names, {"e1.png": 5.0}, "um.csv") == (
-        "--um-per-pixel um.csv: 1 of 3 photographs have a number; none: e0.png, e2.png"
+        "--um-per-pixel um.csv: 1 of 3 photographs have a number; without one: e0.png, e2.png"
     )
     assert describe_um(names, {"": 5.0}, "5") == describe_um(names, {}, "") == ""
     with pytest.raises(UserError, match="none of the photographs is in it, such as e0.png"):

@@ -28,6 +28,8 @@ NAMES = {
     "patient 12/baseline/OS/photo.png": ("patient 12", "left", "baseline"),
     "12345/2020-01-03/IMG_0004_R.jpg": ("12345", "right", "2020-01-03"),
     "M\u00fcller_OD_20240102.jpg": ("M\u00fcller", "right", "20240102"),
+    "M\u00fcller (OD) \u2013 visit 2.png": ("M\u00fcller", "right", "visit 2"),
+    "jane.doe [L] v1.final.png": ("jane.doe final", "left", "v1"),
     # nothing is made up
     "IMG_0001_L.jpg": ("", "left", ""),
     "photos/OD.jpg": ("", "right", ""),
@@ -110,8 +112,8 @@ def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path:
 def test_what_could_not_be_matched_is_said(tmp_path: Path) -> None:
     said = table_of(tmp_path, "file,age\np1/od,60\np1/os,60\np7/od,50\n").match(PHOTOGRAPHS)
     assert "2 of 3 photographs have a row" in said
-    assert f"none: {PHOTOGRAPHS['p2/od']}" in said
-    assert "1 rows are of no photograph: p7/od" in said
+    assert f"without one: {PHOTOGRAPHS['p2/od']}" in said
+    assert "rows of no photograph: p7/od" in said
 
 
 def test_cameras_are_told_apart_by_name_else_by_size() -> None:

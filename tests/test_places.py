@@ -240,7 +240,7 @@ def test_a_folder_of_folders_suggests_to_look_into_them(tmp_path: Path) -> None:
     for name in ("a", "b", ".hidden"):
         (tmp_path / name).mkdir()
     (problem,) = find_photographs([tmp_path]).problems
-    assert problem == f"{tmp_path}: no images in this folder; to look into the 2 folders in it, add --recursive"
+    assert problem == f"{tmp_path}: no images in this folder; to look into the folders in it, add --recursive"
 
 
 def test_patterns_and_paths_of_windows_that_a_shell_left_as_they_are(folder: Path, tmp_path: Path) -> None:

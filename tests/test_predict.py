@@ -133,7 +133,7 @@ def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(
     assert run_predict(weights, tmp_path / "out", folder) == 0
     said = capsys.readouterr().err
     lines = [
-        "4 other files were left out:",
+        "other files, left out (4):",
         f"  {folder / 'a.pdf'}: a PDF; export its pictures as PNG or JPEG",
         f"  {folder / 'b.zip'}: an archive; unpack it",
         f"  {folder / 'im1.tar.gz'}: gzipped; unpack it, for example with gunzip",
