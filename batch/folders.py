@@ -91,7 +91,7 @@ def list_photographs(folder: Path) -> list[Path]:
 
 def is_photograph(file: Path) -> bool:
     """Whether a file is an image by its name, or without a suffix by how it begins; a folder is none."""
-    if file.is_dir():
+    if os.path.isdir(file):  # noqa: PTH112, Path.is_dir raises an error where it may not look
         return False
     if file.suffix:
         return Path(file.stem if file.suffix.lower() == ".gz" else file.name).suffix.lower() in SUFFIXES

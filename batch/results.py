@@ -216,4 +216,6 @@ def place_of(photograph: Path) -> Path:
 def is_same_photograph(photograph: Path, record: Record) -> bool:
     """Whether a record is of this photograph: by its place, or if nothing is there now by its content."""
     place, before = record.more["photograph"]
-    return place == str(place_of(photograph)) or (not Path(place).exists() and is_unchanged(photograph, before))
+    return place == str(place_of(photograph)) or (
+        not os.path.lexists(place) and is_unchanged(photograph, before)
+    )

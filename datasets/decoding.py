@@ -58,11 +58,11 @@ def decode(path: Path) -> np.ndarray:
     from PIL import Image
 
     check_name(path)
-    if not path.is_file():
-        raise UserError(f"{path}: not a file" if path.exists() else missing(path, "file"))
     too_large = UserError(f"{path}: more than {MAX_PIXELS:,} pixels; shrink it")
     formats = readable_formats()
     try:
+        if not path.is_file():
+            raise UserError(f"{path}: not a file" if path.exists() else missing(path, "file"))
         if is_dicom(path) and is_installed("pydicom"):
             return read_frame(path, MAX_PIXELS)
         # not the path: Pillow would map the file, and shear an uncompressed TIFF that its EXIF turns
@@ -82,7 +82,7 @@ def decode(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {what_is(path)}") from None
     except Exception as error:
         # Pillow's readers have no common exception for damaged files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = " ".join(str(getattr(error, "strerror", "") or error).split())[:120] or type(error).__name__
         kind = "a DICOM" if is_dicom(path) else "an"
         raise UserError(f"{path}: cannot be read as {kind} image ({reason})") from None
     if levels.dtype == np.uint8:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ class Tags:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    with path.open("rb") as file:
+    """Whether a file begins as DICOM files do; one that cannot be read does not."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def read_frame(path: Path, most_pixels: int) -> np.ndarray:

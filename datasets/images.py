@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Callable, Collection
@@ -44,7 +45,7 @@ def refuse_among_images(flag: str, folder: Path) -> None:
 
 def passed_over(folder: Path, images: Collection[Path]) -> list[str]:
     """Describe the files of a folder other than these images, one line each, without hidden files."""
-    others = sorted(f for f in {*folder.iterdir()} - {*images} if f.is_file())
+    others = sorted(f for f in {*folder.iterdir()} - {*images} if os.path.isfile(f))  # noqa: PTH113, see is_photograph
     visible = [f for f in others if not f.name.startswith(".") and f.name not in ("Thumbs.db", "desktop.ini")]
     return [f"{f}: {OTHER_KINDS.get(f.suffix.lower(), 'not an image that can be read here')}" for f in visible]
 

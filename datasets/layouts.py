@@ -245,5 +245,9 @@ def folders(folder: Path, depth: int = 4) -> Iterator[Path]:
     yield folder
     for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:
         in_circle = inside.is_symlink() and folder.resolve().is_relative_to(inside.resolve())
-        if not in_circle and not inside.name.startswith((".", "__MACOSX")) and not (inside / RECORD).exists():
+        if (
+            not in_circle
+            and not inside.name.startswith((".", "__MACOSX"))
+            and not os.path.lexists(inside / RECORD)
+        ):
             yield from folders(inside, depth - 1)

@@ -263,6 +263,7 @@ PHOTOGRAPHS = [
     Case("folder.png", lambda path: path.mkdir(), "not a file"),
     Case("link_to_nothing.png", link("nowhere.png"), "no such file", posix=True),
     Case("link_to_itself.png", link("link_to_itself.png"), "no such file", posix=True),
+    Case("bad_disk.png", link("/proc/self/mem"), "Input/output error|no such file", posix=True),
     Case("pipe.png", lambda path: os.mkfifo(path), "not a file", posix=True),
     Case("line\nbreak.png", content(PNG), "control character", posix=True),
     Case("bell\x07 \x1b[31mred.png", content(PNG), "control character", posix=True),

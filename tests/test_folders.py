@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_resume_prediction import contents
 import predict
 from batch import photographs
 from batch.folders import find_photographs, name_results
-from datasets.images import write_png
+from datasets.images import read_image, write_png
 from datasets.synthetic import draw_eye
 from utils import UserError
 
@@ -87,6 +88,25 @@ def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs
     assert found.problems == [f"{tmp_path / 'empty'}: no images in this folder or below"]
     links = [f"{tmp_path / 'around'}: a link to a folder; name it itself"]
     assert [other for other in found.others if "notes" not in other] == links * linked
+
+
+def test_a_folder_whose_files_may_not_be_opened_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/eye.png", "locked/eye.png", "locked/notes.txt", "z/eye.png"):
+        write_png(tmp_path / name, np.zeros((9, 9), np.uint8))
+    stat = os.stat
+
+    def refuse(path: str | Path, *more: object, **settings: object) -> os.stat_result:
+        if f"locked{os.sep}" in os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return stat(path, *more, **settings)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    found = find_photographs([tmp_path], recursive=True)
+    assert list(found.photographs.values()) == ["a/eye", "locked/eye", "z/eye"] and not found.problems
+    with pytest.raises(UserError, match="locked.eye.png: cannot be read as an image .*Permission denied"):
+        read_image(tmp_path / "locked" / "eye.png")
 
 
 @pytest.mark.parametrize("inside", ["masks/a", "page/photograph/a/b", "outlines", "uncertainty"])
