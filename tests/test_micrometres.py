@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from unicodedata import normalize
 
+import numpy as np
 import pytest
 from conftest import landmarks, read_csv, run_script, write_photographs
 
 import predict
+from anatomy.landmarks import Landmarks
 from measures.micrometres import describe_um, read_um_per_pixel, um_of
 from utils import UserError
 
+ROOT = Path(predict.__file__).parent
 TABLES = {
     "commas": "e0.png,7.5\ne1.png,6\n",
     "semicolons and decimal commas": "e0.png;7,5\ne1.png;6\n",
@@ -145,6 +148,23 @@ def test_a_number_that_contradicts_the_disc_is_called_doubtful(
     (row,) = read_csv(tmp_path / "out" / "measures.csv")
     assert (f"--um-per-pixel makes the disc {doubt}" in row["doubtful"]) is bool(doubt)
     assert float(row["um_per_pixel"]) == um
+
+
+@pytest.mark.parametrize(("widest", "is_doubtful"), [(30.0, False), (50.0, True)])
+def test_a_disc_that_no_other_of_its_camera_is_like_is_called_doubtful(
+    widest: float, is_doubtful: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(photograph: np.ndarray, _: np.ndarray) -> Landmarks:
+        is_wide = photograph.mean(axis=(0, 1)).argmax() == 1  # the second alone is green
+        return landmarks(disc_x=40.0, disc_y=40.0, disc_diameter=widest if is_wide else 20.0)
+
+    monkeypatch.setattr("anatomy.photograph.find_landmarks", find)
+    eyes = write_photographs(tmp_path / "eyes", 4, 96, 92)
+    flags = ("--weights", ROOT / "files" / "fundus_unet.pth", "--views=1", "--write=measures")
+    assert run_script(predict.main, eyes, "--out", tmp_path / "out", *flags) == 0
+    doubts = [row["doubtful"] for row in read_csv(tmp_path / "out" / "measures.csv")]
+    words = "disc 2.5 times as wide as others of its camera"
+    assert [words in doubt for doubt in doubts] == [False, is_doubtful, False, False]
 
 
 def test_how_many_photographs_have_a_number_is_said_and_none_is_refused() -> None:
