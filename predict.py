@@ -73,8 +73,8 @@ def parse_args() -> argparse.Namespace:
         "--diameter",
         type=between(16, 100_000),
         metavar="PIXELS",
-        help="of the whole field of view in these photographs, also where it goes beyond the frame, as in a "
-        "close-up of the disc (default: found in each)",
+        help="the diameter that a field of view of 45 degrees has in these photographs, also where it goes "
+        "beyond the frame, as in a close-up of the disc (default: the scale is found in each)",
     )
     parser.add_argument(
         "--um-per-pixel",
