@@ -38,9 +38,9 @@ class OpticDisc:
     def zone(self, shape: tuple[int, ...], name: str) -> np.ndarray:
         """The pixels of a zone of `ZONES` in a picture (H, W): bool (H, W)."""
         rows, columns = np.ogrid[: shape[0], : shape[1]]
-        distance = np.hypot(columns - self.x, rows - self.y) / self.diameter
-        low, high = ZONES[name]
-        return (distance >= low) & (distance < high)
+        squared = (columns - self.x) ** 2 + (rows - self.y) ** 2  # a quarter of the time of `np.hypot`
+        low, high = ((radius * self.diameter) ** 2 for radius in ZONES[name])
+        return (squared >= low) & (squared < high)
 
     def seen(self, fov: np.ndarray, name: str) -> float:
         """The share of a zone that lies in the field of view, uint8 (H, W)."""

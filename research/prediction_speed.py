@@ -86,7 +86,7 @@ def shares(paths: list[Path], predictor: Predictor) -> None:
 
     parts: dict[str, list[tuple[Any, str]]] = {
         "decoding": [(photographs, "read_image")],
-        "field of view, disc, scale": [(segmenter, "look_at"), (segmenter, "plan_scale")],
+        "field of view, disc, scale": [(photographs, "look_at"), (segmenter, "plan_scale")],
         "network": [(segmentation, "predict_views")],
         "resampling, normalising": [(segmenter, "segment"), (segmenter.metrics, "quantize")],
         "masks and outlines": [(segmenter, "binarize"), (photographs, "overlay"), (photographs, "uncertainty")],
