@@ -26,6 +26,10 @@ SAMPLE = 40  # photographs of a run that are looked at before
 LEAST_EYES = 3  # with a disc, from which a camera is known
 # spread of the discs, of their size, at most: as they are found it is 0.11 in CHASE_DB1, 0.32 in STARE
 ONE_CAMERA = 0.35
+DISCS_DIFFER = 1.6  # times from the mean at most: the smallest and the largest are 1.2 and 2.9 mm
+# of the diameter of the field of view: a disc of a camera of 80 to 20 degrees
+NARROWEST, WIDEST = 0.075, 0.33
+USUALLY = 0.9  # of a camera's photographs show a disc: then each should
 SAME_FIELD = 0.05  # by which the fields of view of one camera differ at most, of their diameter
 
 
@@ -44,6 +48,7 @@ class Camera:
     disc: float  # diameter of the optic disc in pixels, the median
     diameter: float  # of their fields of view in pixels, the median
     eyes: int  # photographs with a disc
+    seen: int  # photographs in all
 
 
 Cameras = Mapping[tuple[int, ...], Camera]  # by height and width of its photographs
@@ -72,14 +77,14 @@ def cameras_of(photographs: Iterable[Sizes]) -> Cameras:
     """
     by_shape: dict[tuple[int, ...], list[Sizes]] = {}
     for own in photographs:
-        if own.disc > 0:  # not NaN
-            by_shape.setdefault(own.shape, []).append(own)
+        by_shape.setdefault(own.shape, []).append(own)
     cameras = {}
-    for shape, seen in by_shape.items():
-        diameter = float(np.median([own.field for own in seen]))
-        discs = [own.disc for own in seen if abs(own.field / diameter - 1) <= SAME_FIELD]
+    for shape, every in by_shape.items():
+        diameter = float(np.median([own.field for own in every if own.disc > 0] or np.nan))  # NaN is no disc
+        same = [own.disc for own in every if abs(own.field / diameter - 1) <= SAME_FIELD]
+        discs = [disc for disc in same if disc > 0]
         if disc := disc_of_camera(discs):
-            cameras[shape] = Camera(disc, diameter, len(discs))
+            cameras[shape] = Camera(disc, diameter, len(discs), len(same))
     return cameras
 
 
@@ -87,6 +92,26 @@ def camera_of_photograph(taken: Photograph, cameras: Cameras) -> Camera | None:
     """The camera that took a photograph, if it is among these."""
     camera = cameras.get(taken.fov.shape)
     return camera if camera and abs(taken.diameter / camera.diameter - 1) <= SAME_FIELD else None
+
+
+def doubt_disc(taken: Photograph, camera: Camera | None) -> str:
+    """Why what is taken for the disc of a photograph may be none, or one should be seen; "" where neither.
+
+    `camera` took the photograph, if it is known.
+    """
+    disc = taken.landmarks.disc_diameter
+    if np.isnan(taken.landmarks.disc_x):
+        is_usual = camera is not None and camera.eyes >= USUALLY * camera.seen
+        return f"no disc, but in {camera.eyes} of {camera.seen} of its camera" if camera and is_usual else ""
+    if not disc > 0:
+        return ""  # cut by the border, a place without a size
+    if camera:
+        times = disc / camera.disc
+        is_like = 1 / DISCS_DIFFER < times < DISCS_DIFFER
+        return "" if is_like else f"disc {times:.1f} times as wide as others of its camera"
+    share = disc / taken.diameter
+    is_likely = taken.diameter_from != "border" or NARROWEST < share < WIDEST
+    return "" if is_likely else f"disc {share:.0%} of the field of view"
 
 
 def some_of(items: Sequence[Item]) -> Sequence[Item]:

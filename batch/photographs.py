@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from anatomy.cameras import Cameras, camera_of_photograph
+from anatomy.cameras import DISCS_DIFFER, Cameras, camera_of_photograph, doubt_disc
 from anatomy.landmarks import PLACES, Landmarks
 from anatomy.photograph import Photograph, look_at
 from batch.results import ResultsFolder
@@ -40,7 +40,6 @@ from utils import UserError
 if TYPE_CHECKING:
     from model import Network
 
-DISCS_DIFFER = 1.6  # times from the mean at most: the smallest and the largest are 1.2 and 2.9 mm
 MOST_WORKERS = 4  # each holds a photograph with all its results
 
 
@@ -100,9 +99,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
             row["um_per_pixel_from"] = "file"
         if given and disc > 0 and not likely_um(given, disc):  # another unit, or another column
             reasons.append(f"--um-per-pixel makes the disc {given * disc / 1000:.1f} mm wide")
-        camera = camera_of_photograph(found.taken, predictor.cameras)
-        if camera and disc > 0 and not 1 / DISCS_DIFFER < disc / camera.disc < DISCS_DIFFER:
-            reasons.append(f"disc {disc / camera.disc:.1f} times as wide as others of its camera")
+        reasons.append(doubt_disc(found.taken, camera_of_photograph(found.taken, predictor.cameras)))
     row["doubtful"] = "; ".join(filter(None, [*reasons, row["doubtful"]]))
     height, width = found.fov.shape
     return {

@@ -14,7 +14,7 @@ from conftest import landmarks, read_csv, run_script
 
 import predict
 import test as tester
-from anatomy.cameras import Camera, camera_of_photograph, cameras_of, sizes_of
+from anatomy.cameras import Camera, camera_of_photograph, cameras_of, doubt_disc, sizes_of
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.images import write_png
@@ -195,7 +195,8 @@ def test_an_impossible_diameter_is_refused(diameter: str, capsys: pytest.Capture
 def seen(share: float, diameter_from: str = "border") -> Photograph:
     """A photograph with a field of view of 1,000 pixels whose disc has this share of it."""
     pixels, fov = np.zeros((10, 10, 3), np.uint8), np.full((10, 10), 255, np.uint8)
-    known = landmarks(disc_diameter=1000 * share, disc_certainty=0.9)
+    place = {} if np.isnan(share) else {"disc_x": 500.0, "disc_y": 500.0}
+    known = landmarks(disc_diameter=1000 * share, disc_certainty=0.9, **place)
     return Photograph(pixels, fov, 1000.0, diameter_from, known)
 
 
@@ -231,12 +232,36 @@ def test_the_scale_says_what_it_is_from() -> None:
     assert plan_scale(seen(float("nan"), diameter_from="guess"), network).scale_from == "guess"
 
 
+@pytest.mark.parametrize(
+    ("share", "eyes", "doubt"),
+    [
+        (0.2, 9, ""),
+        (0.31, 9, ""),
+        (0.5, 9, "disc 2.5 times as wide as others of its camera"),
+        (0.08, 9, "disc 0.4 times as wide as others of its camera"),
+        (float("nan"), 9, "no disc, but in 9 of 10 of its camera"),
+        (float("nan"), 8, ""),  # of another part of the retina, as those of two others
+        (0.2, 0, ""),
+        (0.38, 0, "disc 38% of the field of view"),
+        (0.03, 0, "disc 3% of the field of view"),
+        (float("nan"), 0, ""),
+    ],
+)
+def test_a_disc_where_none_can_be_is_doubted_and_none_where_one_should_be(
+    share: float, eyes: int, doubt: str
+) -> None:
+    camera = Camera(200, 1000, eyes, 10) if eyes else None
+    assert doubt_disc(seen(share), camera) == doubt
+    cut = replace(seen(share), landmarks=landmarks(disc_x=5.0, disc_y=500.0))
+    assert doubt_disc(cut, camera) == "", "the border cuts it: a place without a diameter"
+
+
 def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> None:
     discs = (0.2, 0.21, 0.19, 0.22, 0.05)  # the last is no disc
     taken = [seen(share) for share in discs] + [seen(float("nan"))]
     cameras = cameras_of(map(sizes_of, taken))
     (camera,) = cameras.values()
-    assert camera == Camera(200, 1000, 5)
+    assert camera == Camera(200, 1000, 5, 6)
     (scale,) = {plan_scale(own, with_disc(), cameras) for own in taken}
     by_field = 112 / DISC_SHARE / 1000
     assert scale == Scale(pytest.approx(by_field ** (1 / 6) * (112 / 200) ** (5 / 6)), "disc", 5)
