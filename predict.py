@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from anatomy.cameras import look_at_some
+from anatomy.photograph import DIAMETER_FLAG
 from batch.folders import find_photographs, name_results
 from batch.manifest import Weights, write_manifest
 from batch.patients import Patients, read_patients
@@ -73,8 +74,8 @@ def parse_args() -> argparse.Namespace:
         "--diameter",
         type=between(16, 100_000),
         metavar="PIXELS",
-        help="the diameter that a field of view of 45 degrees has in these photographs, also where it goes "
-        "beyond the frame, as in a close-up of the disc (default: the scale is found in each)",
+        help=f"{DIAMETER_FLAG}, also where it goes beyond the frame, as in a close-up of the disc (default: "
+        "the scale is found in each)",
     )
     parser.add_argument(
         "--um-per-pixel",
@@ -214,7 +215,8 @@ def write_tables(
     folders = [f"{part.replace('_', '/, ')}/{hints.get(part, '')}" for part in parts if PARTS[part]]
     with results.rows(names) as rows:
         said = [f"{out}: {rows.finished} of {len(names)} photographs: {', '.join([*folders, 'records/'])}"]
-        guess = "no border of the field of view is visible, so its diameter is a guess; give it with --diameter"
+        guess = "no border of the field of view is visible, so its diameter is a guess; give --diameter, "
+        guess += DIAMETER_FLAG
         guessed = [f"{r['photograph']}: {r['diameter']:.0f} pixels" for r in rows if not r["border"]]
         said[:0] = ["\n  ".join([f"{guess}:", *guessed])] if guessed else []
         if against := [str(r["photograph"]) for r in rows if CONTRADICTION in r["doubtful"]]:

@@ -12,6 +12,8 @@ from utils import UserError
 
 ABSURD = 4.0  # times, or a part: refused, since the photograph would take many times the time and memory
 LEAST_SHOWN = 0.75  # of the circle around a field of view that fills so much of it, the frame hides little
+# what --diameter is, whatever the angle of the camera
+DIAMETER_FLAG = "the diameter that a field of view of 45 degrees has in these photographs"
 DISC_SHARE = 0.156  # of the diameter of a 45-degree field of view, DRIVE's: the disc's, where none is seen
 
 
@@ -74,6 +76,6 @@ def look_at(
         shown = (
             f"the photograph is {max(fov.shape)} pixels wide or high without a border" if fov.all() else shown
         )
-        raise UserError(f"--diameter {diameter:g}: {shown}; give those from border to border, or leave it out")
+        raise UserError(f"--diameter {diameter:g}: {shown}; give {DIAMETER_FLAG}, or leave it out")
     landmarks = landmarks or find_landmarks(pixels, fov)
     return Photograph(pixels, fov, found, diameter_from, landmarks)

@@ -103,9 +103,12 @@ def is_installed(package: str) -> bool:
 @functools.cache
 def readable_formats() -> list[str]:
     """The formats that Pillow can read here."""
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
     Image.init()
+    # grey of 16 bits, high byte first, whose 0 is white, as ImageJ writes it; Pillow knows a black 0 alone
+    wide = TiffImagePlugin.OPEN_INFO
+    wide.setdefault((b"MM", 0, (1,), 1, (16,), ()), wide[(b"MM", 1, (1,), 1, (16,), ())])
     if is_installed("pillow_heif"):
         import pillow_heif
 

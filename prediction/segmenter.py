@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anatomy.cameras import Cameras
-from anatomy.photograph import Photograph, look_at
+from anatomy.photograph import DIAMETER_FLAG, Photograph, look_at
 from datasets.images import read_image
 from measures.arteries_veins import ArteriesVeins, measure_kinds
 from measures.table import examine
@@ -138,7 +138,7 @@ def check_memory(fov: np.ndarray, scale: float) -> None:
     if needed > free:
         raise UserError(
             f"at the network's scale it has {width}x{height} pixels, which take {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free; give --diameter, the pixels of its field of view, or a smaller file"
+            f"{free / 1e9:.1f} GB are free; give --diameter, {DIAMETER_FLAG}, or a smaller file"
         )
 
 

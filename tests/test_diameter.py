@@ -16,7 +16,7 @@ import predict
 import test as tester
 from anatomy.cameras import Camera, camera_of_photograph, cameras_of, doubt_disc, sizes_of
 from anatomy.landmarks import Landmarks
-from anatomy.photograph import DISC_SHARE, Photograph, look_at
+from anatomy.photograph import DIAMETER_FLAG, DISC_SHARE, Photograph, look_at
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from model import Ensemble, UNet
@@ -139,7 +139,7 @@ def test_predict_py_finds_the_diameter_and_says_where_it_guesses(
     assert predicted[0] == pytest.approx(200 / 108, rel=0.1)
     assert predicted[1] == pytest.approx(200 / 548)
     said = capsys.readouterr().out
-    assert "its diameter is a guess; give it with --diameter:\n  close-up.png: 548 pixels" in said
+    assert f"its diameter is a guess; give --diameter, {DIAMETER_FLAG}:\n  close-up.png: 548 pixels" in said
     assert "eye.png: " not in said
 
 
@@ -164,7 +164,10 @@ def test_a_diameter_that_contradicts_the_border_gets_a_word_and_an_absurd_one_is
     assert predicted[::2] == pytest.approx([2, 200 / 150, 200 / 60, 1])
     predicted.clear()
     for diameter in (20, 600):
-        with pytest.raises(UserError, match=rf"eye\.png: --diameter {diameter}: .* shows 1\d\d pixels; give"):
+        with pytest.raises(
+            UserError,
+            match=rf"eye\.png: --diameter {diameter}: .* shows 1\d\d pixels; give {DIAMETER_FLAG}, or",
+        ):
             run_script(predict.main, "eye.png", *FLAGS, "--diameter", diameter)
     assert predicted == [], "it is refused before it takes time and memory"
 

@@ -63,13 +63,20 @@ def test_frames_that_differ_are_refused_with_what_to_do(kind: str, tmp_path: Pat
         read_image(path)
 
 
-def directory(pixels: np.ndarray, start: int, tags: dict[int, int]) -> bytes:
+def directory(pixels: np.ndarray, start: int, tags: dict[int, int], order: str = "<") -> bytes:
     """What a TIFF says of pixels, uint8 or uint16 (H, W, n), that begin there, with these further tags."""
     height, width, layers = pixels.shape
     said = {256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 273: start, 277: layers}
     said |= {278: height, 279: pixels.nbytes, **tags}
-    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(said.items()))
-    return struct.pack("<H", len(said)) + rows + bytes(4)
+    rows = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in sorted(said.items()))
+    return struct.pack(f"{order}H", len(said)) + rows + bytes(4)
+
+
+def white_is_0(pixels: np.ndarray, order: str, tags: dict[int, int] | None = None) -> bytes:
+    """A TIFF of grey pixels, uint8 or uint16 (H, W, 1), that says that 0 is white; ImageJ's order is >."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + pixels.nbytes)
+    levels = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    return head + levels + directory(pixels, 8, {262: 0, **(tags or {})}, order)
 
 
 def test_a_tiff_whose_photograph_lies_inside_its_preview_is_refused(tmp_path: Path) -> None:
@@ -83,12 +90,28 @@ def test_a_tiff_whose_photograph_lies_inside_its_preview_is_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
-def test_white_as_0_is_turned_within_the_bits_that_are_used(bits: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_white_as_0_is_turned_within_the_bits_that_are_used(bits: int, order: str, tmp_path: Path) -> None:
     green = PHOTOGRAPH[..., 1]
-    levels = (2**bits - 1 - (green.astype(np.uint16) << (bits - 8)))[..., None].astype("<u2")
-    head = b"II*\0" + struct.pack("<I", 8 + levels.nbytes)
-    (tmp_path / "a.tif").write_bytes(head + levels.tobytes() + directory(levels, 8, {262: 0}))
+    levels = (green.astype(np.uint16) << (bits - 8))[..., None]
+    (tmp_path / "a.tif").write_bytes(white_is_0(2**bits - 1 - levels, order))
     assert np.abs(read_image(tmp_path / "a.tif")[..., 0].astype(int) - green).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_mask_with_an_inverting_lookup_table_is_read_as_it_is_drawn(
+    bits: int, order: str, tmp_path: Path
+) -> None:
+    dark = np.where(VESSELS, 0, 255 if bits == 16 else 2**bits - 1).astype(
+        np.uint16 if bits == 16 else np.uint8
+    )
+    if bits == 1:
+        file = white_is_0(np.packbits(dark, axis=1)[..., None], order, {256: dark.shape[1], 258: 1})
+    else:
+        file = white_is_0(dark[..., None], order)
+    (tmp_path / "a.tif").write_bytes(file)
+    assert (read_mask(tmp_path / "a.tif") == VESSELS).all()
 
 
 def cut_out(alpha: np.ndarray) -> np.ndarray:
