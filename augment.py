@@ -33,7 +33,17 @@ from prediction.scale import WORKING_DISC
 from prediction.teacher import read_lesson, teach
 from system.files import claim
 from system.threads import threads
-from utils import HelpFormatter, UserError, between, expand, folder_name, path_name, run, seed_number
+from utils import (
+    HelpFormatter,
+    NotWritten,
+    UserError,
+    between,
+    expand,
+    folder_name,
+    path_name,
+    run,
+    seed_number,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -165,11 +175,12 @@ def write_eye(source: Source, out: Path, args: argparse.Namespace, disc: float |
     return fingerprint(eye.image, eye.fov)
 
 
-def write_all(sources: list[Source], out: Path, args: argparse.Namespace, disc: float | None) -> None:
+def write_all(sources: list[Source], out: Path, args: argparse.Namespace, disc: float | None) -> list[str]:
     """Write every eye below `out`, on all cores.
 
-    Raises:
-        UserError: names every unusable file, and every photograph that is there twice.
+    Returns a line for every unusable file, and for every photograph that is there twice.
+
+    Raises NotWritten where a file cannot be written.
     """
     from tqdm import tqdm
 
@@ -180,13 +191,14 @@ def write_all(sources: list[Source], out: Path, args: argparse.Namespace, disc: 
         for source, job in zip(sources, tqdm(jobs, desc="augment", unit="eye", disable=None), strict=True):
             try:
                 prints[str(source.image)] = job.result()
+            except NotWritten:  # of a full disk no eye is to blame
+                raise
             except UserError as error:
                 problems += str(error).splitlines()
-    problems += [
+    return problems + [
         f"{other}: the same photograph as {one}, perhaps turned or mirrored; remove one of them"
         for one, other in find_equal(prints)
     ]
-    refuse_all(problems)
 
 
 def refuse_all(problems: Sequence[str]) -> None:
@@ -247,8 +259,9 @@ def main() -> None:
                 discs = measure_discs([source.image for source in training])
                 for source in training:
                     source.disc = discs.get(source.image)
-            write_all(sources, staged, args, disc)
-            taught = teach(*lesson, disc or WORKING_DISC, staged / "train") if lesson else {}
+            problems = write_all(sources, staged, args, disc)
+            taught = teach(*lesson, disc or WORKING_DISC, staged / "train", problems) if lesson else {}
+            refuse_all(problems)
             counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts, "disc": disc}
             info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes} | taught

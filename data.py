@@ -27,7 +27,7 @@ from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image
 from datasets.kinds import KINDS_FILES
 from datasets.people import without_side
-from utils import UserError, did_you_mean
+from utils import UserError, did_you_mean, remedy
 
 # what tables call their rows that are no eyes
 ROWS = {"mean", "pooled", "second_observer", "std_of_eyes", "std_of_folds"}
@@ -66,6 +66,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
         except UserError as error:
             problems.append(str(error))
+        except OSError as error:  # a link into a folder that may not be searched
+            problems.append(f"{error.filename or path}: {error.strerror}{remedy(error)}")
         else:
             taken.add(name)
             eyes.append(eye)

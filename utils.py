@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import glob
 import io
 import math
@@ -24,6 +25,21 @@ import numpy as np
 
 class UserError(Exception):
     """An error that the user can fix. The message names the file, what is wrong and what to do."""
+
+
+class NotWritten(UserError):
+    """A file cannot be written: not the fault of what it was made from, and others cannot be written either."""
+
+
+# what to do about an error of the system, by its name; not every system has all
+REMEDIES = {
+    "ENOSPC": "free some space",
+    "EDQUOT": "free some space, or ask for a larger quota",
+    "EACCES": "give yourself the right to it (chmod u+rwX), or move it away",
+    "EPERM": "give yourself the right to it, or move it away",
+    "EROFS": "choose another folder",
+    "EIO": "the disk or its connection fails: restore the file, or move it away",
+}
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -92,6 +108,7 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
             message += f"end other programs{', or use --device cpu' * gpu}"
         elif isinstance(error, OSError) and error.strerror:
             message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            message += remedy(error)
         else:
             raise
     # a file name could hold control codes of the terminal
@@ -121,6 +138,34 @@ def prepare_streams() -> None:
         elif isinstance(stream, io.TextIOWrapper):  # a notebook has a stream of its own
             # flush every line, so that a log can be followed; escape names that the console cannot show
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+            setattr(sys, name, Messages(stream))
+
+
+class Messages:
+    """A stream of messages. Where it is full or nobody reads it any more, they are lost, but no results are."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """As of a text stream."""
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            with Path(os.devnull).open("w") as nowhere:  # for all that follows, also of other processes
+                os.dup2(nowhere.fileno(), self.stream.fileno())
+            lost = f"{self.stream.name}: cannot be written ({error.strerror}); only messages are lost"
+            print(f"{Path(sys.argv[0]).name}: {lost}, results are written as ever", file=sys.stderr)
+            return len(text)
+
+
+def remedy(error: OSError) -> str:
+    """What to do about an error of the system, to follow what is wrong; empty where nothing is known."""
+    name = errno.errorcode.get(error.errno or 0, "")
+    return f"; {REMEDIES[name]}" if name in REMEDIES else ""
 
 
 def out_of_memory(error: BaseException) -> bool:

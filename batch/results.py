@@ -15,7 +15,7 @@ from datasets.decoding import decode
 from datasets.images import is_readable, refuse_among_images
 from measures.micrometres import um_of
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
-from system.files import UNFINISHED, claim
+from system.files import UNFINISHED, atomic, claim
 from system.records import (
     Record,
     check_record,
@@ -125,11 +125,12 @@ class ResultsFolder:
                 before += record.is_whole
                 if resume and self.is_finished(name, photograph, record):
                     finished.add(name)
+                elif not record.script and self.record_path(name).exists():
+                    users.append(self.record_path(name))  # unreadable: it may say that all the rest is ours
                 else:
                     changed = strangers(self.out, result_files(name), record)
                     # what cannot be read any more was damaged by the disk, not changed by the user
                     users += [p for p in changed if not (resume and record.script) or is_readable(p, decode)]
-                    users += [] if record.script else filter(Path.exists, [self.record_path(name)])
             refuse_loss(SCRIPT, FLAG, self.out, users)
             if again := before - len(finished):
                 print(f"{self.out}: replaces the results of {again} photographs that were segmented before")
@@ -176,7 +177,7 @@ class ResultsFolder:
         """
         rows = Rows(self.out / f"{UNFINISHED}rows")
         try:
-            with rows.path.open("w", encoding="utf-8") as file:
+            with atomic(rows.path) as temporary, temporary.open("w", encoding="utf-8") as file:
                 for name in (*names, *self.others(names)):
                     record = self.read(name)
                     if not record.is_whole or not all((self.out / f).is_file() for f in record.files):

@@ -243,7 +243,7 @@ def image_files(folder: Path, *more: str) -> list[Path]:
 def folders(folder: Path, depth: int = 4) -> Iterator[Path]:
     """Yield a folder and those inside it, so many deep, without hidden ones, macOS's and scripts' results."""
     yield folder
-    for inside in sorted(f for f in folder.glob("*") if f.is_dir()) if depth else []:
+    for inside in sorted(filter(os.path.isdir, folder.glob("*"))) if depth else []:
         in_circle = inside.is_symlink() and folder.resolve().is_relative_to(inside.resolve())
         if (
             not in_circle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -16,6 +17,12 @@ from utils import UserError
 
 # headings, best first
 NAMES = (r"^photograph(?!er|ic)", r"(?<!pro)file", r"^image", r"name|bild|datei|photo(?!graphe)|picture|path")
+WIDE = {  # encodings by their mark; that of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 NUMBER = re.compile(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?")  # with a decimal point or comma
 Row = TypeVar("Row")
 
@@ -23,37 +30,46 @@ Row = TypeVar("Row")
 def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
     """The rows of a CSV as a spreadsheet writes it, without empty ones and empty last columns.
 
-    Separated by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252. The message has the `flag` that
-    names it, and what is `wanted`.
+    Separated by commas, semicolons, tabs or bars, in UTF-8, UTF-16, UTF-32 or Windows-1252. The message has the
+    `flag` that names it, and what is `wanted`.
 
     Raises:
-        UserError: it cannot be read, or is no text.
+        UserError: it cannot be read, is no text, or has a title above the heading.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{flag} {path}: {error.strerror}; {wanted}") from None
     try:
-        return rows_of(content)
+        rows = rows_of(content)
     except (UnicodeDecodeError, csv.Error):
         raise UserError(f"{flag} {path}: not a CSV file of text; {wanted}") from None
+    filled = [sum(map(bool, row)) for row in rows]
+    if filled and filled[0] == 1 < max(filled) and Path(max(rows[0])).suffix.casefold() not in SUFFIXES:
+        raise UserError(f"{flag} {path}: begins with {max(rows[0])!r:.60}, a title above the table; remove it")
+    return rows
 
 
 def rows_of(content: bytes) -> list[list[str]]:
     """See `read_rows`; raises UnicodeDecodeError or csv.Error."""
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    wide = next((code for mark, code in WIDE.items() if content.startswith(mark)), "")
     if b"\0" in content and not wide:  # UTF-16 without its mark would be read as UTF-8 with these in it
         raise csv.Error
     try:
-        text = content.decode("utf-16") if wide else str(content, encoding="utf-8-sig")
+        text = content.decode(wide) if wide else str(content, encoding="utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("cp1252")
-    lines = [line for line in text.splitlines() if line.strip(" ,;\t")]
+    lines = [line for line in text.splitlines() if line.strip(" ,;|\t")]
     if lines and lines[0].startswith("sep="):  # as Excel reads it
         lines = lines[1:]
     # not by lines: a cell in quotes may have several
-    tables = (cells(lines, mark) for mark in "\t;")
-    rows = next((table for table in tables if all(len(row) > 1 for row in table)), None) or cells(lines, ",")
+    tables = [cells(lines, mark) for mark in "\t;|"]
+    for body in (0, 1):  # below a title, which has no separators
+        fitting = (t for t in tables if t[body:] and all(len(row) > 1 for row in t[body:]))
+        rows = next(fitting, [])
+        if rows:
+            break
+    rows = rows or cells(lines, ",")
     while rows and len({len(row) for row in rows}) == 1 and not any(row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
     return rows

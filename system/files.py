@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from utils import UserError
+from utils import NotWritten, UserError, remedy
 
 UNFINISHED = ".unfinished-"  # prefix of a file that is being written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes text for a formula
@@ -33,7 +33,7 @@ def atomic(path: Path) -> Iterator[Path]:
     At any moment, even after a kill, `path` holds the whole old file or the whole new one.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full or the folder read-only. An
+        NotWritten: the file cannot be, for example because the disk is full or the folder read-only. An
             OSError that names another file, such as one that is read for it, stays as it is.
     """
     path = Path(path)
@@ -51,7 +51,8 @@ def atomic(path: Path) -> Iterator[Path]:
         if error.filename is not None and os.fspath(error.filename) not in named:
             raise
         reason = error.strerror or error
-        raise UserError(f"{path}: cannot be written ({reason}); an earlier file is as it was") from None
+        kept = f"cannot be written ({reason}); an earlier file is as it was"
+        raise NotWritten(f"{path}: {kept}{remedy(error)}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

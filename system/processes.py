@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from system.devices import pick_device
-from utils import UserError, out_of_memory
+from utils import NotWritten, UserError, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -191,7 +191,13 @@ def interruptible(work: Callable[[], T]) -> T:
 
 
 def tell_after(error: BaseException, how_to_go_on: Callable[[], str]) -> None:
-    """Where memory ran out, say how to go on: what other programs hold of a GPU, they may soon free."""
+    """Where memory or the disk is full, say how to go on: other programs may soon free what they hold of it.
+
+    Raises:
+        UserError: in place of one that says which file does not fit.
+    """
+    if isinstance(error, NotWritten):
+        raise UserError(f"{error}; {how_to_go_on()}") from None
     if out_of_memory(error):
         print(how_to_go_on(), file=sys.stderr)
 

@@ -57,11 +57,18 @@ def state(path: Path) -> list[int | str]:
 
 
 def is_unchanged(path: Path, before: Any) -> bool:
-    """Whether a file is as `state` said before. None, for a file that was being written: if it is there."""
-    if not path.is_file():
+    """Whether a file is as `state` said before; None, for a file that was being written: if it is there.
+
+    One that cannot be read is not.
+    """
+    try:
+        return path.is_file() and (before is None or state_holds(path, before))
+    except OSError:
         return False
-    if before is None:
-        return True
+
+
+def state_holds(path: Path, before: Any) -> bool:
+    """Whether the `state` of a file that is there is still this."""
     status, (size, time, digest) = path.stat(), before
     # programs set the mtime, as archives and editors do, but not the ctime. A file that was copied or moved is
     # read, and so is one without: Windows tells its creation, sshfs and FAT the mtime
@@ -144,7 +151,7 @@ def refuse_loss(script: str, flag: str, folder: Path, users: Collection[Path]) -
         more = f" and {len(users) - 1} more" if len(users) > 1 else ""
         raise UserError(
             f"{flag} {folder}: {sorted(users)[0]}{more} would be lost: not written by {script}, or changed "
-            "since; move it away, or choose another folder"
+            "since, or unreadable now; move it away, or choose another folder"
         )
 
 

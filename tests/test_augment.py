@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from conftest import HEIGHT, WIDTH, run_script
 
 import augment
+from data import read_eyes
 from datasets import eyes
 from datasets.images import read_image, read_mask
 from utils import UserError
@@ -159,6 +162,34 @@ def test_all_or_nothing_and_every_bad_file_is_named_at_once(own_drive: Path, tmp
     for name in set(names) - unpaired:
         assert name in str(error.value)
     assert content(out) == before
+
+
+def test_of_a_full_disk_no_eye_is_to_blame(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    said = r"\.png: cannot be written \(No space left\).*; free some space$"
+    with pytest.raises(UserError, match=said) as raised:
+        run_script(augment.main, "--drive", drive, "--out", tmp_path)
+    assert "unusable" not in str(raised.value) and list(tmp_path.iterdir()) == []
+
+
+def test_links_that_may_not_be_followed_are_named_at_once(
+    own_drive: Path, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def refuse(path: str | Path, *more: object, **settings: object) -> os.stat_result:
+        if Path(os.fspath(path)).name in ("21_training.tif", "22_manual1.gif", "22_training_0.png"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return stat(path, *more, **settings)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(UserError, match=r"(?s)2 unusable.*21_training\.tif: .*22_manual1\.gif: "):
+        run_script(augment.main, "--drive", own_drive, "--out", tmp_path / "out")
+    assert not (tmp_path / "out" / "train").exists()
+    read_eyes(new_data / "train", True, refused := [])
+    assert len(refused) == 1 and "22_training_0.png: " in refused[0] and "Permission denied" in refused[0]
 
 
 def test_files_that_do_not_pair_are_named_before_any_pixel_is_read(

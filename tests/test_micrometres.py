@@ -19,6 +19,8 @@ TABLES = {
     "commas": "e0.png,7.5\ne1.png,6\n",
     "semicolons and decimal commas": "e0.png;7,5\ne1.png;6\n",
     "semicolons and decimal points": "e0.png;7.5\ne1.png;6\n",
+    "bars": "file | um\ne0.png | 7,5\ne1.png | 6\n",
+    "a table of Markdown": "| file | um |\n| e0.png | 7.5 |\n| e1.png | 6 |\n",
     "tabs": "e0.png\t7,5\ne1.png\t6\n",
     "quoted decimal commas": 'e0.png,"7,5"\ne1.png,6\n',
     "Excel's first line": "sep=;\nfile;um\ne0.png;7,5\ne1.png;6\n",
@@ -46,7 +48,7 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_of_a_spreadsheet_is_understood(table: str, encoding: str, tmp_path: Path) -> None:
     file = tmp_path / "um.csv"
@@ -68,6 +70,9 @@ def test_umlauts_match_however_they_are_written(form: str, encoding: str, tmp_pa
     [
         ("e0.png,7,5\n", "3 columns without a heading"),
         ("file,um\ne0.png,7,5\n", "line 2 is"),
+        ("Scales of 2024\nfile,um\ne0.png,7.5\n", "begins with 'Scales of 2024', a title above"),
+        ("Scales of 2024\nfile;um\ne0.png;7,5\n", "begins with 'Scales of 2024', a title above"),
+        ("Scales;;\nfile;eye;um\ne0.png;OD;7,5\n", "begins with 'Scales', a title above"),
         ("e0.png,7.5\nE0.png,6\n", "E0.png has two numbers, 7.5 and 6"),
         ("file,width,height\ne0.png,565,584\n", "which column"),
         ("file,mm_per_pixel\ne0.png,0.0075\n", "which column"),

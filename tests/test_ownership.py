@@ -452,6 +452,17 @@ def test_code_that_changes_is_another_program_also_without_git(
     assert manifest.commit() == changed
 
 
+def test_an_unreadable_result_is_named_as_one_that_would_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "eye.png").write_bytes(b"mask")
+    record = records.Record("predict.py", {file.name: [4, 0, "of the mask"]})
+    monkeypatch.setattr(records, "sha256", lambda _: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")))
+    assert records.strangers(tmp_path, [file.name], record) == [file]
+    with pytest.raises(UserError, match=r"eye\.png would be lost: .* unreadable now; move it away"):
+        records.refuse_loss("predict.py", "--out", tmp_path, [file])
+
+
 def test_a_corrected_mask_is_kept_also_when_a_run_goes_on(
     photographs: Path, files: Path, tmp_path: Path
 ) -> None:

@@ -305,7 +305,10 @@ def test_a_full_disk_names_the_file_that_did_not_fit(
         return write(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(UserError, match=r"eye1\.\w+: cannot be written \(No space left on device\)"):
+    said = (
+        r"eye1\.\w+: cannot be written \(No space left on device\).*; free some space; go on with: .* --resume"
+    )
+    with pytest.raises(UserError, match=said):
         run_predict(files, tmp_path, folder)
 
 

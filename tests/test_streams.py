@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +86,41 @@ def test_a_script_ends_in_order_where_the_shell_closed_its_streams(script: str, 
     )
     command = [sys.executable, "-c", unknown, str(ROOT / script), "--no-such-flag"]
     assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 2
+
+
+@posix
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("why", ["full", "nobody reads"])
+def test_of_a_stream_that_takes_no_more_only_messages_are_lost(
+    why: str, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    reader, pipe = os.pipe()
+    os.close(reader)
+
+    def main() -> None:
+        for k in range(3):
+            print(k, file=getattr(sys, stream))
+            (tmp_path / f"{k}.txt").write_text("whole")
+
+    with open("/dev/full", "w") if why == "full" else open(pipe, "w") as given:  # noqa: PTH123
+        monkeypatch.setattr(sys, stream, given)
+        with pytest.raises(SystemExit) as ended:
+            utils.run(main)
+    assert not ended.value.code and len(list(tmp_path.iterdir())) == 3
+    assert stream == "stderr" or capsys.readouterr().err.count("only messages are lost") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [("ENOSPC", "free some space"), ("EACCES", "give yourself the right"), ("EIO", "the disk .* fails")],
+)
+def test_an_error_of_the_system_is_told_with_the_remedy(
+    number: str, remedy: str, capsys: pytest.CaptureFixture
+) -> None:
+    error = OSError(getattr(errno, number), "what is wrong", "results/masks/eye.png")
+    with pytest.raises(SystemExit, match="2"):
+        utils.run(lambda: (_ for _ in ()).throw(error))
+    assert re.search(rf": results/masks/eye\.png: what is wrong; {remedy}", capsys.readouterr().err)
 
 
 def test_ctrl_c_drops_what_a_pool_has_not_begun() -> None:

@@ -91,7 +91,7 @@ def test_a_probability_is_the_target_of_crops_and_keeps_its_levels_when_resized(
     [
         ("empty", "no photographs there"),
         ("twice", r"21_training\.png: its name is used twice"),
-        ("damaged", r"bad\.png"),
+        ("damaged", r"(?s)2 unusable.*bad\.png.*worse\.png"),
     ],
 )
 def test_wrong_photographs_are_refused_and_nothing_is_written(
@@ -104,6 +104,7 @@ def test_wrong_photographs_are_refused_and_nothing_is_written(
         (folder / ("21_training.png" if wrong == "twice" else "a.png")).write_bytes(good.read_bytes())
     if wrong == "damaged":
         (folder / "bad.png").write_bytes(b"no picture")
+        (folder / "worse.png").write_bytes(b"no picture")
     teacher = ["--unlabelled", folder, "--teacher", files / "checkpoint.pth"]
     with pytest.raises(UserError, match=message):
         run_script(augment.main, "--drive", drive, "--out", tmp_path / "new_data", *teacher)
