@@ -44,9 +44,9 @@ def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
         rows = rows_of(content)
     except (UnicodeDecodeError, csv.Error):
         raise UserError(f"{flag} {path}: not a CSV file of text; {wanted}") from None
-    filled = [sum(map(bool, row)) for row in rows]
-    if filled and filled[0] == 1 < max(filled) and Path(max(rows[0])).suffix.casefold() not in SUFFIXES:
-        raise UserError(f"{flag} {path}: begins with {max(rows[0])!r:.60}, a title above the table; remove it")
+    title, heading = (list(filter(None, row)) for row in (rows + [[], []])[:2])
+    if len(title) == 1 < len(heading) and not any(map(NUMBER.fullmatch, heading)):  # no photograph's row
+        raise UserError(f"{flag} {path}: begins with {title[0]!r:.60}, a title above the table; remove it")
     return rows
 
 
