@@ -87,9 +87,6 @@ def decode(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as {kind} image ({reason})") from None
     if levels.dtype == np.uint8:
         return levels
-    whole = levels.dtype.kind != "f" or bool((np.isfinite(levels) & (levels == np.round(levels))).all())
-    if not whole:  # whole numbers stored so are read, such as a mask of 0.0 and 1.0
-        raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
     if levels.min() < 0 or levels.max() > 65535:
         raise UserError(f"{path}: its levels go beyond 16 bits; save it with 8 or 16 bits")
     return levels.astype(np.uint16)
@@ -138,6 +135,10 @@ def levels_of(file: Image.Image, path: Path, page: int) -> np.ndarray:
         mode = "RGBA" if transparent else "RGB"
         return np.array(file if file.mode == mode else file.convert(mode))
     levels = np.asarray(file)
+    # whole numbers stored so are read, such as a mask of 0.0 and 1.0; asked before white and black change
+    # places, since of bytes that Pillow orders wrongly nothing but white would be left
+    if levels.dtype.kind == "f" and not (np.isfinite(levels) & (levels == np.round(levels))).all():
+        raise UserError(f"{path}: holds floating-point numbers; save it with 8 or 16 bits")
     if tags.get(262) == 0:  # WhiteIsZero; Pillow turns 8 bits round, but not more
         bits = tags.get(258, (16,))[0]  # files of 16 often hold fewer, see `read_image`
         levels = next((top for top in TOPS if bits >= 16 and levels.max() <= top), 2**bits - 1) - levels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -96,6 +97,23 @@ def test_white_as_0_is_turned_within_the_bits_that_are_used(bits: int, order: st
     levels = (green.astype(np.uint16) << (bits - 8))[..., None]
     (tmp_path / "a.tif").write_bytes(white_is_0(2**bits - 1 - levels, order))
     assert np.abs(read_image(tmp_path / "a.tif")[..., 0].astype(int) - green).max() <= 1
+
+
+@pytest.mark.parametrize("black", [0, 1])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_packed_floats_are_read_right_or_refused(order: str, black: int, tmp_path: Path) -> None:
+    # Pillow takes the bytes of the order > for those of the other
+    pixels = PHOTOGRAPH[..., :1].astype(np.float32)
+    packed = zlib.compress(pixels.astype(f"{order}f4").tobytes())
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + len(packed))
+    tags = {259: 8, 262: black, 279: len(packed), 339: 3}
+    (tmp_path / "eye.tif").write_bytes(head + packed + directory(pixels, 8, tags, order))
+    try:
+        read = read_image(tmp_path / "eye.tif")
+    except UserError as error:
+        assert order == ">" and "holds floating-point numbers" in str(error)
+    else:
+        assert np.array_equal(read[..., :1], pixels if black else 255 - pixels)
 
 
 @pytest.mark.parametrize("bits", [1, 8, 16])
