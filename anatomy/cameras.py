@@ -94,6 +94,11 @@ def camera_of_photograph(taken: Photograph, cameras: Cameras) -> Camera | None:
     return camera if camera and abs(taken.diameter / camera.diameter - 1) <= SAME_FIELD else None
 
 
+def is_likely(times: float) -> bool:
+    """Whether an eye may have a disc so many times as wide as the mean."""
+    return 1 / DISCS_DIFFER < times < DISCS_DIFFER
+
+
 def doubt_disc(taken: Photograph, camera: Camera | None) -> str:
     """Why what is taken for the disc of a photograph may be none, or one should be seen; "" where neither.
 
@@ -101,17 +106,17 @@ def doubt_disc(taken: Photograph, camera: Camera | None) -> str:
     """
     disc = taken.landmarks.disc_diameter
     if np.isnan(taken.landmarks.disc_x):
-        is_usual = camera is not None and camera.eyes >= USUALLY * camera.seen
-        return f"no disc, but in {camera.eyes} of {camera.seen} of its camera" if camera and is_usual else ""
+        if camera and camera.eyes >= USUALLY * camera.seen:
+            return f"no disc, but in {camera.eyes} of {camera.seen} of its camera"
+        return ""
     if not disc > 0:
         return ""  # cut by the border, a place without a size
     if camera:
         times = disc / camera.disc
-        is_like = 1 / DISCS_DIFFER < times < DISCS_DIFFER
-        return "" if is_like else f"disc {times:.1f} times as wide as others of its camera"
+        return "" if is_likely(times) else f"disc {times:.1f} times as wide as others of its camera"
     share = disc / taken.diameter
-    is_likely = taken.diameter_from != "border" or NARROWEST < share < WIDEST
-    return "" if is_likely else f"disc {share:.0%} of the field of view"
+    is_possible = taken.diameter_from != "border" or NARROWEST < share < WIDEST
+    return "" if is_possible else f"disc {share:.0%} of the field of view"
 
 
 def some_of(items: Sequence[Item]) -> Sequence[Item]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from anatomy.cameras import DISCS_DIFFER, Cameras, camera_of_photograph, doubt_disc
+from anatomy.cameras import Cameras, camera_of_photograph, doubt_disc, is_likely
 from anatomy.landmarks import PLACES, Landmarks
 from anatomy.photograph import Photograph, look_at
 from batch.results import ResultsFolder
@@ -121,7 +121,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
 
 def likely_um(tagged: float | None, disc: float) -> float | None:
     """Micrometres a pixel as a file says it, if the disc, of this diameter in pixels or NaN, agrees roughly."""
-    return None if tagged is None or not 1 / DISCS_DIFFER < tagged * disc / DISC_UM < DISCS_DIFFER else tagged
+    return None if tagged is None or not is_likely(tagged * disc / DISC_UM) else tagged
 
 
 def write_results(

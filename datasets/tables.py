@@ -64,11 +64,8 @@ def rows_of(content: bytes) -> list[list[str]]:
         lines = lines[1:]
     # not by lines: a cell in quotes may have several
     tables = [cells(lines, mark) for mark in "\t;|"]
-    for body in (0, 1):  # below a title, which has no separators
-        fitting = (t for t in tables if t[body:] and all(len(row) > 1 for row in t[body:]))
-        rows = next(fitting, [])
-        if rows:
-            break
+    below = ((table, table[first:]) for first in (0, 1) for table in tables)  # a title has no separators
+    rows = next((table for table, body in below if body and all(len(row) > 1 for row in body)), None)
     rows = rows or cells(lines, ",")
     while rows and len({len(row) for row in rows}) == 1 and not any(row[-1] for row in rows):
         rows = [row[:-1] for row in rows]
