@@ -12,6 +12,11 @@ from datasets.polygons import vessel_labels
 from datasets.volumes import read_volume, volume_suffix
 from utils import UserError
 
+# such as a TIFF of 0 and 1 whose 0 is white: 255 and 254
+ALL_BRIGHT = (
+    "has no dark pixel, so all of it would be marked; save it with 0 for background and 255 for what it marks"
+)
+
 
 def read_mask(path: Path) -> np.ndarray:
     """Read a vessel mask or a field of view.
@@ -36,8 +41,9 @@ def read_mask(path: Path) -> np.ndarray:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         colours, alpha = pixels[..., :3], pixels[..., 3]
         visible = colours[alpha > 0]
-        if alpha.any() and not alpha.all() and (visible == visible[0]).all():
-            return as_mask(alpha > alpha.max() // 2)  # one colour on transparent surroundings
+        low, high = int(alpha.min()), int(alpha.max())
+        if low < high and (visible == visible[0]).all():
+            return as_mask(alpha > (low + high) // 2)  # one colour on transparent surroundings
         pixels = colours
     if pixels.ndim == 3 and (mask := colours_to_mask(pixels)) is not None:
         return mask
@@ -49,6 +55,8 @@ def read_mask(path: Path) -> np.ndarray:
         return as_mask(levels > 0)  # classes: artery, vein, both
     if found[-1] > 255:
         levels = levels // (found[-1] // 255)
+    if found[0] > found[-1] // 2 and (pixels != pixels[0, 0]).any():
+        raise UserError(f"{path}: {ALL_BRIGHT}")
     return split_soft(path, np.minimum(levels, 255).astype(np.uint8, copy=False))
 
 

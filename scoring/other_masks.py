@@ -14,7 +14,7 @@ from datasets.decoding import MAX_PIXELS, decode
 from datasets.eyes import Eye
 from datasets.images import SUFFIXES, list_images, read_levels, read_mask, size
 from datasets.kinds import ARTERY, VEIN, decode_kinds, join_kinds
-from datasets.masks import as_mask
+from datasets.masks import ALL_BRIGHT, as_mask
 from datasets.pairing import match
 from scoring import metrics
 from utils import UserError, missing
@@ -214,6 +214,8 @@ def scale(folder: Path, maps: dict[str, np.ndarray]) -> None:
     found = np.flatnonzero(counts).tolist()
     top = found[-1] if found else 0
     full = next(full for full in (1, 255, 65535) if top <= full)
+    if len(found) > 1 and found[0] > top // 2:
+        raise UserError(f"{folder}: {ALL_BRIGHT}")
     # two levels, or artery, vein and both, as in labels
     classes = found[:1] == [0] and (len(found) == 2 or top <= 3)
     if 1 < top < 8 and not classes:

@@ -16,7 +16,7 @@ from PIL import Image, features
 from data import read_eyes, read_info, read_working_disc
 from datasets.eyes import Eye
 from datasets.field_of_view import estimate_fov, fov_diameter
-from datasets.images import read_image, read_mask, write_png
+from datasets.images import read_fov, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
 from scoring.other_masks import read_maps
 from utils import UserError
@@ -212,6 +212,7 @@ LABELS = {
     "0 and 100.png": Image.fromarray(VESSELS // 255 * np.uint8(100)),
     "16 bits.tif": Image.fromarray(VESSELS.astype(np.uint16) // 255 * 1000),
     "transparent.png": Image.fromarray(np.dstack([np.zeros_like(RED_AND_BLUE), VESSELS])),
+    "half transparent.png": Image.fromarray(np.dstack([np.full_like(RED_AND_BLUE, 9), VESSELS // 2 + 128])),
     "red on black.png": palette((0, 0, 0), (255, 0, 0)).convert("RGB"),
     "1 bit.tif": LABEL,
 }
@@ -224,6 +225,25 @@ def test_what_is_read_as_a_label_can_be_scored_as_a_mask(name: str, tmp_path: Pa
     assert (read_mask(path) == VESSELS).all()
     maps = read_maps(tmp_path, [Eye("01_test_0", PHOTOGRAPH, FIELD)])
     assert maps.binary and (maps.levels["01_test_0"] == VESSELS * np.uint16(257)).all()
+
+
+ONES = (VESSELS > 0).astype(np.uint8)[..., None]
+ALL_BRIGHT = {
+    "8 bits.tif": white_is_0(ONES, "<"),
+    "16 bits.tif": white_is_0(ONES.astype(np.uint16), "<"),
+    "classes.tif": white_is_0(3 * ONES, ">"),
+    "palette.png": several("PNG", palette((255, 255, 255), (254, 254, 254))),
+}
+
+
+@pytest.mark.parametrize("name", ALL_BRIGHT)
+def test_a_mask_without_a_dark_pixel_is_refused_not_marked_all_over(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"01_test{Path(name).suffix}"
+    path.write_bytes(ALL_BRIGHT[name])
+    eye = Eye("01_test_0", PHOTOGRAPH, FIELD)
+    for read in (read_mask, read_fov, lambda _: read_maps(tmp_path, [eye])):
+        with pytest.raises(UserError, match="has no dark pixel, so all of it would be marked; save it with"):
+            read(path)
 
 
 @pytest.mark.parametrize("inverted", [False, True])
