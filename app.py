@@ -137,7 +137,7 @@ def segment_drop(
         name = names[path]
         drop.found[name], drop.files[name] = found, path.name
         write_png(drop.folder / f"{name}_probability.png", found.levels)
-        write_jpeg(drop.folder / f"{name}_photograph.jpg", reduced(found.photograph))
+        write_jpeg(drop.folder / f"{name}_photograph.jpg", found.taken.small[0])
         measure_at_threshold(drop, name)
     return drop, refused
 

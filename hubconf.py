@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import dataclasses
 import functools
 import pathlib
 import pickle
@@ -109,7 +110,8 @@ def _from_hub(name: str, **settings: Any) -> functools.partial[Any]:
 def _reduce(result: Segmentation) -> tuple[Any, ...]:
     """How a result is pickled: another process imports its classes from here."""
     with _own_modules():
-        return _from_hub("_restore"), (pickle.dumps(vars(result)),)
+        given = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+        return _from_hub("_restore"), (pickle.dumps(given),)
 
 
 def _restore(parts: bytes) -> Segmentation:

@@ -167,7 +167,7 @@ def segment_all(
         write_png(args.results / result_file("uncertainty", name), uncertainty(found.levels))
         if found.kinds and measured:
             write_kinds(args.results, name, found.kinds, measured, *to_look_at(found.taken))
-        return examine_eye(eye, found.levels, threshold, found.taken, measured)
+        return examine_eye(eye, found.examine(), found.taken.landmarks, measured)
 
     levels, called, network = [], {}, Stopwatch(model)
     photographs = [look_at(eye.image) for eye in eyes]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from anatomy.landmarks import Landmarks, find_landmarks
 from datasets.field_of_view import DIAMETER, estimate_fov, fov_diameter, roundness
+from datasets.images import reduced
 from utils import UserError
 
 ABSURD = 4.0  # times, or a part: refused, since the photograph would take many times the time and memory
@@ -31,6 +33,11 @@ class Photograph:
     def border(self) -> bool:
         """Whether the diameter is known, because its border shows or the user gave it."""
         return self.diameter_from != "guess"
+
+    @cached_property
+    def small(self) -> tuple[np.ndarray, np.ndarray]:
+        """Photograph and field of view, `reduced`."""
+        return reduced(self.pixels), reduced(self.fov)
 
     @property
     def contradiction(self) -> float:

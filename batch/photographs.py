@@ -21,7 +21,7 @@ from batch.results import ResultsFolder
 from datasets.decoding import camera_of
 from datasets.dicom import read_tags
 from datasets.duplicates import fingerprint, pack_print
-from datasets.images import read_image, reduced, write_png
+from datasets.images import read_image, write_png
 from measures.arteries_veins import ArteriesVeins
 from measures.micrometres import um_of
 from measures.uncertainty import uncertainty
@@ -110,7 +110,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         "patient": tags.identifier,
         "eye": tags.eye,
         "camera": tags.camera or camera_of(path),
-        "fingerprint": pack_print(fingerprint(reduced(photograph), reduced(found.fov))),
+        "fingerprint": pack_print(fingerprint(*found.taken.small)),
         "diameter": found.taken.diameter,
         "border": found.taken.border,
         "scale": found.scale.factor,
@@ -134,8 +134,7 @@ def write_results(
     """
     for folder in left_out(parts):
         (out / result_file(folder, name)).unlink(missing_ok=True)
-    mask = found.mask
-    pictures: dict[str, np.ndarray] = {"masks": mask} if "masks" in parts else {}
+    pictures: dict[str, np.ndarray] = {"masks": found.mask} if "masks" in parts else {}
     pictures |= {"probability": found.levels} if "probability" in parts else {}
     pictures |= {"uncertainty": uncertainty(found.levels)} if "uncertainty" in parts else {}
     for folder, pixels in pictures.items():
@@ -143,14 +142,14 @@ def write_results(
     if "outlines" in parts or kinds:
         small, landmarks = to_look_at(found.taken)
         if "outlines" in parts:
-            write_layers(out, name, small, overlay(small, reduced(mask), reduced(found.fov), landmarks))
+            write_layers(out, name, small, overlay(small, found.small_mask, found.taken.small[1], landmarks))
         if found.kinds and kinds:
             write_kinds(out, name, found.kinds, kinds, small, landmarks)
 
 
 def to_look_at(taken: Photograph) -> tuple[np.ndarray, Landmarks]:
     """A photograph reduced for the page, uint8 (h, w, 3) RGB, and its landmarks there."""
-    small = reduced(taken.pixels)
+    small = taken.small[0]
     scale = len(small) / len(taken.pixels)
     return small, replace(taken.landmarks, **{p: scale * getattr(taken.landmarks, p) for p in PLACES})
 

@@ -14,6 +14,7 @@ from data import read_eyes, read_info
 from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import examine_eye, write_all_measures
+from measures.vessels import measure, prepare
 from pages.kinds import colour_kinds
 from pages.pictures import compare, picture, write_layers
 from pages.report import write_report
@@ -156,7 +157,7 @@ def score_maps(
 
     def finish(eye: Eye, own: np.ndarray) -> list[dict[str, Any]]:
         write_eye_results(results, eye, own, threshold, False)
-        return examine_eye(eye, own, threshold)
+        return examine_eye(eye, measure(prepare(own * (eye.fov > 0), eye.fov, threshold)))
 
     with threads() as pool:
         measured = write_all_measures(results, pool.map(finish, paired, levels))

@@ -106,7 +106,13 @@ def measure_kinds(
         landmarks: the optic disc.
         um_per_pixel: micrometres that a pixel of the photograph shows; None: estimated from the disc.
     """
-    every = prepare(levels, fov, threshold, diameter)
+    # what is below the threshold stays: it says where inside a pixel the border lies
+    border = (kinds == NONE) & (levels < level_of(threshold))
+    of_kind = {
+        kind: prepare(cv2.copyTo(levels, own.view(np.uint8)), fov, threshold, diameter)
+        for kind, own in ((kind, is_one_of(kinds, (value, BOTH)) | border) for kind, value in VALUES.items())
+    }
+    every = of_kind["artery"]
     disc = disc_in(landmarks, every.shrink)
     counts = cv2.calcHist([kinds], [0], fov, [256], [0, 256]).ravel()
     decided, found = counts[[ARTERY, VEIN, BOTH]].sum(), counts.sum() - counts[NONE]
@@ -116,13 +122,9 @@ def measure_kinds(
         row |= {f"zone_{name}_seen": disc.seen(every.fov, name) for name in ZONES}
     small = cv2.resize(kinds, every.fov.shape[::-1], interpolation=cv2.INTER_NEAREST)
     six: dict[str, list[Crossing]] = {}
-    # what is below the threshold stays: it says where inside a pixel the border lies
-    border = (kinds == NONE) & (levels < level_of(threshold))
-    for kind, value in VALUES.items():
-        own = is_one_of(kinds, (value, BOTH)) | border
-        vessels = prepare(np.multiply(levels, own, dtype=np.uint16), fov, threshold, diameter)
+    for kind, vessels in of_kind.items():
         row |= {f"{kind}_{name}": each for name, each in describe_kind(vessels, disc, um_per_pixel).items()}
-        beside = is_one_of(small, (ARTERY + VEIN - value, BOTH, UNCERTAIN))
+        beside = is_one_of(small, (ARTERY + VEIN - VALUES[kind], BOTH, UNCERTAIN))
         found = crossings(vessels, disc, beside) if disc else []
         six[kind] = found[:LARGEST_SIX]
         row |= calibre(kind, six[kind], float(row["zone_b_seen"]), landmarks, um_per_pixel)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datasets.kinds import ARTERY, BOTH, NONE, UNCERTAIN, VEIN
+from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN
 from measures.calibre import beside_branches
 from measures.skeleton import Tree
 from measures.vessels import Vessels
@@ -97,7 +97,7 @@ def label_vessels(vessels: Vessels, mask: np.ndarray, artery: np.ndarray, vein: 
     plane = paint(tree, kinds, arms, first[through], second[through])
     if vessels.shrink < 1:
         plane = cv2.resize(plane, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    return np.where(mask > 0, plane, np.uint8(NONE))
+    return cv2.copyTo(plane, mask)  # elsewhere NONE
 
 
 def evidence(tree: Tree, artery: np.ndarray, vein: np.ndarray) -> np.ndarray:

@@ -6,19 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from anatomy.landmarks import PLACES, Landmarks
-from anatomy.photograph import Photograph
 from datasets.eyes import Eye
-from datasets.images import reduced
 from datasets.kinds import NONE
 from measures.arteries_veins import KIND_MEASURES, REASONS, ArteriesVeins, measure_kinds
-from measures.doubts import doubts, features
-from measures.uncertainty import confidence
-from measures.vessels import CONFIDENCE, MEASURES, Vessels, measure, prepare
+from measures.vessels import CONFIDENCE, MEASURES, as_levels, measure, prepare
 from measures.zones import DISC_UM
-from scoring import metrics
 from system.files import write_csv
 
 MOST_LISTED = 20  # doubtful photographs that the terminal names
@@ -28,35 +21,6 @@ WHOSE = ("patient", "eye", "visit", "camera")
 TABLE_COLUMNS: tuple[str, ...] = ("image", "photograph", *WHOSE, "copy_of", "by", "doubtful", "threshold")
 TABLE_COLUMNS += ("photograph_width", "photograph_height", *ANATOMY, *CONFIDENCE, *MEASURES)
 TABLE_COLUMNS += (*KIND_MEASURES, *REASONS, "made_by")
-
-
-def examine(
-    photograph: Photograph,
-    levels: np.ndarray,
-    mask: np.ndarray,
-    vessels: Vessels,
-    um_per_pixel: float | None = None,
-) -> dict[str, Any]:
-    """Measure one segmented photograph and say how sure it is.
-
-    Args:
-        photograph: with its field of view and landmarks.
-        levels: probability, uint16 (H, W).
-        mask: vessels, uint8 (H, W), 0 or 255.
-        vessels: the same, as of `prepare`.
-        um_per_pixel: micrometres that a pixel shows, if known.
-
-    Returns:
-        `doubtful`, the reasons to look at it first, empty if there are none; the figures of
-        `uncertainty.confidence` and `measures.measure`, and `anatomy_columns`.
-    """
-    row: dict[str, Any] = {"doubtful": "", **confidence(levels, mask, photograph.fov)}
-    row |= measure(vessels, um_per_pixel)
-    small = [reduced(each) for each in (photograph.pixels, photograph.fov, mask)]
-    found = features(*small) | {"bordered": float(photograph.border)}
-    found["contradiction"] = photograph.contradiction
-    row["doubtful"] = "; ".join(doubts(found, row))
-    return row | anatomy_columns(photograph.landmarks, um_per_pixel)
 
 
 def anatomy_columns(landmarks: Landmarks, um_per_pixel: float | None) -> dict[str, Any]:
@@ -76,44 +40,29 @@ def anatomy_columns(landmarks: Landmarks, um_per_pixel: float | None) -> dict[st
 
 def examine_eye(
     eye: Eye,
-    levels: np.ndarray,
-    threshold: float,
-    photograph: Photograph | None = None,
+    prediction: Mapping[str, Any],
+    landmarks: Landmarks | None = None,
     kinds: ArteriesVeins | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure the prediction of one eye of new_data, and beside it what each observer drew.
+    """What was measured on the `prediction` of one eye of new_data, and beside it what each observer drew.
 
-    Args:
-        eye: the photograph, and where known the observers' masks.
-        levels: probability or mask from the network or elsewhere, uint16 (H, W).
-        threshold: probability that makes a vessel.
-        photograph: of a network's prediction; None: the levels are not a network's, and how sure they are
-            nobody knows.
-        kinds: the measures of its arteries and veins, if they are told apart.
+    `kinds` are the measures of its arteries and veins, if they are told apart around the disc of `landmarks`.
 
     Returns:
         Rows with `image`, `by` (`prediction`, `first_observer`, `second_observer`) and the measures; that of
-        the prediction first, with what `examine` says of it if it is the network's. With `kinds` another by
-        `arteries_veins`: those of the labels, around the same disc.
+        the prediction first. With `kinds` another by `arteries_veins`: those of the labels, around the same
+        disc.
     """
-    inside = eye.fov > 0
-    levels = levels * inside
-    vessels = prepare(levels, eye.fov, threshold, photograph.diameter if photograph else None)
-    if photograph is None:
-        found = measure(vessels)
-    else:
-        mask = np.where(levels >= metrics.level_of(threshold), np.uint8(255), np.uint8(0)) * inside
-        found = examine(photograph, levels, mask, vessels)
-    rows = [{"image": eye.result_name, "by": "prediction", **found}]
+    rows = [{"image": eye.result_name, "by": "prediction", **prediction}]
     for name, drawn in (("first_observer", eye.mask), ("second_observer", eye.second)):
         if drawn is not None:
-            truth = np.where((drawn > 0) & inside, np.uint16(65535), np.uint16(0))
-            rows.append({"image": eye.result_name, "by": name, **measure(prepare(truth, eye.fov, 0.5))})
-    if photograph and kinds:
+            vessels = prepare(as_levels(drawn & eye.fov), eye.fov, 0.5)
+            rows.append({"image": eye.result_name, "by": name, **measure(vessels)})
+    if landmarks and kinds:
         rows[0] |= kinds.row
         if eye.kinds is not None:
-            truth = np.where((eye.kinds != NONE) & inside, np.uint16(65535), np.uint16(0))
-            drawn_kinds = measure_kinds(truth, eye.kinds, eye.fov, 0.5, photograph.landmarks)
+            truth = as_levels((eye.kinds != NONE) & (eye.fov > 0))
+            drawn_kinds = measure_kinds(truth, eye.kinds, eye.fov, 0.5, landmarks)
             rows.append({"image": eye.result_name, "by": "arteries_veins", **drawn_kinds.row})
     return rows
 

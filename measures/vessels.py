@@ -108,11 +108,16 @@ class Vessels:
         return widths_along(self.probability, self.tree, self.threshold)
 
 
+def as_levels(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W), not 0 where there is a vessel, as probability of 0 or 1 for `prepare`: uint16 (H, W)."""
+    return np.where(mask > 0, np.uint16(65535), np.uint16(0))
+
+
 def prepare(levels: np.ndarray, fov: np.ndarray, threshold: float, diameter: float | None = None) -> Vessels:
     """Shrink a photograph's vessels to the size at which they are measured.
 
     Args:
-        levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`, or a mask of 0 and 65535.
+        levels: probability of vessel, uint16 (H, W) as of `metrics.quantize`.
         fov: field of view, uint8 (H, W), 0 or 255.
         threshold: probability in [0, 1] that makes a vessel.
         diameter: of the whole field of view in pixels, if known; else that of the circle around `fov`.

@@ -94,10 +94,15 @@ def crossings(vessels: Vessels, disc: OpticDisc, others: np.ndarray) -> list[Cro
     owner = np.repeat(np.arange(len(tree.sizes)), tree.sizes)
     begins = inside & ~np.r_[False, inside[:-1] & (owner[1:] == owner[:-1])]
     piece = np.where(inside, np.cumsum(begins) - 1, -1)
-    beside = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    width, weight = vessels.widths
-    if others.any():
-        width = np.where(beside[tuple(tree.pixels.T)] > tree.radii + 1, width, np.nan)
+    width, weight = vessels.widths[0].copy(), vessels.widths[1]
+    at, reach = tree.pixels[inside], tree.radii[inside] + 1
+    margin = int(reach.max()) + 2  # farther around the zone nothing is beside its vessels
+    top, left = np.maximum(at.min(axis=0) - margin, 0)
+    bottom, right = at.max(axis=0) + margin + 1
+    free = (~others[top:bottom, left:right]).view(np.uint8)
+    if not free.all():
+        beside = cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        width[np.flatnonzero(inside)[beside[tuple((at - (top, left)).T)] <= reach]] = np.nan
     pieces = [np.flatnonzero(piece == number) for number in range(piece.max() + 1)]
     parts = _joined(vessels, pieces)
     good = [points[np.isfinite(width[points])] for points in pieces]

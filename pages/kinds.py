@@ -46,7 +46,7 @@ def overlay_kinds(
     """
     picture, thickness = photograph.copy(), max(1, round(max(kinds.shape) / 1000))
     tinted = cv2.addWeighted(picture, 1 - TINT, colour_kinds(kinds), TINT, 0)
-    np.copyto(picture, tinted, where=(kinds != NONE)[..., None])
+    cv2.copyTo(tinted, (kinds != NONE).view(np.uint8), picture)
 
     def write(words: str, x: float, y: float, colour: tuple[int, int, int]) -> None:
         place, size = (round(x), round(y)), 0.6 * thickness

@@ -12,8 +12,8 @@ from anatomy.photograph import Photograph
 from datasets.kinds import split_kinds
 from datasets.masks import as_mask
 from measures.segments import label_vessels
-from measures.vessels import Vessels, prepare
-from prediction.segmentation import binarize, segment
+from measures.vessels import Vessels
+from prediction.segmentation import segment
 
 if TYPE_CHECKING:
     from model import Network
@@ -28,7 +28,6 @@ class Kinds:
     artery: np.ndarray  # probability, uint8 (H, W), 255 is 1
     vein: np.ndarray
     pixels: np.ndarray  # kinds of the vessel pixels, uint8 (H, W), as of `label_vessels`
-    vessels: Vessels  # whose kinds these are
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -42,22 +41,11 @@ class Kinds:
         return self.masks | {"probability_arteries": self.artery, "probability_veins": self.vein}
 
 
-def find_kinds(
-    network: Network, taken: Photograph, levels: np.ndarray, threshold: float, factor: float
-) -> Kinds:
+def find_kinds(network: Network, taken: Photograph, vessels: Vessels, mask: np.ndarray, factor: float) -> Kinds:
     """Tell arteries from veins by a network of these, which sees the photograph resized by `factor`.
 
-    `levels` are of the probability of vessel, uint16 (H, W); from `threshold` on, in [0, 1], it is one.
+    `vessels` and `mask` are those found in the photograph, as of `label_vessels`.
     """
     both = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
     artery, vein = (cv2.convertScaleAbs(part, alpha=255) for part in both)
-    return label_kinds(artery, vein, taken, levels, threshold)
-
-
-def label_kinds(
-    artery: np.ndarray, vein: np.ndarray, taken: Photograph, levels: np.ndarray, threshold: float
-) -> Kinds:
-    """Arteries and veins at a threshold, from their probabilities as `Kinds` has them; else as `find_kinds`."""
-    vessels = prepare(levels, taken.fov, threshold, taken.diameter)
-    mask = binarize(levels, taken.fov, threshold)
-    return Kinds(artery, vein, label_vessels(vessels, mask, artery, vein), vessels)
+    return Kinds(artery, vein, label_vessels(vessels, mask, artery, vein))

@@ -78,9 +78,10 @@ def segment(
         return segment_copy(model, photograph, fov, views)
     copy = rescale(Eye("", photograph, fov), scale)
     small = segment_copy(model, copy.image, copy.fov, views)
-    parts = [cv2.resize(part, fov.shape[::-1]) for part in small.reshape(-1, *copy.fov.shape)]
-    probability = parts[0] if small.ndim == 2 else np.stack(parts)
-    return np.multiply(probability, fov > 0, out=probability)
+    probability = np.zeros((*small.shape[:-2], *fov.shape), np.float32)
+    for k, part in enumerate(small.reshape(-1, *copy.fov.shape)):
+        cv2.copyTo(cv2.resize(part, fov.shape[::-1]), fov, probability.reshape(-1, *fov.shape)[k])
+    return probability
 
 
 def outputs_of(model: Network, probability: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,16 @@ import numpy as np
 
 from anatomy.cameras import Cameras
 from anatomy.photograph import DIAMETER_FLAG, Photograph, look_at
-from datasets.images import read_image
+from datasets.images import read_image, reduced
 from measures.arteries_veins import ArteriesVeins, measure_kinds
-from measures.table import examine
-from measures.vessels import prepare
+from measures.doubts import doubts, features
+from measures.segments import label_vessels
+from measures.table import anatomy_columns
+from measures.uncertainty import confidence
+from measures.vessels import Vessels, measure, prepare
 from networks.checkpoints import find_weights
 from networks.loading import KINDS_WEIGHTS, USUAL_VIEWS, USUAL_WEIGHTS, load_kinds, load_networks
-from prediction.kinds import Kinds, find_kinds, label_kinds
+from prediction.kinds import Kinds, find_kinds
 from prediction.scale import Scale, plan_scale
 from prediction.segmentation import VIEWS, binarize, segment
 from scoring import metrics
@@ -57,24 +61,43 @@ class Segmentation:
         """Probability of vessel in [0, 1], float32 (H, W), 0 outside the field of view."""
         return self.levels / np.float32(metrics.LEVELS - 1)
 
-    @property
+    @cached_property
     def mask(self) -> np.ndarray:
         """Vessel mask, uint8 (H, W), 0 or 255. Set `threshold` for another one."""
         return binarize(self.levels, self.fov, self.threshold)
 
+    @cached_property
+    def small_mask(self) -> np.ndarray:
+        """The mask, `reduced`."""
+        return reduced(self.mask)
+
+    @cached_property
+    def vessels(self) -> Vessels:
+        """The vessels at the size at which they are measured, whose centre lines are traced once."""
+        return prepare(self.levels, self.fov, self.threshold, self.taken.diameter)
+
     def __setattr__(self, name: str, value: Any) -> None:
         """Another threshold is one for the arteries and veins too; UserError if it is no probability."""
         super().__setattr__(name, as_threshold(value) if name == "threshold" else value)
-        if name == "threshold" and self.kinds:
-            self.kinds = label_kinds(self.kinds.artery, self.kinds.vein, self.taken, self.levels, value)
+        if name == "threshold":
+            for before in ("mask", "small_mask", "vessels"):
+                self.__dict__.pop(before, None)
+            if old := self.kinds:
+                kinds = label_vessels(self.vessels, self.mask, old.artery, old.vein)
+                self.kinds = Kinds(old.artery, old.vein, kinds)
 
     def examine(self, um_per_pixel: float | None = None) -> dict[str, Any]:
-        """Measures and doubts at the threshold, see `measures.table.examine`."""
-        vessels = self.kinds.vessels if self.kinds else None  # traced already
-        if vessels is None or vessels.threshold != self.threshold:
-            vessels = prepare(self.levels, self.fov, self.threshold, self.taken.diameter)
-        found = examine(self.taken, self.levels, self.mask, vessels, um_per_pixel)
-        return found | {"scale_from": self.scale.scale_from}
+        """Measure the vessels at the threshold, and say how sure they are.
+
+        Returns:
+            `doubtful`, the reasons to look at the photograph first, empty if there are none; the figures of
+            `uncertainty.confidence` and `vessels.measure`, `anatomy_columns`, and `scale_from`.
+        """
+        row = confidence(self.levels, self.mask, self.fov) | measure(self.vessels, um_per_pixel)
+        found = features(*self.taken.small, self.small_mask) | {"bordered": float(self.taken.border)}
+        found["contradiction"] = self.taken.contradiction
+        reasons = {"doubtful": "; ".join(doubts(found, row)), "scale_from": self.scale.scale_from}
+        return row | anatomy_columns(self.taken.landmarks, um_per_pixel) | reasons
 
     def measure_kinds(self, um_per_pixel: float | None = None) -> ArteriesVeins | None:
         """Measures of arteries and veins, see `measures.arteries_veins`; None where they were not asked for."""
@@ -122,13 +145,13 @@ def segment_at(
 ) -> Segmentation:
     """Segment a photograph at a scale; arguments as of `segment_photograph`."""
     levels = metrics.quantize(segment(model, taken.pixels, taken.fov, views, scale.factor))
-    found = None
+    found = Segmentation(taken, levels, threshold, scale)
     if kinds:
         factor = scale.factor * kinds.diameter / model.diameter
         if kinds.disc and not model.disc:  # the field of view told the scale of the vessels
             factor = plan_scale(taken, kinds).factor
-        found = find_kinds(kinds, taken, levels, threshold, factor)
-    return Segmentation(taken, levels, threshold, scale, found)
+        found.kinds = find_kinds(kinds, taken, found.vessels, found.mask, factor)
+    return found
 
 
 def check_memory(fov: np.ndarray, scale: float) -> None:

@@ -37,7 +37,7 @@ from datasets.eyes import Eye, rescale
 from datasets.images import read_image
 from datasets.synthetic import draw_eye
 from networks.checkpoints import find_weights
-from networks.loading import USUAL_WEIGHTS, load_networks
+from networks.loading import KINDS_WEIGHTS, USUAL_WEIGHTS, load_kinds, load_networks
 from pages.pictures import write_jpeg
 from prediction import segmentation, segmenter
 from prediction.scale import plan_scale
@@ -92,7 +92,9 @@ def shares(paths: list[Path], predictor: Predictor) -> None:
         "masks and outlines": [(segmenter, "binarize"), (photographs, "overlay"), (photographs, "uncertainty")],
         "PNG": [(photographs, "write_png")],
         "JPEG and thumbnails": [(photographs, "write_layers")],
-        "measures and doubts": [(segmenter, "examine")],
+        "measures and doubts": [(segmenter, name) for name in ("measure", "confidence", "features")],
+        "arteries and veins": [(segmenter, "find_kinds"), (segmenter, "measure_kinds")],
+        "pictures of these": [(photographs, "write_kinds")],
     }
     with ExitStack() as stack:
         for part, functions in parts.items():
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=2, help="photographs of each size")
     parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads instead of seconds")
     parser.add_argument("--shares", nargs="*", type=Path, help="only the parts of the work, on one thread")
+    parser.add_argument("--arteries-veins", action="store_true", help="with --shares: tell them apart too")
     parser.add_argument("--float32", action="store_true", help="switch bfloat16 off")
     args = parser.parse_args()
     if args.float32:
@@ -147,7 +150,8 @@ def main() -> None:
             cv2.setNumThreads(1)
             sizes = [SIZES[0], *SIZES[-2:]]
             print(f"{describe(device)}, views: {args.views}, CPU seconds a photograph")
-            predictor = Predictor(model, threshold, args.views, None, results)
+            kinds = load_kinds(find_weights(KINDS_WEIGHTS) if args.arteries_veins else None, device)
+            predictor = Predictor(model, threshold, args.views, None, results, kinds=kinds)
             return shares(args.shares or draw(folder / "photographs", sizes), predictor)
         paths = draw(folder / "photographs", SIZES) * args.each
         names = {str(number): path for number, path in enumerate(paths)}

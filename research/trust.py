@@ -24,7 +24,7 @@ from datasets.images import read_image, read_mask, write_png
 from datasets.published import find_data_set
 from measures.doubts import doubts, features
 from measures.uncertainty import confidence
-from measures.vessels import MEASURES, measure, prepare
+from measures.vessels import MEASURES, as_levels, measure, prepare
 from networks.loading import load_networks
 from prediction.scale import plan_scale
 from prediction.segmentation import binarize, segment
@@ -157,10 +157,6 @@ def predict(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             counts = metrics.count_levels(eye["levels"], eye["mask"], fov)
             eye["f1"] = metrics.scores(counts, threshold)["f1"]
         yield eye
-
-
-def as_levels(mask: np.ndarray) -> np.ndarray:
-    return np.where(mask > 0, 65535, 0).astype(np.uint16)
 
 
 def print_doubts(flagged: dict[str, list[list[str]]]) -> None:

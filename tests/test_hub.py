@@ -16,9 +16,10 @@ import torch
 from conftest import run_script
 
 import predict
+from anatomy.photograph import look_at
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
-from prediction import segmenter
+from measures.segments import label_vessels
 from prediction.kinds import Kinds
 from prediction.segmenter import Segmentation
 from utils import UserError
@@ -150,12 +151,16 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold: object) -> Non
     assert found.threshold == 0.5
 
 
-def test_another_threshold_of_a_result_is_one_for_its_arteries_and_veins_too(monkeypatch) -> None:
-    monkeypatch.setattr(segmenter, "label_kinds", lambda *given: Kinds(*given[:2], given[-1], None))
-    levels = np.zeros((4, 4), np.uint16)
-    found = Segmentation(None, levels, 0.5, None, Kinds(levels, levels, 0.5, None))
+def test_another_threshold_of_a_result_is_one_for_all_that_follows_from_it() -> None:
+    pixels = draw_eye(np.random.default_rng(3), 120, 120)[0]
+    levels, artery = np.zeros((120, 120), np.uint16), np.full((120, 120), 255, np.uint8)
+    levels[60, 40:80], levels[58:63, 55] = 40_000, 20_000
+    found = Segmentation(look_at(pixels), levels, 0.5, None)
+    found.kinds = Kinds(artery, 255 - artery, label_vessels(found.vessels, found.mask, artery, 255 - artery))
+    before = found.mask, found.vessels.mask, found.kinds.masks["arteries"]
     found.threshold = 0.2
-    assert found.kinds.pixels == 0.2
+    for old, new in zip(before, (found.mask, found.vessels.mask, found.kinds.masks["arteries"]), strict=True):
+        assert np.count_nonzero(old) == 39 and np.count_nonzero(new) == 44
 
 
 def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
