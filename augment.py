@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from datasets.new_data import check_out, remove_leftovers, replace_data, scratch
 from datasets.published import find_data_sets
 from prediction.scale import WORKING_DISC
 from prediction.teacher import read_lesson, teach
-from system.files import claim
+from system.files import atomic, claim
 from system.threads import threads
 from utils import (
     HelpFormatter,
@@ -252,8 +251,7 @@ def main() -> None:
     disc = None if args.size else args.disc or usual_disc(data_sets)
     with claim(out):
         remove_leftovers(out)
-        staged = scratch(out, ".staged-")
-        try:
+        with scratch(out, ".staged-") as staged:
             if disc:
                 training = [source for source in sources if source.part == "train"]
                 discs = measure_discs([source.image for source in training])
@@ -272,10 +270,9 @@ def main() -> None:
             ]
             # data sets whose training eyes were resized
             info["rescaled"] = [d.name for d in data_sets if disc and any(s.disc for s in d.eyes)]
-            (staged / "dataset.json").write_text(json.dumps(info, indent=2) + "\n")
+            with atomic(staged / "dataset.json") as temporary:
+                temporary.write_text(json.dumps(info, indent=2) + "\n")
             replace_data(staged, out)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
 
     print(f"{out}: {counts['train']} training and {counts['test']} test images")
     for data_set in data_sets:

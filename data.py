@@ -27,7 +27,7 @@ from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image
 from datasets.kinds import KINDS_FILES
 from datasets.people import without_side
-from utils import UserError, did_you_mean, remedy
+from utils import UserError, did_you_mean, explain
 
 # what tables call their rows that are no eyes
 ROWS = {"mean", "pooled", "second_observer", "std_of_eyes", "std_of_folds"}
@@ -67,7 +67,7 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
         except UserError as error:
             problems.append(str(error))
         except OSError as error:  # a link into a folder that may not be searched
-            problems.append(f"{error.filename or path}: {error.strerror}{remedy(error)}")
+            problems.append(explain(error, error.filename or path))
         else:
             taken.add(name)
             eyes.append(eye)
@@ -102,8 +102,8 @@ def read_info(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "damaged"
-        raise UserError(f"{path}: cannot be read ({reason}); run augment.py again") from None
+        what = "cannot be read" if isinstance(error, OSError) else "cannot be read, damaged"
+        raise UserError(explain(error, path, what, "run augment.py again")) from None
     # another program's file of this name says nothing here
     own = isinstance(info, dict) and {"size", "seed", "test_labels", "train", "test"} <= info.keys()
     return info if own else {}

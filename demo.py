@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from datasets.synthetic import write_drive
+from system.files import atomic
 from system.records import read_record, refuse_loss, users_files, write_record
 from utils import HelpFormatter, UserError, folder_name, run, seed_number
 
@@ -51,8 +52,8 @@ def main() -> int:
         # each script has listed its own files
         refuse_loss("demo.py", "--out", out, users_files(out))
         shutil.rmtree(out)
-    out.mkdir(parents=True)
-    (out / MARKER).write_text(NOTE)
+    with atomic(out / MARKER) as temporary:
+        temporary.write_text(NOTE)
 
     drive, data, files, results = out / "DRIVE", out / "new_data", out / "files", out / "results"
     print(f"drawing SYNTHETIC eyes into {drive}", flush=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from datasets.field_of_view import DIAMETER
-from utils import UserError
+from utils import UserError, explain
 
 
 class ConvBlock(nn.Sequential):
@@ -210,11 +210,8 @@ class ResUNet(Network):
             state = weights.get_state_dict(check_hash=True, weights_only=True)
             self.encoder.load_state_dict(resnet_stages(len(self.encoder), state).state_dict())
         except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            raise UserError(
-                f"--pretrained: no ImageNet weights ({reason}); put {weights.url} into {folder} by hand, or "
-                "train without --pretrained"
-            ) from None
+            by_hand = f"put {weights.url} into {folder} by hand, or train without --pretrained"
+            raise UserError(explain(error, "--pretrained", "no ImageNet weights", by_hand)) from None
 
 
 def resnet_stages(depth: int, weights: dict[str, Tensor] | None = None) -> nn.ModuleList:

@@ -35,10 +35,15 @@ class NotWritten(UserError):
 REMEDIES = {
     "ENOSPC": "free some space",
     "EDQUOT": "free some space, or ask for a larger quota",
-    "EACCES": "give yourself the right to it (chmod u+rwX), or move it away",
-    "EPERM": "give yourself the right to it, or move it away",
+    "EACCES": "give yourself the right to it (chmod u+rwX; in Windows end what has it open), or do without it",
+    "EPERM": "give yourself the right to it, or do without it",
     "EROFS": "choose another folder",
-    "EIO": "the disk or its connection fails: restore the file, or move it away",
+    "EIO": "the disk or its connection fails: restore the file, or do without it",
+    **dict.fromkeys(("ESTALE", "ENOTCONN", "ETIMEDOUT", "EHOSTDOWN"), "connect the network disk again"),
+    **dict.fromkeys(("EMFILE", "ENFILE"), "raise the limit with ulimit -n 4096, or use --workers 0"),
+    "ENAMETOOLONG": "choose a shorter name",
+    "EFBIG": "choose a folder on a disk that takes larger files",
+    "ELOOP": "name the file itself, not a link",
 }
 
 
@@ -100,15 +105,14 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
         if "shared memory" in str(error).lower():
             message = "out of shared memory; use --workers 0, or start the container with --shm-size=2g"
         elif "too many open files" in str(error).lower():
-            message = "too many open files; raise the limit with ulimit -n 4096, or use --workers 0"
+            message = f"too many open files; {REMEDIES['EMFILE']}"  # also where torch says so
         elif out_of_memory(error):
             text = "" if isinstance(error, ImportError) else str(error).lower()  # else it names a library
             gpu = any(kind in text for kind in ("cuda", "hip", "mps", "xpu"))
             message = f"out of memory{' of the GPU' * gpu}; {f'lower {lower}, or ' if lower else ''}"
             message += f"end other programs{', or use --device cpu' * gpu}"
         elif isinstance(error, OSError) and error.strerror:
-            message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-            message += remedy(error)
+            message = explain(error)
         else:
             raise
     # a file name could hold control codes of the terminal
@@ -157,15 +161,25 @@ class Messages:
         except OSError as error:
             with Path(os.devnull).open("w") as nowhere:  # for all that follows, also of other processes
                 os.dup2(nowhere.fileno(), self.stream.fileno())
-            lost = f"{self.stream.name}: cannot be written ({error.strerror}); only messages are lost"
+            lost = f"{explain(error, self.stream.name, 'cannot be written')}; only messages are lost"
             print(f"{Path(sys.argv[0]).name}: {lost}, results are written as ever", file=sys.stderr)
             return len(text)
 
 
-def remedy(error: OSError) -> str:
-    """What to do about an error of the system, to follow what is wrong; empty where nothing is known."""
-    name = errno.errorcode.get(error.errno or 0, "")
-    return f"; {REMEDIES[name]}" if name in REMEDIES else ""
+def explain(error: Exception, path: Path | str | None = None, what: str = "", otherwise: str = "") -> str:
+    """One line of an error of the system or of a reader of files: the file, what is wrong, and what to do.
+
+    Args:
+        error: that came.
+        path: of the file; None: as the error names it, if it does.
+        what: is wrong with it, where the error says why alone, such as "cannot be read".
+        otherwise: what to do where `REMEDIES` has nothing for it.
+    """
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120] or type(error).__name__
+    name = errno.errorcode.get(getattr(error, "errno", None) or 0, "")
+    file = path if path is not None else getattr(error, "filename", None)
+    said = [f"{file}: " if file else "", f"{what} ({reason})" if what else reason]
+    return "; ".join(filter(None, ["".join(said), REMEDIES.get(name, otherwise)]))
 
 
 def out_of_memory(error: BaseException) -> bool:

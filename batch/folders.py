@@ -14,7 +14,7 @@ from datasets.images import SUFFIXES, list_images, passed_over
 from datasets.pairing import plain, stem
 from pages.results import RESULT_SUFFIXES
 from system.records import read_record
-from utils import UserError, expand, missing
+from utils import UserError, expand, explain, missing
 
 LONGEST = 250  # bytes of a result's name: file systems take 255, with the suffix
 RESULT_FOLDERS = {folder.split("/")[0] for folder in RESULT_SUFFIXES}  # folders of results
@@ -62,7 +62,7 @@ def find_photographs(paths: Sequence[Path], out: Path | None = None, recursive: 
             if not inside:
                 listing.problems.append(nothing_in(path, recursive))
         except OSError as error:
-            listing.problems.append(f"{error.filename or path}: {error.strerror}")
+            listing.problems.append(explain(error, error.filename or path))
     return listing
 
 
@@ -111,7 +111,7 @@ def walk(path: Path, out: Path | None, recursive: bool, listing: Listing) -> Ite
         return
 
     def unreadable(error: OSError) -> None:
-        listing.problems.append(f"{error.filename}: {error.strerror}")
+        listing.problems.append(explain(error))
 
     results = os.path.realpath(out) if out else None
     for folder, inside, _ in os.walk(path, onerror=unreadable):

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from datasets.dicom import camera_name, is_dicom, read_frame
-from utils import UserError, missing
+from utils import UserError, explain, missing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,9 +82,8 @@ def decode(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {what_is(path)}") from None
     except Exception as error:
         # Pillow's readers have no common exception for damaged files
-        reason = " ".join(str(getattr(error, "strerror", "") or error).split())[:120] or type(error).__name__
         kind = "a DICOM" if is_dicom(path) else "an"
-        raise UserError(f"{path}: cannot be read as {kind} image ({reason})") from None
+        raise UserError(explain(error, path, f"cannot be read as {kind} image")) from None
     if levels.dtype == np.uint8:
         return levels
     if levels.min() < 0 or levels.max() > 65535:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from datasets.pairing import plain, stem
-from utils import UserError
+from utils import UserError, explain
 
 VESSEL = r"vessel|arter|vein|ven|blood|capillar|gef|mask"  # in one of several labels of shapes or segments
 MOST_JSON = 100_000_000  # of a file that is looked into
@@ -30,7 +30,9 @@ def shapes_in(path: Path) -> dict[str, Shapes]:
         if path.stat().st_size > MOST_JSON:
             return {}
         data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        raise UserError(explain(error, path)) from None
+    except (ValueError, RecursionError):
         return damaged
     try:
         return labelme(data, path) or via(data)

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.kinds import ARTERY, NONE, VEIN, join_kinds
+from system.files import atomic
 from system.threads import threads
 
 # Lengths are in radii of the field of view and (0, 0) is its centre, so that the drawing scales.
@@ -288,8 +289,8 @@ def write_drive(
             # An optimized GIF would hold palette indices 0 and 1; DRIVE's hold grey levels 0 and 255.
             files[path] = iio.imwrite("<bytes>", mask, plugin="pillow", extension=".gif", optimize=False)
         for path, content in files.items():
-            (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name / path).write_bytes(content)
+            with atomic(folder / name / path) as temporary:
+                temporary.write_bytes(content)
 
     folder = Path(folder)
     eyes = [(0, "training", 21 + k) for k in range(train)] + [(1, "test", 1 + k) for k in range(test)]

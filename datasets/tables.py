@@ -13,7 +13,7 @@ from typing import TypeVar
 from datasets.decoding import OTHER_KINDS
 from datasets.images import SUFFIXES
 from datasets.pairing import plain
-from utils import UserError
+from utils import UserError, explain
 
 # headings, best first
 NAMES = (r"^photograph(?!er|ic)", r"(?<!pro)file", r"^image", r"name|bild|datei|photo(?!graphe)|picture|path")
@@ -39,7 +39,7 @@ def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{flag} {path}: {error.strerror}; {wanted}") from None
+        raise UserError(explain(error, f"{flag} {path}", otherwise=wanted)) from None
     try:
         rows = rows_of(content)
     except (UnicodeDecodeError, csv.Error):

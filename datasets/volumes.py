@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from datasets.decoding import INSTALL, MAX_PIXELS, is_installed
-from utils import UserError
+from utils import UserError, explain
 
 VOLUMES = {".nrrd": ("an NRRD file", "nrrd"), ".nii": ("a NIfTI file", "nibabel")}  # what it is, its package
 ALONG = 0.99  # cosine of an axis with that of the photograph that it runs along, at least
@@ -48,8 +48,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # these packages have no common exception for damaged files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as {what} ({reason})") from None
+        raise UserError(explain(error, path, f"cannot be read as {what}")) from None
     return np.maximum.reduce(layers), segments
 
 

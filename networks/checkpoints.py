@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data import eye_of
 from datasets.field_of_view import DIAMETER
 from system.files import atomic
-from utils import UserError, did_you_mean
+from utils import UserError, did_you_mean, explain
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +140,7 @@ def read_archive(path: Path) -> Any:
             f"{path}: holds code or objects besides tensors and numbers; it was not loaded, as it could do harm"
         ) from None
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); copy or train it anew") from None
+        raise UserError(explain(error, path, "not a readable checkpoint", "copy or train it anew")) from None
 
 
 def is_names(value: Any) -> bool:

@@ -17,7 +17,7 @@ from datasets.kinds import ARTERY, VEIN, decode_kinds, join_kinds
 from datasets.masks import ALL_BRIGHT, as_mask
 from datasets.pairing import match
 from scoring import metrics
-from utils import UserError, missing
+from utils import UserError, explain, missing
 
 HALVES = (("arteries", "artery"), ("veins", "vein"))  # folders, or ends of the names, of the masks of one kind
 TINTED = 8  # levels by which the colours of a grey picture may differ, as in a JPEG
@@ -189,8 +189,7 @@ def read_map(path: Path) -> np.ndarray:
             raise UserError(f"{path}: {array.dtype} {shape}; give one number a pixel, (H, W)")
         lowest, highest = array.min(), array.max()
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path}: cannot be read as an array ({reason})") from None
+        raise UserError(explain(error, path, "cannot be read as an array")) from None
     if array.dtype.kind == "f":
         if not (lowest >= 0 and highest <= 1):  # false for NaN too
             what = "numbers from {:.4g} to {:.4g}, not probabilities from 0 to 1 (logits? apply the sigmoid)"

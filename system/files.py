@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from utils import NotWritten, UserError, remedy
+from utils import NotWritten, UserError, explain
 
 UNFINISHED = ".unfinished-"  # prefix of a file that is being written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with these a spreadsheet takes text for a formula
@@ -47,12 +47,11 @@ def atomic(path: Path) -> Iterator[Path]:
             sync(file)
         temporary.replace(path)
     except OSError as error:
-        named = {os.fspath(name) for name in (temporary, path, *path.parents)}
-        if error.filename is not None and os.fspath(error.filename) not in named:
+        named = Path(path if error.filename is None else os.fsdecode(error.filename))
+        if named not in (path, *path.parents) and not named.name.startswith(UNFINISHED):
             raise
-        reason = error.strerror or error
-        kept = f"cannot be written ({reason}); an earlier file is as it was"
-        raise NotWritten(f"{path}: {kept}{remedy(error)}") from None
+        said = explain(error, path, "cannot be written", "choose another folder")
+        raise NotWritten(f"{said}; an earlier file is as it was") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -68,7 +67,7 @@ def sync(file: IO[bytes]) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
             raise
-        warn_of_power_cuts(error.strerror)
+        warn_of_power_cuts(explain(error))
 
 
 @functools.cache  # once, not for every file
@@ -130,7 +129,7 @@ def claim(folder: Path, *parts: str) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             file = path.open("a+b", buffering=0)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+            raise UserError(explain(error, folder, "cannot be written", "choose another folder")) from None
         with contextlib.ExitStack() as stack:
             stack.enter_context(file)
             if not lock(file):

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -168,7 +169,7 @@ def test_of_a_full_disk_no_eye_is_to_blame(
     drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    said = r"\.png: cannot be written \(No space left\).*; free some space$"
+    said = rf"^{re.escape(str(tmp_path))}.train.image.\w+\.png: cannot be written \(No space left\); free some space; an earlier"
     with pytest.raises(UserError, match=said) as raised:
         run_script(augment.main, "--drive", drive, "--out", tmp_path)
     assert "unusable" not in str(raised.value) and list(tmp_path.iterdir()) == []

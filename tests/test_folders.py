@@ -105,7 +105,9 @@ def test_a_folder_whose_files_may_not_be_opened_stops_no_other(
     monkeypatch.setattr(os, "stat", refuse)
     found = find_photographs([tmp_path], recursive=True)
     assert list(found.photographs.values()) == ["a/eye", "locked/eye", "z/eye"] and not found.problems
-    with pytest.raises(UserError, match="locked.eye.png: cannot be read as an image .*Permission denied"):
+    with pytest.raises(
+        UserError, match=r"locked.eye.png: cannot be read as an image .*Permission denied\); give"
+    ):
         read_image(tmp_path / "locked" / "eye.png")
 
 

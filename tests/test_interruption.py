@@ -309,7 +309,7 @@ def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(
     assert room < min(map(len, before.values()))
     status, said = finish(eyes, tmp_path, *large, "--resume", limits={"RLIMIT_FSIZE": (room, room)})
     assert status == 2
-    line = r"train\.py: .*\.pth: cannot be written \(File too large\); .* as it was; .* --resume\n$"
+    line = r"train\.py: .*\.pth: cannot be written \(File too large\); choose .* as it was; .* --resume\n$"
     assert re.search(line, said)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")} == before
     assert not list(tmp_path.glob(".*"))

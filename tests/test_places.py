@@ -306,7 +306,7 @@ def test_a_full_disk_names_the_file_that_did_not_fit(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     said = (
-        r"eye1\.\w+: cannot be written \(No space left on device\).*; free some space; go on with: .* --resume"
+        r"eye1\.\w+: cannot be written \(No space left on device\); free some space; .*; go on with: .* --res"
     )
     with pytest.raises(UserError, match=said):
         run_predict(files, tmp_path, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import io
 import os
@@ -20,8 +21,13 @@ from conftest import TINY, product_files, run_script
 import augment
 import train
 import utils
-from data import read_eyes
-from networks.checkpoints import MAX_DEPTH, MAX_WIDTH
+from data import read_eyes, read_info
+from datasets.images import read_image
+from datasets.polygons import shapes_in
+from datasets.tables import read_rows
+from networks.checkpoints import MAX_DEPTH, MAX_WIDTH, load_checkpoint
+from scoring.other_masks import read_map
+from system.files import UNFINISHED, claim, write_csv
 from system.signals import Stop
 from system.threads import threads
 from training import epoch
@@ -112,7 +118,16 @@ def test_of_a_stream_that_takes_no_more_only_messages_are_lost(
 
 @pytest.mark.parametrize(
     ("number", "remedy"),
-    [("ENOSPC", "free some space"), ("EACCES", "give yourself the right"), ("EIO", "the disk .* fails")],
+    [
+        ("ENOSPC", "free some space"),
+        ("EDQUOT", "free some space, or ask for a larger quota"),
+        ("EROFS", "choose another folder"),
+        ("EACCES", "give yourself the right"),
+        ("ENAMETOOLONG", "choose a shorter name"),
+        ("ESTALE", "connect the network disk again"),
+        ("EMFILE", "raise the limit"),
+        ("EIO", "the disk .* fails"),
+    ],
 )
 def test_an_error_of_the_system_is_told_with_the_remedy(
     number: str, remedy: str, capsys: pytest.CaptureFixture
@@ -121,6 +136,40 @@ def test_an_error_of_the_system_is_told_with_the_remedy(
     with pytest.raises(SystemExit, match="2"):
         utils.run(lambda: (_ for _ in ()).throw(error))
     assert re.search(rf": results/masks/eye\.png: what is wrong; {remedy}", capsys.readouterr().err)
+
+
+LOCKED = {
+    "eye.png": read_image,
+    "eye.npy": read_map,
+    "eye.json": shapes_in,
+    "eyes.csv": lambda path: read_rows(path, "--table", "give a table"),
+    "net.pth": load_checkpoint,
+    "dataset.json": lambda path: read_info(path.parent),
+    "history.csv": lambda path: write_csv(path, [{"a": 1}]),
+    "new_data": lambda path: claim(path).__enter__(),
+}
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_whoever_meets_an_error_of_the_system_tells_the_remedy_by_the_name_that_the_user_knows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / name).touch()
+    if name == "new_data":
+        (tmp_path / name).unlink()
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", refuse)
+    with pytest.raises(UserError, match=rf"{name}: .*Permission denied\)?; give yourself") as raised:
+        LOCKED[name](tmp_path / name)
+    assert UNFINISHED not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_errors_of_the_system_are_explained_in_one_place() -> None:
+    for path in product_files():
+        assert path.name == "utils.py" or "strerror" not in path.read_text(encoding="utf-8"), path
 
 
 def test_ctrl_c_drops_what_a_pool_has_not_begun() -> None:

@@ -26,7 +26,7 @@ from training.optimizers import make_optimizer
 from training.settings import Run, Settings, outputs_trained
 from training.state import Training
 from training.time_budget import fit_to_minutes
-from utils import UserError, seed_everything
+from utils import UserError, explain, seed_everything
 
 if TYPE_CHECKING:
     from model import Network
@@ -112,7 +112,8 @@ def spare_training() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:  # OSError: Matplotlib finds no folder for its cache
-        tqdm.write(f"{error}; the training goes on", file=sys.stderr)
+        said = error if isinstance(error, UserError) else explain(error)
+        tqdm.write(f"{said}; the training goes on", file=sys.stderr)
 
 
 def load_initial(model: Network, initial: Network) -> None:
