@@ -45,6 +45,7 @@ REMEDIES = {
     "EFBIG": "choose a folder on a disk that takes larger files",
     "ELOOP": "name the file itself, not a link",
 }
+ONLY_MESSAGES = "only messages are lost, results are written as ever"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -134,15 +135,19 @@ def wait_asleep() -> None:
 
 def prepare_streams() -> None:
     """Make stdout and stderr such that every script can print: in a shell, a notebook, IDLE, or with none."""
+    closed = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
+            closed.append(name)
             # devnull also takes the number of the closed stream, which a file of results would get otherwise
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):  # a notebook has a stream of its own
             # flush every line, so that a log can be followed; escape names that the console cannot show
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
             setattr(sys, name, Messages(stream))
+    if closed == ["stdout"]:
+        print(f"{Path(sys.argv[0]).name}: stdout is closed; {ONLY_MESSAGES}", file=sys.stderr)
 
 
 class Messages:
@@ -161,8 +166,8 @@ class Messages:
         except OSError as error:
             with Path(os.devnull).open("w") as nowhere:  # for all that follows, also of other processes
                 os.dup2(nowhere.fileno(), self.stream.fileno())
-            lost = f"{explain(error, self.stream.name, 'cannot be written')}; only messages are lost"
-            print(f"{Path(sys.argv[0]).name}: {lost}, results are written as ever", file=sys.stderr)
+            lost = explain(error, self.stream.name, "cannot be written")
+            print(f"{Path(sys.argv[0]).name}: {lost}; {ONLY_MESSAGES}", file=sys.stderr)
             return len(text)
 
 
