@@ -96,7 +96,7 @@ def test_a_script_ends_in_order_where_the_shell_closed_its_streams(script: str, 
 
 @posix
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-@pytest.mark.parametrize("why", ["full", "nobody reads"])
+@pytest.mark.parametrize("why", ["full", "nobody reads", "closed"])
 def test_of_a_stream_that_takes_no_more_only_messages_are_lost(
     why: str, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -109,7 +109,7 @@ def test_of_a_stream_that_takes_no_more_only_messages_are_lost(
             (tmp_path / f"{k}.txt").write_text("whole")
 
     with open("/dev/full", "w") if why == "full" else open(pipe, "w") as given:  # noqa: PTH123
-        monkeypatch.setattr(sys, stream, given)
+        monkeypatch.setattr(sys, stream, None if why == "closed" else given)
         with pytest.raises(SystemExit) as ended:
             utils.run(main)
     assert not ended.value.code and len(list(tmp_path.iterdir())) == 3
