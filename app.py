@@ -31,7 +31,7 @@ from pages.viewer import PLAIN_NAMES, START, VIEWER, VIEWER_STYLE, pictures, vie
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
 from system.signals import Stop
-from utils import HelpFormatter, UserError, between, out_of_memory, run
+from utils import HelpFormatter, UserError, between, not_installed, out_of_memory, run
 
 if TYPE_CHECKING:
     import gradio
@@ -104,8 +104,7 @@ def prepare_gradio(folder: Path) -> None:
     try:
         import gradio  # noqa: F401
     except ImportError as error:
-        missing = f"{error.name} is not installed"
-        raise UserError(f"{missing}; install it with: pip install -r requirements-app.txt") from None
+        raise not_installed(error, "requirements-app.txt") from None
 
 
 def segment_drop(

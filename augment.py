@@ -258,12 +258,15 @@ def main() -> None:
                 for source in training:
                     source.disc = discs.get(source.image)
             problems = write_all(sources, staged, args, disc)
-            taught = teach(*lesson, disc or WORKING_DISC, staged / "train", problems) if lesson else {}
+            if lesson:
+                problems += teach(*lesson, disc or WORKING_DISC, staged / "train", only_read=bool(problems))
             refuse_all(problems)
             counts = {part: len(list(staged.glob(f"{part}/image/*"))) for part in ("train", "test")}
             info = {"size": args.size, "seed": args.seed, "test_labels": labelled, **counts, "disc": disc}
-            info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes} | taught
-            info |= {"teachers_trained_on": sorted(lesson[1].trained_on)} if lesson else {}
+            info["sets"] = {s.name: d.name for d in data_sets for s in d.eyes}
+            if lesson:
+                info["sets"] |= dict.fromkeys((path.stem for path in lesson[0]), "unlabelled")
+                info["teachers_trained_on"] = sorted(lesson[1].trained_on)
             info["sources"] = [
                 {"name": d.name, "split": d.split, "train": d.count("train"), "test": d.count("test")}
                 for d in data_sets

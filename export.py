@@ -18,7 +18,7 @@ from networks.checkpoints import VESSELS, find_weights, load_checkpoint
 from networks.loading import USUAL_WEIGHTS, add_weights, load_networks
 from system.devices import pick_device
 from system.files import atomic
-from utils import HelpFormatter, UserError, path_name, run
+from utils import HelpFormatter, UserError, not_installed, path_name, run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -143,8 +143,7 @@ def main() -> int:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        missing = f"{error.name} is not installed"
-        raise UserError(f"{missing}; install it with: pip install -r requirements-export.txt") from None
+        raise not_installed(error, "requirements-export.txt") from None
     weights = args.weights or [find_weights(USUAL_WEIGHTS)]
     device = pick_device("cpu")
     finds = load_checkpoint(weights[0], device, None)[0].outputs

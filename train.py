@@ -235,13 +235,15 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
     given = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
     given |= {"start_from": str(args.start_from)} if args.start_from else {}
     here = Run(args.data, args.files, device, workers, resume, given)
+    last = args.files / "last.pth"
     if resume and not held_out:
-        settings = read_settings(args.files / "last.pth", given)
+        settings = read_settings(last, given)
+        start = load_checkpoint(last, outputs=None) if settings.start_from else None
     else:
-        settings = choose_settings(given, device, len(data_sets))
-    if settings.start_from:
-        path = args.files / "last.pth" if resume and not held_out else Path(settings.start_from)
-        network, _ = load_checkpoint(path, outputs=None)
+        start = load_checkpoint(args.start_from, outputs=None) if args.start_from else None
+        settings = choose_settings(given, device, len(data_sets), start)
+    if start:
+        network, _ = start
         if args.disc:
             network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
         eyes, here = bring_to_scale(eyes, args.data, network), replace(here, initial=network)

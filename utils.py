@@ -223,6 +223,11 @@ def missing(path: Path, what: str = "file or folder") -> str:
     return f"{path}: no such {what}{did_you_mean(path)}"
 
 
+def not_installed(error: ImportError, requirements: str) -> UserError:
+    """What to install for an optional package that is missing."""
+    return UserError(f"{error.name} is not installed; install it with: pip install -r {requirements}")
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (every device)."""
     import torch

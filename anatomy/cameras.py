@@ -29,6 +29,7 @@ ONE_CAMERA = 0.35
 DISCS_DIFFER = 1.6  # times from the mean at most: the smallest and the largest are 1.2 and 2.9 mm
 # of the diameter of the field of view: a disc of a camera of 80 to 20 degrees
 NARROWEST, WIDEST = 0.075, 0.33
+COMMON = 1.8  # times the `DISC_SHARE` of a 45-degree camera, or a part of it: cameras of 80 to 25 degrees
 USUALLY = 0.9  # of a camera's photographs show a disc: then each should
 SAME_FIELD = 0.05  # by which the fields of view of one camera differ at most, of their diameter
 

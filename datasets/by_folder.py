@@ -173,15 +173,16 @@ def add_matched(eyes: dict[str, Source], target: str, files: Sequence[Path], fol
         near = [path for path in sorted(rest) if person in (None, whose[path])]
         without = {n: c for n, c in called.items() if target not in eyes[n].files}
         own = {n: c for n, c in without.items() if person in (None, whose[eyes[n].image])}
-        for name, path in match(near, own)[0].items():
+        for name, path in match(near, own).files.items():
             eyes[name].files[target] = path
             rest.discard(path)
-    second, several, surplus = match(sorted(rest), called)
+    more = match(sorted(rest), called)
     return [
         *twice,
-        *(second_file(path, name, eyes[name].files[target]) for name, path in second.items()),
-        *(line for line in several if "files, " in line),
-        *surplus,
+        *(second_file(path, name, eyes[name].files[target]) for name, path in more.files.items()),
+        *more.several,
+        *more.unclear,
+        *more.surplus,
     ]
 
 
@@ -213,14 +214,13 @@ def pair_kinds(folders: Sequence[Path], eyes: Sequence[Source]) -> tuple[list[st
     problems, surplus = [], []
     names = {eye.name: {eye.name, stem(eye.image)} for eye in eyes}
     for kind, files in found.items():
-        matched, several, others = match(files, names)
+        matched = match(files, names)
         for eye in eyes:
-            if eye.name in matched:
+            if eye.name in matched.files:
                 eye.files = {k: path for k, path in eye.files.items() if k not in KINDS_FILES or k in found}
-                eye.files[kind] = matched[eye.name]
-        problems += [line for line in several if "files, " in line]
-        problems += [line for line in others if "could be" in line]
-        surplus += [line for line in others if "could be" not in line]
+                eye.files[kind] = matched.files[eye.name]
+        problems += matched.several + matched.unclear
+        surplus += matched.surplus
     used = [path for eye in eyes for path in eye.files.values()]
     problems += [
         f"--arteries-veins {folder}: no file of it has the name of a photograph, such as {eyes[0].name}"

@@ -5,12 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
 
-def match(
-    files: Iterable[Path], names: Mapping[str, Collection[str]]
-) -> tuple[dict[str, Path], list[str], list[str]]:
+class Matches(NamedTuple):
+    """The file of each eye, and a line for each eye or file that is left."""
+
+    files: dict[str, Path]  # by the name of the eye
+    several: list[str]  # eyes with several files that fit alike
+    without: list[str]  # eyes without a file
+    unclear: list[str]  # files that could be of several eyes
+    surplus: list[str]  # files of no eye, or of one that has a better one
+
+
+def match(files: Iterable[Path], names: Mapping[str, Collection[str]]) -> Matches:
     """Find each eye's file by its name.
 
     A file belongs to the eye whose name it has; else to the eye whose name it contains as a word, such as
@@ -20,30 +29,27 @@ def match(
     Args:
         files: masks or maps.
         names: how each eye may be called.
-
-    Returns:
-        The file of each eye; a line for each eye without one of its own; a line for each file of no eye.
     """
+    found = Matches({}, [], [], [], [])
     candidates: dict[str, dict[int, list[Path]]] = {eye: {} for eye in names}
-    surplus = []
     for path in files:
         owners, rule = owners_of(plain(stem(path)), names)
         if len(owners) == 1:
             candidates[owners[0]].setdefault(rule, []).append(path)
+        elif owners:
+            found.unclear.append(f"{path}: could be {' or '.join(owners)}")
         else:
-            why = f"could be {' or '.join(owners)}" if owners else "no eye has this name"
-            surplus.append(f"{path}: {why}")
-    matched, problems = {}, []
+            found.surplus.append(f"{path}: no eye has this name")
     for name, by_rule in candidates.items():
         best, *others = [by_rule[rule] for rule in sorted(by_rule)] or [[]]
-        surplus += [f"{path}: {name} has {best[0].name}" for path in sum(others, [])]
+        found.surplus.extend(f"{path}: {name} has {best[0].name}" for path in sum(others, []))
         if len(best) == 1:
-            matched[name] = best[0]
+            found.files[name] = best[0]
         elif best:
-            problems.append(f"{name}: has {len(best)} files, {', '.join(map(str, best))}; leave one")
+            found.several.append(f"{name}: has {len(best)} files, {', '.join(map(str, best))}; leave one")
         else:
-            problems.append(f"{name}: no file of its name")
-    return matched, problems, surplus
+            found.without.append(f"{name}: no file of its name")
+    return found
 
 
 def owners_of(name: str, names: Mapping[str, Collection[str]]) -> tuple[list[str], int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anatomy.cameras import Cameras, camera_of_photograph, cameras_of, sizes_of, some_of
+from anatomy.cameras import COMMON, Cameras, camera_of_photograph, cameras_of, sizes_of, some_of
 from anatomy.photograph import Photograph, look_at
 from datasets.eyes import Eye, rescale
 from datasets.field_of_view import DIAMETER
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from model import Network
 
 WORKING_DISC = 112.0  # pixels per disc to which eyes of several cameras are brought for a training
-COMMON = 1.8  # times the scale of a 45-degree camera, or a part of it: cameras of 25 to 80 degrees
 LARGE_VESSEL = 0.075  # discs: 95th percentile of the calibre, in observers' masks 0.06 to 0.08
 BORDER_OF_VESSELS = 0.5  # probability
 LEAST_LENGTH = 5.0  # discs of centre line, from which a calibre can be told

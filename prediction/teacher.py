@@ -44,20 +44,19 @@ def read_lesson(folder: Path, weights: Sequence[Path], taken: Sequence[str]) -> 
     return paths, load_networks(weights, None, pick_device("auto"))[0]
 
 
-def teach(
-    paths: Sequence[Path], teachers: Network, disc: float, out: Path, problems: list[str]
-) -> dict[str, str]:
+def teach(paths: Sequence[Path], teachers: Network, disc: float, out: Path, only_read: bool) -> list[str]:
     """Write photographs, and the probability of vessel that the teachers find.
 
     `disc` is in pixels per disc diameter, to which the photographs are brought; `out` gets image/, fov/ and
-    probability/ (0 to 255 is 0 to 1), PNG. `problems` gets a line for each photograph that cannot be read; if
-    there is any problem, the others are only read.
+    probability/ (0 to 255 is 0 to 1), PNG.
 
     Returns:
-        The data set, `unlabelled`, of each eye by its name.
+        A line for each photograph that cannot be read. From the first on, and with `only_read`, the others are
+        only read.
     """
     from tqdm import tqdm
 
+    problems: list[str] = []
     discs = measure_discs(paths)
     factor = (teachers.disc or teachers.diameter * DISC_SHARE) / disc
     for path in tqdm(paths, desc="teachers", unit="photograph", disable=None):
@@ -65,11 +64,11 @@ def teach(
             eye = load_eye(path.stem, path, {})
         except UserError as error:
             problems += str(error).splitlines()
-        if problems:
+        if problems or only_read:
             continue
         eye = rescale(eye, disc / discs.get(path, disc))
         levels = quantize(segment(teachers, eye.image, eye.fov, TEACHER_VIEWS, factor))
         parts = {"image": eye.image, "fov": eye.fov, "probability": np.uint8(np.rint(levels / 257.0))}
         for part, pixels in parts.items():
             write_png(out / part / f"{eye.name}_0.png", pixels)
-    return dict.fromkeys((path.stem for path in paths), "unlabelled")
+    return problems

@@ -130,9 +130,10 @@ def read_paired(
     files: Sequence[Path], eyes: Sequence[Eye], read: Callable[[Path], np.ndarray], maps: Maps
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read each eye's file, and add what is wrong to `maps`; returns pixels and suffix by the eye's name."""
-    paired, problems, surplus = match(files, {eye.name: {eye.name, eye.result_name} for eye in eyes})
-    maps.problems += problems
-    maps.surplus += surplus
+    matched = match(files, {eye.name: {eye.name, eye.result_name} for eye in eyes})
+    paired = matched.files
+    maps.problems += matched.several + matched.without
+    maps.surplus += matched.unclear + matched.surplus
     found: dict[str, np.ndarray] = {}
     for eye in eyes:
         if (path := paired.get(eye.name)) is None:

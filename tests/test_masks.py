@@ -144,31 +144,28 @@ def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data: Path, theirs: 
     ],
 )
 def test_a_file_belongs_to_the_eye_that_its_name_says(file: str, eye: str | None) -> None:
-    paired, _, surplus = match([Path(file)], named("01_test_0", "02_test_0", "11_test_0"))
-    assert paired == ({eye: Path(file)} if eye else {})
-    assert len(surplus) == (eye is None)
+    found = match([Path(file)], named("01_test_0", "02_test_0", "11_test_0"))
+    assert found.files == ({eye: Path(file)} if eye else {})
+    assert len(found.unclear + found.surplus) == (eye is None)
 
 
 def test_a_number_that_two_eyes_have_belongs_to_neither() -> None:
-    paired, problems, surplus = match([Path("1.png")], named("01_h_0", "01_dr_0"))
-    assert not paired
-    assert surplus == ["1.png: could be 01_h_0 or 01_dr_0"]
-    assert len(problems) == 2
+    found = match([Path("1.png")], named("01_h_0", "01_dr_0"))
+    without = ["01_h_0: no file of its name", "01_dr_0: no file of its name"]
+    assert found == ({}, [], without, ["1.png: could be 01_h_0 or 01_dr_0"], [])
 
 
 def test_the_longer_name_wins_and_an_exact_one_before_all() -> None:
-    paired, problems, surplus = match(
-        [Path("eye_1_left.png"), Path("eye_1.png"), Path("eye_1_old.png")], named("eye_1", "eye_1_left")
-    )
-    assert paired == {"eye_1": Path("eye_1.png"), "eye_1_left": Path("eye_1_left.png")}
-    assert not problems
-    assert surplus == ["eye_1_old.png: eye_1 has eye_1.png"]
+    files = [Path("eye_1_left.png"), Path("eye_1.png"), Path("eye_1_old.png")]
+    paired = {"eye_1": Path("eye_1.png"), "eye_1_left": Path("eye_1_left.png")}
+    surplus = ["eye_1_old.png: eye_1 has eye_1.png"]
+    assert match(files, named("eye_1", "eye_1_left")) == (paired, [], [], [], surplus)
 
 
 def test_two_files_for_one_eye_are_not_chosen_between() -> None:
-    paired, problems, _ = match([Path("01_test.png"), Path("01_test.npy")], named("01_test_0"))
-    assert not paired
-    assert problems == ["01_test_0: has 2 files, 01_test.png, 01_test.npy; leave one"]
+    found = match([Path("01_test.png"), Path("01_test.npy")], named("01_test_0"))
+    assert not found.files and not found.without
+    assert found.several == ["01_test_0: has 2 files, 01_test.png, 01_test.npy; leave one"]
 
 
 @pytest.mark.parametrize(

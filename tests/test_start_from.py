@@ -34,7 +34,8 @@ def write_start(path: Path, trained: str = "0_elsewhere", **more: object) -> Pat
 
 def test_the_recipe_of_the_network_stays_unless_a_flag_says_otherwise(tmp_path: Path) -> None:
     start = str(write_start(tmp_path / "start.pth"))
-    settings = choose_settings({"start_from": start, "camera": 0.0}, CPU, 1)
+    given = {"start_from": start, "camera": 0.0}
+    settings = choose_settings(given, CPU, 1, load_checkpoint(Path(start), CPU))
     kept = {name: getattr(settings, name) for name in MADE_BY}
     assert kept == MADE_BY | {"camera": 0.0}
     assert (settings.width, settings.depth, settings.lr) == (4, 2, pytest.approx(0.008))

@@ -97,22 +97,28 @@ OLDER_VERSIONS: dict[str, Any] = {
 }
 
 
-def choose_settings(given: Mapping[str, Any], device: torch.device, data_sets: int) -> Settings:
+def choose_settings(
+    given: Mapping[str, Any],
+    device: torch.device,
+    data_sets: int,
+    start: tuple[Network, Mapping[str, Any]] | None = None,
+) -> Settings:
     """The settings of a new training on this device and so many data sets, from those that the user gave.
 
+    `start` is the network of `start_from` and its checkpoint, as of `load_checkpoint`.
+
     Raises:
-        UserError: the network of `start_from` cannot be loaded, or has another width or depth than given.
+        UserError: it has another width or depth than given.
     """
     chosen: dict[str, Any] = GPU if device.type != "cpu" else {}
     chosen = chosen | (SEVERAL_DATA_SETS if data_sets > 1 else {})
-    if "start_from" in given:
-        network, start = load_checkpoint(Path(given["start_from"]), outputs=None)
-        chosen |= recipe_of(start) | {"arteries_veins": network.outputs == KINDS}
+    if start:
+        chosen |= recipe_of(start[1]) | {"arteries_veins": start[0].outputs == KINDS}
     chosen |= (ARTERIES_VEINS if given.get("arteries_veins") else {}) | dict(given)
     settings = Settings(**chosen)
     rate = RATES[settings.optimizer]
-    if settings.start_from:
-        config = network.config
+    if start:
+        config = start[0].config
         own = f"the network of {settings.start_from} has"
         if given.get("width", config["width"]) != config["width"]:
             raise UserError(f"--width {given['width']}: {own} {config['width']}")
