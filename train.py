@@ -235,14 +235,13 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
     given = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
     given |= {"start_from": str(args.start_from)} if args.start_from else {}
     here = Run(args.data, args.files, device, workers, resume, given)
-    last = args.files / "last.pth"
+    path = args.files / "last.pth" if resume and not held_out else args.start_from
+    start = load_checkpoint(path, outputs=None) if path else None
     if resume and not held_out:
-        settings = read_settings(last, given)
-        start = load_checkpoint(last, outputs=None) if settings.start_from else None
+        settings = read_settings(path, given)
     else:
-        start = load_checkpoint(args.start_from, outputs=None) if args.start_from else None
         settings = choose_settings(given, device, len(data_sets), start)
-    if start:
+    if start and settings.start_from:
         network, _ = start
         if args.disc:
             network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
