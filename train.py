@@ -242,10 +242,9 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
     else:
         settings = choose_settings(given, device, len(data_sets), start)
     if start and settings.start_from:
-        network, _ = start
         if args.disc:
-            network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
-        eyes, here = bring_to_scale(eyes, args.data, network), replace(here, initial=network)
+            start[0].disc, start[0].diameter = args.disc, args.disc / DISC_SHARE
+        eyes, here = bring_to_scale(eyes, args.data, start[0]), replace(here, initial=start[0])
     if settings.arteries_veins:
         eyes = with_kinds(eyes, args.data)
     if args.leave_one_out is not None:
