@@ -190,8 +190,8 @@ def slide(browser: Browser, threshold: float) -> None:
 
 
 def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
-    browser: Browser, page: Page, photographs: Path, predicted: Path, tmp_path: Path
-) -> None:
+    browser, page, photographs, predicted, tmp_path
+):
     open_page(browser, page)
     drop(browser, *sorted(photographs.iterdir()))
     assert browser.js("[...document.querySelectorAll('#image img')].map(e => e.naturalWidth)") == [92, 92]
@@ -220,9 +220,7 @@ def test_dropped_photographs_give_outline_measures_and_files_as_predict_does(
     assert browser.errors == []
 
 
-def test_the_photograph_lies_beside_the_layer_and_both_are_zoomed(
-    browser: Browser, page: Page, photographs: Path
-) -> None:
+def test_the_photograph_lies_beside_the_layer_and_both_are_zoomed(browser, page, photographs):
     open_page(browser, page)
     browser.js(MOST_BARS)
     drop(browser, *sorted(photographs.iterdir()))
@@ -257,9 +255,7 @@ def test_the_photograph_lies_beside_the_layer_and_both_are_zoomed(
     assert browser.errors == []
 
 
-def test_the_measures_have_the_words_of_the_result_page(
-    browser: Browser, page: Page, photographs: Path
-) -> None:
+def test_the_measures_have_the_words_of_the_result_page(browser, page, photographs):
     open_page(browser, page)
     drop(browser, photographs / "eye0.png")
     rows = browser.js(
@@ -273,7 +269,7 @@ def test_the_measures_have_the_words_of_the_result_page(
     assert all(f"{word}: {meaning}" in words for word, meaning in TRUST.items())
 
 
-def test_the_page_asks_no_other_computer_for_anything(browser: Browser, page: Page) -> None:
+def test_the_page_asks_no_other_computer_for_anything(browser, page):
     open_page(browser, page)
     foreign = [u for u in browser.requests if not u.startswith((page.address, "data:", "blob:"))]
     assert len(browser.requests) > 5
@@ -282,7 +278,7 @@ def test_the_page_asks_no_other_computer_for_anything(browser: Browser, page: Pa
     assert hosts == {"127.0.0.1"}, "bound, looked up or connected to"
 
 
-def test_the_page_fits_a_phone(browser: Browser, page: Page, photographs: Path) -> None:
+def test_the_page_fits_a_phone(browser, page, photographs):
     open_page(browser, page, width=390)
     drop(browser, photographs / "eye0.png")
     assert browser.js("document.documentElement.scrollWidth") <= 390
@@ -294,7 +290,7 @@ def test_the_page_fits_a_phone(browser: Browser, page: Page, photographs: Path) 
     assert browser.js(beyond) == []
 
 
-def test_two_people_at_once_are_served_in_turn(page: Page, photographs: Path) -> None:
+def test_two_people_at_once_are_served_in_turn(page, photographs):
     from gradio_client import Client, handle_file
 
     already = len(page.lines("begin")) + len(page.lines("end"))
@@ -307,7 +303,7 @@ def test_two_people_at_once_are_served_in_turn(page: Page, photographs: Path) ->
     assert order == ["begin", "end"] * 4
 
 
-def test_ctrl_c_ends_the_page_and_removes_its_files(page: Page) -> None:
+def test_ctrl_c_ends_the_page_and_removes_its_files(page):
     assert any(path.is_file() for path in page.temporary.rglob("*")), "there was something to remove"
     page.process.send_signal(signal.SIGINT)
     assert page.process.wait(120) == 0
@@ -315,9 +311,7 @@ def test_ctrl_c_ends_the_page_and_removes_its_files(page: Page) -> None:
     assert list(page.temporary.glob("vessels-*")) == []
 
 
-def test_photographs_beyond_the_limits_are_refused_with_the_reason(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_photographs_beyond_the_limits_are_refused_with_the_reason(weights, tmp_path, monkeypatch):
     segmenter = Segmenter(weights, views=1, device="cpu")
     monkeypatch.setattr(app, "MOST_PHOTOGRAPHS", 4)
     monkeypatch.setattr(app, "MOST_PIXELS", 2 * 40 * 44)
@@ -336,7 +330,7 @@ def test_photographs_beyond_the_limits_are_refused_with_the_reason(
     ]
 
 
-def test_without_gradio_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradio_a_line_says_what_to_install(monkeypatch):
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy"):
         monkeypatch.setenv(name, "")  # so that it is put back
     monkeypatch.setitem(sys.modules, "gradio", None)
@@ -344,7 +338,7 @@ def test_without_gradio_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPa
         run_script(app.main)
 
 
-def test_a_port_that_is_taken_is_one_line(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_one_line(weights, monkeypatch):
     pytest.importorskip("gradio", reason=WITH_GRADIO)
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "no_proxy"):
         monkeypatch.setenv(name, "")

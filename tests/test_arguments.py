@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**64, "x", ""])
 @pytest.mark.parametrize("script", [augment, demo, train], ids=lambda script: script.__name__)
-def test_a_seed_that_a_library_would_refuse_is_refused_at_once(script, seed: object, capsys) -> None:
+def test_a_seed_that_a_library_would_refuse_is_refused_at_once(script, seed, capsys):
     with pytest.raises(SystemExit) as status:
         run_script(script.main, "--seed", seed)
     assert status.value.code == 2
@@ -32,7 +32,7 @@ def test_a_seed_that_a_library_would_refuse_is_refused_at_once(script, seed: obj
     assert any(words in said for words in wanted)
 
 
-def test_the_largest_seed_works(monkeypatch: pytest.MonkeyPatch, new_data: Path, tmp_path: Path) -> None:
+def test_the_largest_seed_works(monkeypatch, new_data, tmp_path):
     last = ["--seed", 2**32 - 1]
     small = ["--width=2", "--depth=1", "--crop=32", "--crops=4", "--epochs=1", "--device=cpu"]
     assert run_script(train.main, "--data", new_data, "--files", tmp_path, *small, *last) == 0
@@ -48,9 +48,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("script", PATHS, ids=lambda script: script.__name__)
-def test_every_path_may_begin_in_the_home_folder(
-    script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_path_may_begin_in_the_home_folder(script, monkeypatch, tmp_path):
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -63,7 +61,7 @@ def test_every_path_may_begin_in_the_home_folder(
             assert path.parent == tmp_path and path.name in "abc"
 
 
-def test_no_script_reads_a_path_in_another_way() -> None:
+def test_no_script_reads_a_path_in_another_way():
     for path in ROOT.glob("*.py"):
         assert "type=Path" not in path.read_text(encoding="utf-8"), path
     assert path_name("~nobody-is-called-so/x") == Path("~nobody-is-called-so/x")
@@ -71,7 +69,7 @@ def test_no_script_reads_a_path_in_another_way() -> None:
 
 
 @pytest.mark.parametrize("name", ["eye.dcm", "EYE.DICOM", "eye.dicm"])
-def test_dicom_files_are_named_with_what_to_do(name: str, tmp_path: Path) -> None:
+def test_dicom_files_are_named_with_what_to_do(name, tmp_path):
     (tmp_path / name).touch()
     (said,) = passed_over(tmp_path, [])
     assert said.startswith(
@@ -79,7 +77,7 @@ def test_dicom_files_are_named_with_what_to_do(name: str, tmp_path: Path) -> Non
     )
 
 
-def test_a_training_stopped_in_its_first_epoch_says_what_there_is(tmp_path: Path) -> None:
+def test_a_training_stopped_in_its_first_epoch_says_what_there_is(tmp_path):
     assert without_checkpoint(tmp_path) == ""
     (tmp_path / "last.pth").touch()
     assert without_checkpoint(tmp_path).endswith("till then give test.py --weights")

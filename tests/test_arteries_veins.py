@@ -93,7 +93,7 @@ def star(bend: float) -> tuple[list[tuple[np.ndarray, float]], list[tuple[np.nda
 
 
 @pytest.mark.parametrize("bend", [0.0, 25.0, -40.0])
-def test_crae_crve_and_avr_of_drawn_vessels_to_two_hundredths(bend: float) -> None:
+def test_crae_crve_and_avr_of_drawn_vessels_to_two_hundredths(bend):
     found = measured(*star(bend))
     for kind, drawn in (("artery", ARTERIES), ("vein", VEINS)):
         assert [each.width for each in found.six[kind]] == pytest.approx(drawn[::-1], rel=0.02)
@@ -106,13 +106,13 @@ def test_crae_crve_and_avr_of_drawn_vessels_to_two_hundredths(bend: float) -> No
     assert (row["crae_vessels"], row["crae_reason"]) == (6, "")
 
 
-def test_equivalents_pair_the_widest_with_the_narrowest() -> None:
+def test_equivalents_pair_the_widest_with_the_narrowest():
     assert equivalent(VEINS, 0.95) == pytest.approx(by_hand(VEINS[::-1], 0.95))
     assert equivalent([3.0, 4.0], 1.0) == pytest.approx(5)
     assert equivalent([2.0, 3.0, 6.0], 1.0) == pytest.approx(7)
 
 
-def test_micrometres_are_the_users_where_given() -> None:
+def test_micrometres_are_the_users_where_given():
     row = measured(*star(0.0), um_per_pixel=7.0).row
     assert row["crve_um"] == pytest.approx(7 * row["crve"])
     assert row["vein_width_mean_um"] == pytest.approx(7 * row["vein_width_mean"])
@@ -128,7 +128,7 @@ def fork(trunk: float, one: float, other: float, angle: float, turned: float) ->
 
 
 @pytest.mark.parametrize("widths", [(12, 10, 8), (8, 7, 5), (10, 9, 4), (14, 11, 11)])
-def test_angle_and_coefficient_of_a_branching(widths: tuple[float, float, float]) -> None:
+def test_angle_and_coefficient_of_a_branching(widths):
     for angle, turned in ((50, 0), (80, 23), (110, 61)):
         found = branchings(prepare(levels_of(cover(*fork(*widths, angle, turned))), FOV, 0.5))
         assert len(found) == 1
@@ -136,12 +136,12 @@ def test_angle_and_coefficient_of_a_branching(widths: tuple[float, float, float]
         assert found[0, 1] == pytest.approx((widths[1] ** 2 + widths[2] ** 2) / widths[0] ** 2, rel=0.04)
 
 
-def test_the_trunk_is_the_vessel_from_the_disc_even_if_a_branch_is_wider() -> None:
+def test_the_trunk_is_the_vessel_from_the_disc_even_if_a_branch_is_wider():
     vessels = prepare(levels_of(cover(*fork(8, 9, 6, 90, 0))), FOV, 0.5)
     assert branchings(vessels, OpticDisc(40, SIDE / 2, 60))[0] == pytest.approx((90, (81 + 36) / 64), rel=0.04)
 
 
-def test_the_disc_is_reached_along_the_vessels() -> None:
+def test_the_disc_is_reached_along_the_vessels():
     # the trunk goes around: a branch ends nearer to the disc than any part of the trunk is at the branching
     trunk = np.array([(60, 40), (380, 40), (380, 210), (300, 210.0)])
     branches = [(np.array([(300, 210.0), (200, 190)]), 6.0), (np.array([(300, 210.0), (150, 330)]), 6.0)]
@@ -164,17 +164,17 @@ def branching_at(radius: float) -> list[tuple[np.ndarray, float]]:
 
 
 @pytest.mark.parametrize(("radius", "widths"), [(136, [8]), (112, [6, 6])])
-def test_a_vessel_that_branches_in_zone_b(radius: float, widths: list[float]) -> None:
+def test_a_vessel_that_branches_in_zone_b(radius, widths):
     found = with_arteries(*branching_at(radius)).six["artery"]
     assert [each.width for each in found] == pytest.approx(widths, rel=0.03)
 
 
-def test_a_vessel_with_a_gap_on_the_middle_of_zone_b_counts_once() -> None:
+def test_a_vessel_with_a_gap_on_the_middle_of_zone_b_counts_once():
     found = with_arteries((ray(10, end=118), 6.0), (ray(10, start=132), 6.0), (ray(100), 7.0)).six["artery"]
     assert [each.width for each in found] == pytest.approx([7, 6], rel=0.03)
 
 
-def test_a_vessel_goes_on_where_one_of_the_other_kind_crosses_it() -> None:
+def test_a_vessel_goes_on_where_one_of_the_other_kind_crosses_it():
     middle = ray(10, start=124, end=125)[0]
     across = middle + np.array([(-50, 280), (50, -280)]) / 5
     found = measured([(ray(10), 6.0)], [(across, 8.0)])
@@ -183,7 +183,7 @@ def test_a_vessel_goes_on_where_one_of_the_other_kind_crosses_it() -> None:
     assert found.row["artery_length"] * SIDE == pytest.approx(140, rel=0.05)
 
 
-def test_what_is_of_no_kind_is_neither_artery_nor_vein() -> None:
+def test_what_is_of_no_kind_is_neither_artery_nor_vein():
     share = cover((ray(10), 6.0), (ray(100), 6.0))
     kinds = np.where((share >= 0.5) & (np.arange(SIDE) > 230), np.uint8(ARTERY), np.uint8(NONE))
     row = measure_kinds(levels_of(share), kinds, FOV, 0.5, landmarks(), diameter=SIDE).row
@@ -191,11 +191,11 @@ def test_what_is_of_no_kind_is_neither_artery_nor_vein() -> None:
     assert row["artery_length"] * SIDE == pytest.approx(140, rel=0.05)
 
 
-def test_what_ends_early_in_zone_b_does_not_cross_it() -> None:
+def test_what_ends_early_in_zone_b_does_not_cross_it():
     assert with_arteries((ray(10, end=115), 6.0)).row["crae_vessels"] == 0
 
 
-def test_no_equivalent_without_disc_or_six_vessels_or_the_whole_zone() -> None:
+def test_no_equivalent_without_disc_or_six_vessels_or_the_whole_zone():
     arteries, veins = star(0.0)
     for found, words in (
         (measured(arteries, veins, landmarks=landmarks(NAN, NAN)), "no optic disc found"),
@@ -209,7 +209,7 @@ def test_no_equivalent_without_disc_or_six_vessels_or_the_whole_zone() -> None:
     assert row["crve"] == pytest.approx(by_hand(VEINS, 0.95), rel=0.01)
 
 
-def test_length_and_share_by_zone() -> None:
+def test_length_and_share_by_zone():
     row = with_arteries((ray(10), 6.0), (ray(130), 6.0)).row
     assert (row["zone_b_seen"], row["artery_length_b"]) == pytest.approx((1, 2 * 0.5), rel=0.02)
     assert row["artery_length_c"] == pytest.approx(2 * 1.0, rel=0.02)  # both end 1 disc diameter after zone A
@@ -218,7 +218,7 @@ def test_length_and_share_by_zone() -> None:
     assert [radius for *_, radius in zone_circles(landmarks())] == pytest.approx([100, 150, 250])
 
 
-def test_the_picture_shows_the_kinds_the_zones_and_the_vessels_of_crae_with_their_widths() -> None:
+def test_the_picture_shows_the_kinds_the_zones_and_the_vessels_of_crae_with_their_widths():
     artery, vein = (ray(10), 9.0), (ray(100), 7.0)
     found = measured([artery], [vein])
     drawn = [cover(each) >= 0.5 for each in (artery, vein)]
@@ -238,7 +238,7 @@ def test_the_picture_shows_the_kinds_the_zones_and_the_vessels_of_crae_with_thei
     assert not (plain[..., 1] > 130).any()
 
 
-def test_the_same_eye_in_a_larger_photograph_measures_alike() -> None:
+def test_the_same_eye_in_a_larger_photograph_measures_alike():
     small, levels = measured(*star(25.0)).row, levels_of(cover(*star(25.0)[0], *star(25.0)[1]))
     artery = cover(*star(25.0)[0])
     kinds = np.where(levels < 32768, NONE, np.where(artery > 0, ARTERY, VEIN)).astype(np.uint8)
@@ -262,13 +262,13 @@ ACROSS = np.array([(60, 200), (360, 220.0)])
 DOWN = np.array([(190, 50), (230, 370.0)])
 
 
-def test_a_segment_is_of_one_kind_where_its_pixels_disagree() -> None:
+def test_a_segment_is_of_one_kind_where_its_pixels_disagree():
     share = cover((ACROSS, 7.0))
     odds = np.where(np.arange(SIDE) < 150, 2.0, -2.0) * np.ones((SIDE, 1))
     assert set(labelled(share, odds)[share >= 0.5].tolist()) == {ARTERY}
 
 
-def test_kinds_go_on_through_a_crossing_and_both_are_in_it() -> None:
+def test_kinds_go_on_through_a_crossing_and_both_are_in_it():
     across, down = cover((ACROSS, 7.0)), cover((DOWN, 9.0))
     share = np.maximum(across, down)
     known = (np.indices(share.shape) < 200).any(axis=0)  # nothing is known of the two arms that go on
@@ -279,13 +279,13 @@ def test_kinds_go_on_through_a_crossing_and_both_are_in_it() -> None:
     assert (found[share < 0.5] == NONE).all()
 
 
-def test_branches_without_evidence_are_of_the_kind_of_their_trunk() -> None:
+def test_branches_without_evidence_are_of_the_kind_of_their_trunk():
     share = cover(*fork(9, 8, 6, 80, 0))
     odds = np.where(np.arange(SIDE) < 200, 3.0, 0.0) * np.ones((SIDE, 1))
     assert set(labelled(share, odds)[share >= 0.5].tolist()) == {VEIN}
 
 
-def test_what_cannot_be_told_is_undecided_and_counts_as_such() -> None:
+def test_what_cannot_be_told_is_undecided_and_counts_as_such():
     share = cover((ACROSS, 7.0), (ACROSS + [0, 100], 7.0))
     odds = np.where(np.arange(SIDE) < 260, -3.0, 0.05)[:, None] * np.ones(SIDE)
     half = (share / 2).astype(np.float32)
@@ -296,7 +296,7 @@ def test_what_cannot_be_told_is_undecided_and_counts_as_such() -> None:
     assert (told(share, FOV, half, half)[share >= 0.5] == UNCERTAIN).all()
 
 
-def test_a_large_photograph_keeps_its_own_pixels() -> None:
+def test_a_large_photograph_keeps_its_own_pixels():
     share = cv2.resize(cover((ACROSS, 7.0)), None, fx=3, fy=3)
     fov = np.full(share.shape, 255, np.uint8)
     none = np.zeros_like(share)
@@ -306,7 +306,7 @@ def test_a_large_photograph_keeps_its_own_pixels() -> None:
 
 @pytest.mark.parametrize("name", ODD_MASKS)
 @pytest.mark.filterwarnings("error")
-def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
+def test_odd_masks_give_numbers_or_nothing(name):
     mask, fov = ODD_MASKS[name], np.full(ODD_MASKS[name].shape, 255, np.uint8)
     share = mask.astype(np.float32)
     kinds = told(share, fov, 0.9 * share, 0.1 * share)

@@ -38,7 +38,7 @@ def own_drive(drive: Path, tmp_path: Path) -> Path:
     return shutil.copytree(drive, tmp_path / "DRIVE")
 
 
-def test_four_copies_of_each_training_eye_and_each_test_eye_as_it_is(new_data: Path) -> None:
+def test_four_copies_of_each_training_eye_and_each_test_eye_as_it_is(new_data):
     training = [f"{n}_training_{k}.png" for n in range(21, 28) for k in range(4)]
     test = [f"{n:02d}_test_0.png" for n in range(1, 4)]
     for part, names, folders in (
@@ -50,7 +50,7 @@ def test_four_copies_of_each_training_eye_and_each_test_eye_as_it_is(new_data: P
             assert sorted(f.name for f in (new_data / part / folder).iterdir()) == names
 
 
-def test_the_first_copy_is_the_photograph_and_the_next_two_its_flips(drive: Path, new_data: Path) -> None:
+def test_the_first_copy_is_the_photograph_and_the_next_two_its_flips(drive, new_data):
     original = cv2.imread(str(drive / "training" / "images" / "23_training.tif"))[..., ::-1]
     for k, expected in enumerate((original, original[:, ::-1], original[::-1])):
         copy = read_image(new_data / "train" / "image" / f"23_training_{k}.png")
@@ -59,7 +59,7 @@ def test_the_first_copy_is_the_photograph_and_the_next_two_its_flips(drive: Path
 
 
 @pytest.mark.parametrize("folder", ["mask", "fov"])
-def test_masks_move_with_the_photograph_and_stay_0_or_255(new_data: Path, folder: str) -> None:
+def test_masks_move_with_the_photograph_and_stay_0_or_255(new_data, folder):
     for image in (new_data / "train" / "image").iterdir():
         mask = iio.imread(new_data / "train" / folder / image.name)
         assert set(np.unique(mask)) == {0, 255}
@@ -68,7 +68,7 @@ def test_masks_move_with_the_photograph_and_stay_0_or_255(new_data: Path, folder
             assert (lit == (mask > 0)).mean() > 0.97
 
 
-def test_rotation_is_by_at_most_45_degrees_and_differs_between_eyes(new_data: Path) -> None:
+def test_rotation_is_by_at_most_45_degrees_and_differs_between_eyes(new_data):
     angles = []
     for n in range(21, 28):
         first, rotated = (
@@ -85,9 +85,7 @@ def test_rotation_is_by_at_most_45_degrees_and_differs_between_eyes(new_data: Pa
     assert min(angles) < 0 < max(angles)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
-    drive: Path, new_data: Path, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(drive, new_data, tmp_path):
     run_script(augment.main, "--drive", drive, "--out", tmp_path / "again")
     run_script(augment.main, "--drive", drive, "--out", tmp_path / "other", "--seed", 43)
     again, other, first = (content(f) for f in (tmp_path / "again", tmp_path / "other", new_data))
@@ -97,7 +95,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert changed == rotated | {"dataset.json"}
 
 
-def test_missing_test_labels_are_normal(own_drive: Path, tmp_path: Path, capsys) -> None:
+def test_missing_test_labels_are_normal(own_drive, tmp_path, capsys):
     shutil.rmtree(own_drive / "test" / "1st_manual")
     shutil.rmtree(own_drive / "test" / "2nd_manual")
     run_script(augment.main, "--drive", own_drive, "--out", tmp_path / "out")
@@ -105,14 +103,14 @@ def test_missing_test_labels_are_normal(own_drive: Path, tmp_path: Path, capsys)
     assert "withholds the test labels" in capsys.readouterr().out
 
 
-def test_nested_archives_are_found(own_drive: Path, tmp_path: Path) -> None:
+def test_nested_archives_are_found(own_drive, tmp_path):
     (tmp_path / "outer").mkdir()
     own_drive.rename(tmp_path / "outer" / "DRIVE")
     run_script(augment.main, "--drive", tmp_path / "outer", "--out", tmp_path / "out")
     assert len(list((tmp_path / "out" / "train" / "image").iterdir())) == 28
 
 
-def test_size_writes_squares_with_binary_masks(drive: Path, tmp_path: Path) -> None:
+def test_size_writes_squares_with_binary_masks(drive, tmp_path):
     run_script(augment.main, "--drive", drive, "--out", tmp_path / "out", "--size", 64)
     for part in ("image", "mask", "fov"):
         for path in (tmp_path / "out" / "train" / part).iterdir():
@@ -143,7 +141,7 @@ def spoil(drive: Path) -> list[str]:
     ]
 
 
-def test_all_or_nothing_and_every_bad_file_is_named_at_once(own_drive: Path, tmp_path: Path) -> None:
+def test_all_or_nothing_and_every_bad_file_is_named_at_once(own_drive, tmp_path):
     out = tmp_path / "out"
     run_script(augment.main, "--drive", own_drive, "--out", out)
     before = content(out)
@@ -165,9 +163,7 @@ def test_all_or_nothing_and_every_bad_file_is_named_at_once(own_drive: Path, tmp
     assert content(out) == before
 
 
-def test_of_a_full_disk_no_eye_is_to_blame(
-    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_full_disk_no_eye_is_to_blame(drive, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     name = re.escape(str(tmp_path))
     said = rf"^{name}.train.image.\w+\.png: cannot be written \(No space left\); free some space"
@@ -176,9 +172,7 @@ def test_of_a_full_disk_no_eye_is_to_blame(
     assert "unusable" not in str(raised.value) and list(tmp_path.iterdir()) == []
 
 
-def test_links_that_may_not_be_followed_are_named_at_once(
-    own_drive: Path, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_links_that_may_not_be_followed_are_named_at_once(own_drive, new_data, tmp_path, monkeypatch):
     stat = os.stat
 
     def refuse(path: str | Path, *more: object, **settings: object) -> os.stat_result:
@@ -194,9 +188,7 @@ def test_links_that_may_not_be_followed_are_named_at_once(
     assert len(refused) == 1 and "22_training_0.png: " in refused[0] and "Permission denied" in refused[0]
 
 
-def test_files_that_do_not_pair_are_named_before_any_pixel_is_read(
-    own_drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_do_not_pair_are_named_before_any_pixel_is_read(own_drive, tmp_path, monkeypatch):
     (own_drive / "training" / "1st_manual" / "23_manual1.gif").unlink()
     monkeypatch.setattr(eyes, "read_image", lambda path: pytest.fail("a photograph was read"))
     with pytest.raises(UserError, match="23_training.tif: no file"):
@@ -204,7 +196,7 @@ def test_files_that_do_not_pair_are_named_before_any_pixel_is_read(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_second_run_replaces_all_of_the_first(own_drive: Path, tmp_path: Path) -> None:
+def test_a_second_run_replaces_all_of_the_first(own_drive, tmp_path):
     out = tmp_path / "out"
     run_script(augment.main, "--drive", own_drive, "--out", out)
     (out / "README.md").write_text("mine")
@@ -223,7 +215,7 @@ def test_a_second_run_replaces_all_of_the_first(own_drive: Path, tmp_path: Path)
     ]
 
 
-def test_without_drive_the_message_says_where_to_get_it(tmp_path: Path) -> None:
+def test_without_drive_the_message_says_where_to_get_it(tmp_path):
     done = forked.finish("augment.py", "--drive", tmp_path / "DRVE", "--out", tmp_path / "out", folder=tmp_path)
     assert done.returncode == 2
     for part in ("training", "https://drive.grand-challenge.org", "demo.py"):
@@ -232,7 +224,7 @@ def test_without_drive_the_message_says_where_to_get_it(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_real_drive(tmp_path: Path) -> None:
+def test_the_real_drive(tmp_path):
     real = ROOT.parent / "shared" / "DRIVE"
     if not real.is_dir():
         pytest.skip("DRIVE is not there: it is licensed and cannot be part of the repository")

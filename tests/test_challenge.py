@@ -29,7 +29,7 @@ def write_masks(results: Path) -> None:
         write_png(results / "masks" / f"{name}.png", mask)
 
 
-def test_the_file_holds_the_masks_by_the_names_of_the_photographs(tmp_path: Path) -> None:
+def test_the_file_holds_the_masks_by_the_names_of_the_photographs(tmp_path):
     write_masks(tmp_path)
     path = write_challenge(tmp_path, eyes(PHOTOGRAPHS))
     with zipfile.ZipFile(path) as archive:
@@ -46,7 +46,7 @@ def test_the_file_holds_the_masks_by_the_names_of_the_photographs(tmp_path: Path
 @pytest.mark.parametrize(
     "others", [eyes(PHOTOGRAPHS[:19]), eyes(PHOTOGRAPHS, (512, 512)), eyes(("21_training",))]
 )
-def test_other_eyes_have_no_such_file_and_an_earlier_one_goes(tmp_path: Path, others: list[Eye]) -> None:
+def test_other_eyes_have_no_such_file_and_an_earlier_one_goes(tmp_path, others):
     write_masks(tmp_path)
     earlier = write_challenge(tmp_path, eyes(PHOTOGRAPHS))
     assert earlier.exists()
@@ -54,7 +54,7 @@ def test_other_eyes_have_no_such_file_and_an_earlier_one_goes(tmp_path: Path, ot
     assert not earlier.exists()
 
 
-def test_test_py_writes_none_for_three_eyes(new_data: Path, files: Path, tmp_path: Path, capsys) -> None:
+def test_test_py_writes_none_for_three_eyes(new_data, files, tmp_path, capsys):
     weights = ("--weights", files / "checkpoint.pth", "--views=1", "--device", "cpu")
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path, *weights) == 0
     assert "drive_challenge" not in capsys.readouterr().out

@@ -179,7 +179,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_checkpoint_gets_its_own_line_and_runs_no_code(name: str, here: Path) -> None:
+def test_a_bad_checkpoint_gets_its_own_line_and_runs_no_code(name, here):
     write, reason = BAD[name]
     path = here / "bad.pth"
     write(path)
@@ -192,7 +192,7 @@ def test_a_bad_checkpoint_gets_its_own_line_and_runs_no_code(name: str, here: Pa
     assert not (here / "harm.txt").exists()
 
 
-def test_code_would_have_run_without_the_guard(here: Path) -> None:
+def test_code_would_have_run_without_the_guard(here):
     edited(extra=Code())(here / "bad.pth")
     torch.load(here / "bad.pth", weights_only=False)
     assert (here / "harm.txt").exists()
@@ -202,7 +202,7 @@ def test_code_would_have_run_without_the_guard(here: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["an absurd width", "one number for a gigabyte", "the largest network", "compressed"]
 )
-def test_a_bad_checkpoint_takes_no_memory(name: str, here: Path) -> None:
+def test_a_bad_checkpoint_takes_no_memory(name, here):
     BAD[name][0](here / "bad.pth")
     code = (
         "import resource, sys, torch, utils, model; from pathlib import Path\n"
@@ -220,7 +220,7 @@ def test_a_bad_checkpoint_takes_no_memory(name: str, here: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["test.py", "predict.py", "train.py"])
-def test_every_script_ends_with_one_line_and_status_2(script: str, here: Path, new_data: Path) -> None:
+def test_every_script_ends_with_one_line_and_status_2(script, here, new_data):
     (here / "files").mkdir()
     edited(extra=Code())(here / "files" / "last.pth")
     weight = ["--weights", here / "files" / "last.pth"]
@@ -260,9 +260,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_a_state_that_cannot_be_resumed_is_refused_with_the_reason(
-    name: str, new_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_a_state_that_cannot_be_resumed_is_refused_with_the_reason(name, new_data, files, tmp_path):
     spoil, reason = STATES[name]
     last = torch.load(files / "last.pth", weights_only=True)
     spoil(last)
@@ -275,9 +273,7 @@ def test_a_state_that_cannot_be_resumed_is_refused_with_the_reason(
     assert (tmp_path / "files" / "last.pth").read_bytes() == before
 
 
-def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(
-    new_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(new_data, files, tmp_path):
     # torch keeps how to load in an attribute of its dicts of weights; a file could hold it too
     last = torch.load(files / "last.pth", weights_only=True)
     for instructions in last["weights"]._metadata.values():
@@ -291,7 +287,7 @@ def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(
 
 
 @pytest.mark.parametrize("kind", [UNet, ResUNet])
-def test_what_is_saved_is_loaded_bit_for_bit(kind: type[UNet | ResUNet], tmp_path: Path) -> None:
+def test_what_is_saved_is_loaded_bit_for_bit(kind, tmp_path):
     network = kind(width=4, depth=2)
     content = {**fresh(), "model": network.config, "weights": dict(network.state_dict())}
     save_checkpoint(tmp_path / "good.pth", content)
@@ -302,7 +298,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(kind: type[UNet | ResUNet], tmp_pat
     assert not model.training
 
 
-def test_a_checkpoint_that_names_no_network_is_a_unet(tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_no_network_is_a_unet(tmp_path):
     content = fresh()
     del content["model"]["name"]
     torch.save(content, tmp_path / "old.pth")  # as programs before format 2 wrote it
@@ -310,13 +306,13 @@ def test_a_checkpoint_that_names_no_network_is_a_unet(tmp_path: Path) -> None:
     assert type(model) is UNet
 
 
-def test_the_table_of_promises_counts_the_checkpoints_as_they_are() -> None:
+def test_the_table_of_promises_counts_the_checkpoints_as_they_are():
     table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
     counted = re.findall(r"`test_checkpoints.py`: (\d+) (files|states)", table)
     assert {(int(number), what) for number, what in counted} == {(len(BAD), "files"), (len(STATES), "states")}
 
 
-def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path: Path) -> None:
+def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path):
     weights = {
         n: value.half() if value.is_floating_point() else value for n, value in fresh()["weights"].items()
     }
@@ -331,7 +327,7 @@ def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path: Path) -> None
     assert sizes[1] < 0.95 * sizes[0]
 
 
-def test_shipped_weights_fit_their_room() -> None:
+def test_shipped_weights_fit_their_room():
     files = Path(__file__).resolve().parent.parent / "files"
     assert (files / "arteries_veins.pth").stat().st_size <= 8 * 2**20
     assert (files / "anatomy.pth").stat().st_size <= 2 * 2**20

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from datasets.synthetic import draw_eye
 from training.crops import Crops, change_camera, draw_choroid
 
 
-def test_crops_depend_on_seed_and_index_alone(new_data: Path) -> None:
+def test_crops_depend_on_seed_and_index_alone(new_data):
     eyes = read_eyes(new_data / "train", labels=True)
     one, two, other = (Crops(eyes, 48, seed, 100, choroid=0.5, camera=0.5) for seed in (1, 1, 2))
     for i in (0, 7, 99):
@@ -27,7 +25,7 @@ def test_crops_depend_on_seed_and_index_alone(new_data: Path) -> None:
     assert (one[0][0] != one[1][0]).any()
 
 
-def test_crops_are_what_the_network_takes(new_data: Path) -> None:
+def test_crops_are_what_the_network_takes(new_data):
     crops = Crops(read_eyes(new_data / "train", labels=True), 48, 0, 100, choroid=0.5, camera=0.5)
     for i in range(20):
         image, mask, fov = crops[i]
@@ -40,7 +38,7 @@ def test_crops_are_what_the_network_takes(new_data: Path) -> None:
         assert fov.mean() > 0.2  # centred inside the field of view
 
 
-def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch):
     # an eye whose red channel is its mask and whose green channel is its field of view
     monkeypatch.setattr("training.crops.jitter_colour", lambda rng: np.arange(256)[:, None])
     _, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
@@ -57,9 +55,7 @@ def test_one_draw_moves_photograph_mask_and_field_of_view_together(monkeypatch: 
     assert seen > 1000
 
 
-def test_choroidal_vessels_are_drawn_into_the_share_of_crops_and_are_no_target(
-    new_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choroidal_vessels_are_drawn_into_the_share_of_crops_and_are_no_target(new_data, monkeypatch):
     eyes = read_eyes(new_data / "train", labels=True)
     monkeypatch.setattr("training.crops.jitter_colour", lambda rng: np.arange(256)[:, None])  # drawn last
     never, often = (Crops(eyes, 64, 3, 200, choroid) for choroid in (0.0, 0.4))
@@ -73,7 +69,7 @@ def test_choroidal_vessels_are_drawn_into_the_share_of_crops_and_are_no_target(
     assert 60 <= drawn <= 100  # of 200 at 0.4, but where few vessels are drawn some crops stay as they are
 
 
-def test_choroidal_vessels_are_redder_and_less_sharp_than_those_of_the_retina(new_data: Path) -> None:
+def test_choroidal_vessels_are_redder_and_less_sharp_than_those_of_the_retina(new_data):
     eyes = read_eyes(new_data / "train", labels=True)
     grey, darker, steps = np.full((96, 96, 3), 128, np.uint8), [], []
     for seed in range(30):
@@ -94,19 +90,19 @@ def test_choroidal_vessels_are_redder_and_less_sharp_than_those_of_the_retina(ne
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_choroids_and_other_cameras_fit_the_smallest_crops(new_data: Path, size: int) -> None:
+def test_choroids_and_other_cameras_fit_the_smallest_crops(new_data, size):
     crops = Crops(read_eyes(new_data / "train", labels=True), size, 0, 20, choroid=1.0, camera=1.0)
     assert all(crops[i][0].shape == (3, size, size) for i in range(20))
 
 
-def test_other_cameras_come_in_their_share_and_leave_the_other_crops_as_they_are(new_data: Path) -> None:
+def test_other_cameras_come_in_their_share_and_leave_the_other_crops_as_they_are(new_data):
     eyes = read_eyes(new_data / "train", labels=True)
     never, often = (Crops(eyes, 64, 3, 200, camera=camera) for camera in (0.0, 0.4))
     same = [all((a == b).all() for a, b in zip(never[i], often[i], strict=True)) for i in range(200)]
     assert 100 <= sum(same) <= 140
 
 
-def test_other_cameras_show_vessels_smaller_and_larger(new_data: Path) -> None:
+def test_other_cameras_show_vessels_smaller_and_larger(new_data):
     eyes = read_eyes(new_data / "train", labels=True)
     for eye in eyes:
         eye.fov[:] = 255
@@ -127,7 +123,7 @@ def test_other_cameras_show_vessels_smaller_and_larger(new_data: Path) -> None:
     assert 0.7 <= other.min() < 0.75 and 1.7 < other.max() <= 1.8
 
 
-def test_another_camera_changes_light_sharpness_and_noise_but_no_place() -> None:
+def test_another_camera_changes_light_sharpness_and_noise_but_no_place():
     photograph, mask, fov = draw_eye(np.random.default_rng(0), 150, 140)
     photograph = photograph[40:104, 40:104]
     before, noisy, uneven, likeness = photograph.copy(), 0, 0, []
@@ -154,7 +150,7 @@ def test_another_camera_changes_light_sharpness_and_noise_but_no_place() -> None
     assert (photograph == before).all()
 
 
-def test_even_contrast_comes_in_its_share_and_with_its_own_statistics(new_data: Path) -> None:
+def test_even_contrast_comes_in_its_share_and_with_its_own_statistics(new_data):
     eyes = read_eyes(new_data / "train", labels=True)
     crops = Crops(eyes, 64, 3, 200, clahe=0.4)
     assert len(crops.images) == len(eyes)
@@ -173,6 +169,6 @@ def test_even_contrast_comes_in_its_share_and_with_its_own_statistics(new_data: 
     assert 60 <= sum(one in evened for one in used) <= 100
 
 
-def test_without_even_contrast_no_copies_are_kept(new_data: Path) -> None:
+def test_without_even_contrast_no_copies_are_kept(new_data):
     eyes = read_eyes(new_data / "train", labels=True)
     assert all(len(images) == 1 for images in Crops(eyes, 64, 3, 200).images)

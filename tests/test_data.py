@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from unicodedata import normalize
 
 import cv2
@@ -21,7 +20,7 @@ NAMES = [f"{n}_training_{k}" for n in range(21, 41) for k in range(4)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_three_of_twenty_eyes_validate_with_all_their_copies(seed: int) -> None:
+def test_three_of_twenty_eyes_validate_with_all_their_copies(seed):
     split = split_by_eye(NAMES, seed=seed)
     assert len(split["validation"]) == 12
     assert sorted(split["train"] + split["validation"]) == sorted(NAMES)
@@ -33,19 +32,19 @@ def test_three_of_twenty_eyes_validate_with_all_their_copies(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("own", "other"), [("22_training_3", "22_training_0"), ("22L_0", "22R_2")])
-def test_eyes_of_one_person_on_both_sides_are_an_error(own: str, other: str) -> None:
+def test_eyes_of_one_person_on_both_sides_are_an_error(own, other):
     with pytest.raises(UserError, match="22.* in both"):
         check_split({"train": ["21_training_0", own], "validation": [other]})
     with pytest.raises(UserError, match="at least 2"):
         split_by_eye([own, other])
 
 
-def test_one_eye_cannot_be_split() -> None:
+def test_one_eye_cannot_be_split():
     with pytest.raises(UserError, match="at least 2"):
         split_by_eye(NAMES[:4])
 
 
-def test_a_mask_that_is_missing_or_of_another_size_is_named(new_data: Path, tmp_path: Path) -> None:
+def test_a_mask_that_is_missing_or_of_another_size_is_named(new_data, tmp_path):
     folder = shutil.copytree(new_data / "train", tmp_path / "train")
     (folder / "mask" / "21_training_0.png").unlink()
     images.write_png(folder / "fov" / "22_training_0.png", np.full((10, 10), 255, np.uint8))
@@ -55,7 +54,7 @@ def test_a_mask_that_is_missing_or_of_another_size_is_named(new_data: Path, tmp_
     assert "22_training_0.png" in str(error.value)
 
 
-def test_a_field_of_view_is_estimated_where_there_is_none(new_data: Path, tmp_path: Path) -> None:
+def test_a_field_of_view_is_estimated_where_there_is_none(new_data, tmp_path):
     folder = shutil.copytree(new_data / "test", tmp_path / "test")
     shutil.rmtree(folder / "fov")
     for estimated, drawn in zip(read_eyes(folder, True), read_eyes(new_data / "test", True), strict=True):
@@ -63,7 +62,7 @@ def test_a_field_of_view_is_estimated_where_there_is_none(new_data: Path, tmp_pa
         assert (a & b).sum() / (a | b).sum() > 0.95
 
 
-def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data: Path) -> None:
+def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data):
     for eye in read_eyes(new_data / "test", labels=True):
         image = images.normalize(eye.image, eye.fov, *images.statistics(eye.image, eye.fov))
         inside = image[:, eye.fov > 0]
@@ -72,7 +71,7 @@ def test_normalized_photographs_have_mean_0_and_deviation_1_inside(new_data: Pat
         assert (image[:, eye.fov == 0] == 0).all()
 
 
-def test_even_contrast_more_than_doubles_that_of_vessels_in_a_hazy_half() -> None:
+def test_even_contrast_more_than_doubles_that_of_vessels_in_a_hazy_half():
     photograph, mask, fov = draw_eye(np.random.default_rng(1))
     hazy, half = photograph.astype(np.float32), photograph.shape[1] // 2
     hazy[:, :half] = 150 + 0.25 * (hazy[:, :half] - 150)
@@ -94,7 +93,7 @@ def test_even_contrast_more_than_doubles_that_of_vessels_in_a_hazy_half() -> Non
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 200), (9, 8), (40, 41)])
-def test_even_contrast_takes_any_size_and_leaves_what_is_around_the_field(height: int, width: int) -> None:
+def test_even_contrast_takes_any_size_and_leaves_what_is_around_the_field(height, width):
     image = np.random.default_rng(0).integers(0, 256, (height + 4, width + 6, 3), np.uint8)
     fov = np.zeros(image.shape[:2], np.uint8)
     fov[1 : 1 + height, 2 : 2 + width] = 255
@@ -118,9 +117,7 @@ def test_even_contrast_takes_any_size_and_leaves_what_is_around_the_field(height
     ],
     ids=lambda names: names[0] if isinstance(names, list) else "",
 )
-def test_eyes_of_data_made_by_hand_are_told_apart_by_their_names(
-    names: list[str], eyes: int, tmp_path: Path
-) -> None:
+def test_eyes_of_data_made_by_hand_are_told_apart_by_their_names(names, eyes, tmp_path):
     photograph, mask, _ = draw_eye(np.random.default_rng(0), 24, 24)
     for name in names:
         images.write_png(tmp_path / "image" / f"{name}.png", photograph)
@@ -140,12 +137,12 @@ def test_eyes_of_data_made_by_hand_are_told_apart_by_their_names(
     ("left", "right"),
     [("001L", "001R"), ("p1_left", "p1_right"), ("smith_OD", "smith_OS"), ("p1_L", "p1_R"), ("7-od", "7-os")],
 )
-def test_both_eyes_of_a_person_are_known_by_their_names(left: str, right: str) -> None:
+def test_both_eyes_of_a_person_are_known_by_their_names(left, right):
     assert person_of(f"{left}_0") == person_of(f"{right}_3") not in (left, right)
     assert person_of(f"{left}_0") != person_of(f"x{right}_0")
 
 
-def test_other_ends_of_names_make_no_two_people_one() -> None:
+def test_other_ends_of_names_make_no_two_people_one():
     names = [
         "01_h",
         "01_g",
@@ -163,9 +160,7 @@ def test_other_ends_of_names_make_no_two_people_one() -> None:
 
 
 @pytest.mark.parametrize(("background", "vessel"), [(0, 1), (0, 255)])
-def test_a_mask_of_whole_numbers_stored_as_floating_point_is_read(
-    background: int, vessel: int, tmp_path: Path
-) -> None:
+def test_a_mask_of_whole_numbers_stored_as_floating_point_is_read(background, vessel, tmp_path):
     _, mask, _ = draw_eye(np.random.default_rng(0), 40, 40)
     levels = np.where(mask > 0, np.float32(vessel), np.float32(background))
     Image.fromarray(levels).save(tmp_path / "mask.tif")
@@ -176,7 +171,7 @@ def test_a_mask_of_whole_numbers_stored_as_floating_point_is_read(
 
 
 @pytest.mark.parametrize(("image", "mask"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_a_mask_is_found_whether_its_umlauts_are_composed_or_not(image: str, mask: str, tmp_path: Path) -> None:
+def test_a_mask_is_found_whether_its_umlauts_are_composed_or_not(image, mask, tmp_path):
     photograph, vessels, _ = draw_eye(np.random.default_rng(0), 60, 60)
     write_png(tmp_path / "image" / f"{normalize(image, 'Müller')}.png", photograph)
     write_png(tmp_path / "mask" / f"{normalize(mask, 'Müller')}.png", vessels)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import cv2
 import imageio.v3 as iio
 import numpy as np
-import pytest
 from conftest import run_script
 
 import augment
@@ -18,7 +16,7 @@ import train
 from datasets.synthetic import draw_eye
 
 
-def test_drawn_eyes_are_in_drives_layout_and_formats(drive: Path) -> None:
+def test_drawn_eyes_are_in_drives_layout_and_formats(drive):
     assert (drive / "training" / "images" / "21_training.tif").read_bytes()[:2] == b"II"
     assert cv2.imread(str(drive / "training" / "images" / "21_training.tif")).shape == (96, 92, 3)
     for folder, name in (
@@ -33,7 +31,7 @@ def test_drawn_eyes_are_in_drives_layout_and_formats(drive: Path) -> None:
         assert set(np.unique(iio.imread(path))) == {0, 255}
 
 
-def test_vessels_of_a_drawn_eye_are_plausible_and_inside_the_field_of_view() -> None:
+def test_vessels_of_a_drawn_eye_are_plausible_and_inside_the_field_of_view():
     photograph, mask, fov = draw_eye(np.random.default_rng(3))
     assert photograph.shape == (584, 565, 3)
     assert (mask[fov == 0] == 0).all()
@@ -43,15 +41,13 @@ def test_vessels_of_a_drawn_eye_are_plausible_and_inside_the_field_of_view() -> 
     assert green[mask > 0].mean() < green[ring].mean() - 5  # vessels are darker than what is around them
 
 
-def test_the_same_seed_draws_the_same_eyes(drive: Path, tmp_path: Path) -> None:
+def test_the_same_seed_draws_the_same_eyes(drive, tmp_path):
     demo.write_drive(tmp_path, train=2, test=1, height=96, width=92)
     for name in ("training/images/22_training.tif", "test/2nd_manual/01_manual2.gif"):
         assert (tmp_path / name).read_bytes() == (drive / name).read_bytes()
 
 
-def test_the_demo_runs_from_drawing_to_scores_in_its_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
-) -> None:
+def test_the_demo_runs_from_drawing_to_scores_in_its_own_folder(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     small = functools.partial(demo.write_drive, train=3, test=1, height=96, width=92)
     monkeypatch.setattr(demo, "write_drive", small)
@@ -66,7 +62,7 @@ def test_the_demo_runs_from_drawing_to_scores_in_its_own_folder(
     assert "01_test.png" in out
 
 
-def test_half_a_minute_of_training_finds_vessels_of_eyes_it_has_not_seen(tmp_path: Path) -> None:
+def test_half_a_minute_of_training_finds_vessels_of_eyes_it_has_not_seen(tmp_path):
     demo.write_drive(tmp_path / "DRIVE", train=6, test=2, height=200, width=194, second_observer=False)
     run_script(augment.main, "--drive", tmp_path / "DRIVE", "--out", tmp_path / "data")
     settings = [

@@ -51,9 +51,7 @@ def save_network(path: Path, **more: object) -> Path:
 
 
 @pytest.mark.parametrize(("diameter", "factor"), [(274, 3), (88, 1), (66, 0.75)])
-def test_test_py_brings_eyes_to_the_diameter_of_the_network(
-    diameter: int, factor: float, new_data: Path, tmp_path: Path, factors: list[float]
-) -> None:
+def test_test_py_brings_eyes_to_the_diameter_of_the_network(diameter, factor, new_data, tmp_path, factors):
     own = save_network(tmp_path / "own.pth", diameter=diameter)
     weights = ["--weights", own, "--device", "cpu", "--views=1"]
     assert run_script(tester.main, "--data", new_data, "--results", tmp_path / "results", *weights) == 0
@@ -61,13 +59,13 @@ def test_test_py_brings_eyes_to_the_diameter_of_the_network(
 
 
 @pytest.mark.parametrize("diameter", [0, -5, float("nan"), 1e9, "548", None, True])
-def test_a_checkpoint_with_an_absurd_diameter_is_refused(diameter: object, tmp_path: Path) -> None:
+def test_a_checkpoint_with_an_absurd_diameter_is_refused(diameter, tmp_path):
     own = save_network(tmp_path / "own.pth", diameter=diameter)
     with pytest.raises(UserError, match=r"own.pth: its diameter is .*, not from 64 to 8192"):
         load_checkpoint(own, CPU)
 
 
-def test_networks_of_two_diameters_cannot_be_averaged(tmp_path: Path) -> None:
+def test_networks_of_two_diameters_cannot_be_averaged(tmp_path):
     small, large = save_network(tmp_path / "small.pth"), save_network(tmp_path / "large.pth", diameter=720)
     with pytest.raises(UserError, match="548 per field of view and 720 per field of view, which cannot be"):
         load_networks([small, large], None, CPU)
@@ -93,7 +91,7 @@ def see_with_both(folder: Path) -> list[object]:
     return flags
 
 
-def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(tmp_path: Path, factors: list[float]) -> None:
+def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(tmp_path, factors):
     write_test_eyes(tmp_path, 61.0, (120, 150, 300))
     see_with_both(tmp_path)
     assert len(set(factors[:3])) == 3
@@ -101,14 +99,12 @@ def test_test_py_and_predict_py_see_an_eye_at_the_same_scale(tmp_path: Path, fac
 
 
 @pytest.mark.parametrize("native", [300, 548, 700, 822, 1096, 3300])
-def test_a_photograph_is_seen_at_the_diameter_of_the_training_whatever_its_pixels(native: float) -> None:
+def test_a_photograph_is_seen_at_the_diameter_of_the_training_whatever_its_pixels(native):
     assert native * factor_of(native) == pytest.approx(548, rel=0.07)
 
 
 @pytest.mark.parametrize("settings", [None, {}, {"clahe": None}, {"clahe": "much"}, {"clahe": 0.0}])
-def test_a_network_trained_without_even_contrast_sees_photographs_as_they_are(
-    settings: object, tmp_path: Path
-) -> None:
+def test_a_network_trained_without_even_contrast_sees_photographs_as_they_are(settings, tmp_path):
     own = save_network(tmp_path / "own.pth", settings=settings)
     assert not load_checkpoint(own, CPU)[0].clahe
     evened = save_network(tmp_path / "several.pth", settings={"clahe": 0.5})
@@ -132,9 +128,7 @@ def predicted(tmp_path: Path, factors: list[float], monkeypatch: pytest.MonkeyPa
 FLAGS = ["--weights", "own.pth", "--views=1", "--device", "cpu"]
 
 
-def test_predict_py_finds_the_diameter_and_says_where_it_guesses(
-    predicted: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_py_finds_the_diameter_and_says_where_it_guesses(predicted, capsys):
     assert run_script(predict.main, "eye.png", "close-up.png", *FLAGS) == 0
     assert predicted[0] == pytest.approx(200 / 108, rel=0.1)
     assert predicted[1] == pytest.approx(200 / 548)
@@ -143,18 +137,14 @@ def test_predict_py_finds_the_diameter_and_says_where_it_guesses(
     assert "eye.png: " not in said
 
 
-def test_predict_py_takes_the_diameter_that_it_is_given(
-    predicted: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_py_takes_the_diameter_that_it_is_given(predicted, capsys):
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 400) == 0
     assert run_script(predict.main, "close-up.png", *FLAGS, "--diameter", 108) == 0
     assert predicted == pytest.approx([0.5, 200 / 108])
     assert "guess" not in capsys.readouterr().out
 
 
-def test_a_diameter_that_contradicts_the_border_gets_a_word_and_an_absurd_one_is_refused(
-    predicted: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diameter_that_contradicts_the_border_gets_a_word_and_an_absurd_one_is_refused(predicted, capsys):
     for diameter, doubtful in ((100, False), (150, False), (60, True), (200, True)):
         assert run_script(predict.main, "eye.png", "close-up.png", *FLAGS, "--diameter", diameter) == 0
         doubts = {row["image"]: row["doubtful"] for row in read_csv(Path("results/predict/measures.csv"))}
@@ -172,14 +162,14 @@ def test_a_diameter_that_contradicts_the_border_gets_a_word_and_an_absurd_one_is
     assert predicted == [], "it is refused before it takes time and memory"
 
 
-def test_a_corner_of_the_border_says_nothing_against_a_larger_field_of_view() -> None:
+def test_a_corner_of_the_border_says_nothing_against_a_larger_field_of_view():
     photograph = draw_eye(np.random.default_rng(0), 400, 400)[0][:200, :200]
     assert look_at(photograph, 380).contradiction == pytest.approx(1, abs=0.3)
     assert look_at(photograph, 700).contradiction < 1.5
     assert look_at(photograph, 100).contradiction > 1.5
 
 
-def test_a_field_of_view_much_smaller_than_a_frame_without_a_border_is_refused() -> None:
+def test_a_field_of_view_much_smaller_than_a_frame_without_a_border_is_refused():
     photograph = draw_eye(np.random.default_rng(0), 400, 400)[0][100:300, 100:300]
     assert look_at(photograph, 60).diameter == 60
     with pytest.raises(
@@ -189,7 +179,7 @@ def test_a_field_of_view_much_smaller_than_a_frame_without_a_border_is_refused()
 
 
 @pytest.mark.parametrize("diameter", ["0", "-3", "nan", "1e9"])
-def test_an_impossible_diameter_is_refused(diameter: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_diameter_is_refused(diameter, capsys):
     with pytest.raises(SystemExit):
         run_script(predict.main, "eye.png", f"--diameter={diameter}")
     assert "give 16 to 100000" in capsys.readouterr().err
@@ -211,22 +201,22 @@ def with_disc() -> UNet:
 
 
 @pytest.mark.parametrize(("share", "disc"), [(DISC_SHARE, 156), (0.22, 185), (0.13, 142), (0.45, 209)])
-def test_where_the_border_shows_disc_and_field_of_view_count_alike(share: float, disc: float) -> None:
+def test_where_the_border_shows_disc_and_field_of_view_count_alike(share, disc):
     assert plan_scale(seen(share), with_disc()) == Scale(pytest.approx(112 / disc, rel=0.01), "disc")
 
 
-def test_a_speck_that_is_taken_for_a_disc_does_not_decide() -> None:
+def test_a_speck_that_is_taken_for_a_disc_does_not_decide():
     assert plan_scale(seen(0.03), with_disc()).scale_from == "field", (
         "no vessels are found in a black photograph"
     )
 
 
-def test_without_a_border_the_disc_counts_alone() -> None:
+def test_without_a_border_the_disc_counts_alone():
     found = plan_scale(seen(0.45, diameter_from="guess"), with_disc())
     assert found == Scale(pytest.approx(112 / 450), "disc")
 
 
-def test_the_scale_says_what_it_is_from() -> None:
+def test_the_scale_says_what_it_is_from():
     network = UNet(width=2, depth=1).eval()
     assert plan_scale(seen(0.22), network).scale_from == "field", "a network of one camera knows no disc"
     network = with_disc()
@@ -250,16 +240,14 @@ def test_the_scale_says_what_it_is_from() -> None:
         (float("nan"), 0, ""),
     ],
 )
-def test_a_disc_where_none_can_be_is_doubted_and_none_where_one_should_be(
-    share: float, eyes: int, doubt: str
-) -> None:
+def test_a_disc_where_none_can_be_is_doubted_and_none_where_one_should_be(share, eyes, doubt):
     camera = Camera(200, 1000, eyes, 10) if eyes else None
     assert doubt_disc(seen(share), camera) == doubt
     cut = replace(seen(share), landmarks=landmarks(disc_x=5.0, disc_y=500.0))
     assert doubt_disc(cut, camera) == "", "the border cuts it: a place without a diameter"
 
 
-def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> None:
+def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts():
     discs = (0.2, 0.21, 0.19, 0.22, 0.05)  # the last is no disc
     taken = [seen(share) for share in discs] + [seen(float("nan"))]
     cameras = cameras_of(map(sizes_of, taken))
@@ -282,20 +270,18 @@ def test_photographs_of_one_camera_have_one_scale_the_median_disc_counts() -> No
         [replace(seen(0.2), diameter=diameter) for diameter in (500.0, 1000.0, 1500.0)],
     ],
 )
-def test_what_may_be_of_several_cameras_is_seen_one_by_one(taken: list[Photograph]) -> None:
+def test_what_may_be_of_several_cameras_is_seen_one_by_one(taken):
     assert not cameras_of(map(sizes_of, taken))
 
 
-def test_a_photograph_of_another_field_of_view_is_of_another_camera() -> None:
+def test_a_photograph_of_another_field_of_view_is_of_another_camera():
     cameras = cameras_of([sizes_of(seen(0.2))] * 3)
     assert camera_of_photograph(seen(0.1), cameras)
     assert camera_of_photograph(replace(seen(0.1), diameter=700.0), cameras) is None
     assert camera_of_photograph(replace(seen(0.1), fov=np.zeros((9, 9), np.uint8)), cameras) is None
 
 
-def test_test_py_and_predict_py_know_the_camera_of_a_folder_alike(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factors: list[float]
-) -> None:
+def test_test_py_and_predict_py_know_the_camera_of_a_folder_alike(tmp_path, monkeypatch, factors):
     write_test_eyes(tmp_path, 20.0, (150,) * 4)
 
     def find(pixels: np.ndarray, fov: np.ndarray) -> Landmarks:

@@ -72,13 +72,13 @@ EYE = draw_eye(np.random.default_rng(3), 120, 110)[0]
 
 
 @pytest.mark.parametrize("name", ["eye.dcm", "IM000001"])
-def test_an_uncompressed_photograph_is_read_as_it_is(name: str, tmp_path: Path) -> None:
+def test_an_uncompressed_photograph_is_read_as_it_is(name, tmp_path):
     write_dicom(tmp_path / name, EYE)
     assert (read_image(tmp_path / name) == EYE).all()
     assert find_photographs([tmp_path]).photographs == {tmp_path / name: Path(name).stem}
 
 
-def test_jpeg_2000_is_read(tmp_path: Path) -> None:
+def test_jpeg_2000_is_read(tmp_path):
     pytest.importorskip("openjpeg", reason=WITH_FORMATS)
     from pydicom.uid import JPEG2000Lossless
 
@@ -87,7 +87,7 @@ def test_jpeg_2000_is_read(tmp_path: Path) -> None:
     assert (decode(write_dicom(tmp_path / "wide.dcm", wide, JPEG2000Lossless)) == wide).all()
 
 
-def test_a_jpeg_photograph_keeps_its_colours(tmp_path: Path) -> None:
+def test_a_jpeg_photograph_keeps_its_colours(tmp_path):
     import io
 
     from pydicom.encaps import encapsulate
@@ -105,7 +105,7 @@ def test_a_jpeg_photograph_keeps_its_colours(tmp_path: Path) -> None:
     assert np.abs(read_image(path).astype(int) - EYE).mean() < 2
 
 
-def test_grey_levels_are_the_right_way_round(tmp_path: Path) -> None:
+def test_grey_levels_are_the_right_way_round(tmp_path):
     grey = EYE[..., 1]
     assert (read_image(write_dicom(tmp_path / "a.dcm", grey)) == grey[..., None]).all()
     inverted = write_dicom(tmp_path / "b.dcm", 255 - grey, PhotometricInterpretation="MONOCHROME1")
@@ -114,7 +114,7 @@ def test_grey_levels_are_the_right_way_round(tmp_path: Path) -> None:
     assert (decode(twelve) == grey * np.uint16(16)).all()
 
 
-def test_what_is_no_picture_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_what_is_no_picture_is_refused_in_a_line(tmp_path):
     file = pydicom.dcmread(write_dicom(tmp_path / "report.dcm", EYE))
     del file.PixelData
     file.save_as(tmp_path / "report.dcm")
@@ -137,19 +137,17 @@ def test_what_is_no_picture_is_refused_in_a_line(tmp_path: Path) -> None:
         (None, None),
     ],
 )
-def test_only_a_spacing_that_an_eye_may_have_is_used(
-    spacing: list[float] | None, um: float | None, tmp_path: Path
-) -> None:
+def test_only_a_spacing_that_an_eye_may_have_is_used(spacing, um, tmp_path):
     path = write_dicom(tmp_path / "eye.dcm", EYE, **({"PixelSpacing": spacing} if spacing else {}))
     assert read_tags(path).um_per_pixel == (None if um is None else pytest.approx(um))
 
 
-def test_the_disc_must_agree_with_the_spacing() -> None:
+def test_the_disc_must_agree_with_the_spacing():
     assert likely_um(10.0, 180.0) == 10.0
     assert likely_um(10.0, 60.0) is likely_um(10.0, float("nan")) is likely_um(None, 180.0) is None
 
 
-def test_of_the_patients_tags_only_the_identifier_asked_for_is_copied(files: Path, tmp_path: Path) -> None:
+def test_of_the_patients_tags_only_the_identifier_asked_for_is_copied(files, tmp_path):
     (tmp_path / "in").mkdir()
     write_dicom(tmp_path / "in" / "one.dcm", EYE, **TAGS, **SECRET)
     write_dicom(tmp_path / "in" / "two.dcm", np.stack([EYE[..., ::-1], EYE]), **SECRET)
@@ -170,7 +168,7 @@ def test_of_the_patients_tags_only_the_identifier_asked_for_is_copied(files: Pat
     )
 
 
-def test_a_heic_photograph_is_read(tmp_path: Path) -> None:
+def test_a_heic_photograph_is_read(tmp_path):
     heif = pytest.importorskip("pillow_heif", reason=WITH_FORMATS)
     heif.register_heif_opener()
     Image.fromarray(EYE).save(tmp_path / "eye.heic", quality=95)

@@ -135,9 +135,7 @@ def computed(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]
 
 
 @pytest.mark.parametrize(("dice", "outputs"), LOSSES)
-def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
-    eyes: Path, computed: list[dict], dice: float, outputs: tuple[str, ...]
-) -> None:
+def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(eyes, computed, dice, outputs):
     alone, loss = gradients(eyes, dice, outputs)
     assert computed[0]["pixels"] != computed[1]["pixels"], "equal shares would hide a wrong mean"
     largest = max(gradient.abs().max() for gradient in alone.values())
@@ -149,14 +147,14 @@ def test_averaged_gradients_are_those_of_one_process_with_the_whole_batch(
     assert same_weights(*(found[f"gradients {dice} {outputs}"] for found in computed))
 
 
-def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes: Path, computed: list[dict]) -> None:
+def test_validation_that_is_shared_out_finds_what_one_process_finds(eyes, computed):
     labelled = read_eyes(eyes / "train", labels=True)
     for found in computed:
         for name, number, outputs in VALIDATED:
             assert found[name] == epoch.evaluate(new_network(outputs), labelled[:number])
 
 
-def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> None:
+def test_running_statistics_become_the_mean_of_both(computed):
     for name, mean in computed[0]["buffers"].items():
         assert torch.equal(mean, computed[1]["buffers"][name])
         own = [found["own buffers"][name] for found in computed]
@@ -164,14 +162,14 @@ def test_running_statistics_become_the_mean_of_both(computed: list[dict]) -> Non
         assert torch.allclose(mean.double(), (own[0] + own[1]).double() / 2)
 
 
-def test_a_save_holds_the_mean_statistics_and_leaves_each_process_its_own(computed: list[dict]) -> None:
+def test_a_save_holds_the_mean_statistics_and_leaves_each_process_its_own(computed):
     for found in computed:
         for name, mean in found["buffers"].items():
             assert torch.equal(found["saved buffers"][name], mean)
             assert torch.equal(found["buffers after a save"][name], found["own buffers"][name])
 
 
-def test_synchronised_batch_normalisation_shares_what_it_learns_with_a_network_that_stays_as_it_is() -> None:
+def test_synchronised_batch_normalisation_shares_what_it_learns_with_a_network_that_stays_as_it_is():
     model = UNet(width=2, depth=1)
     synchronised = distributed.synchronize(model, None)
     kinds = [type(module) for module in synchronised.modules()]
@@ -182,7 +180,7 @@ def test_synchronised_batch_normalisation_shares_what_it_learns_with_a_network_t
     assert all(tensors[0][name] is tensors[1][name] for name in tensors[0])
 
 
-def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(computed: list[dict]) -> None:
+def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(computed):
     for found in computed:
         assert found["any"] == [True, False]
         assert "the processes have different flags or eyes" in found["differs"]
@@ -201,9 +199,7 @@ def test_a_stop_asked_of_one_is_known_to_all_and_other_settings_are_refused(comp
         ([], ["--seed=7"], r"the processes have different flags, eyes, or last\.pth; .*"),
     ],
 )
-def test_an_error_of_one_or_of_both_ends_both_with_one_line(
-    eyes: Path, tmp_path: Path, arguments: list[str], of_rank_1: list[str], line: str
-) -> None:
+def test_an_error_of_one_or_of_both_ends_both_with_one_line(eyes, tmp_path, arguments, of_rank_1, line):
     files = tmp_path / "files"
     given = [f"--data={eyes}", f"--files={files}", *SHORT, *arguments]
     started = time.time()
@@ -216,9 +212,7 @@ def test_an_error_of_one_or_of_both_ends_both_with_one_line(
     assert not files.exists() or not list(files.iterdir())
 
 
-def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(
-    eyes: Path, tmp_path: Path
-) -> None:
+def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(eyes, tmp_path):
     files = tmp_path / "files"
     given = [f"--data={eyes}", f"--files={files}", *NETWORK, "--minutes=0.05", "--arteries-veins"]
     statuses, said = Ranks(run_train, given, []).finish()
@@ -283,9 +277,7 @@ def pid_of_rank(rank: int, files: Path, process: subprocess.Popen[str]) -> int:
     return other
 
 
-def test_a_killed_process_ends_all_and_any_number_goes_on(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_process_ends_all_and_any_number_goes_on(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, "--files", tmp_path, *SHORT]
 
     # one process, stopped in the middle of the second epoch

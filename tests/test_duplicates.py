@@ -46,20 +46,20 @@ CHANGES: dict[str, Callable[[np.ndarray, Path], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_one_photograph_is_recognised_after_a_change_and_no_other_is(change: str, tmp_path: Path) -> None:
+def test_one_photograph_is_recognised_after_a_change_and_no_other_is(change, tmp_path):
     prints = {f"eye{k}": fingerprint(*eye) for k, eye in enumerate(EYES)}
     assert find_equal(prints) == []
     changed = CHANGES[change](EYES[3][0], tmp_path)
     assert find_equal({**prints, "copy": fingerprint(changed, estimate_fov(changed))}) == [("eye3", "copy")]
 
 
-def test_blank_photographs_are_equal_to_nothing() -> None:
+def test_blank_photographs_are_equal_to_nothing():
     blank = np.zeros((60, 60, 3), np.uint8)
     prints = {name: fingerprint(blank, np.full((60, 60), 255, np.uint8)) for name in "ab"}
     assert find_equal(prints) == []
 
 
-def test_no_two_eyes_of_real_cameras_are_called_equal() -> None:
+def test_no_two_eyes_of_real_cameras_are_called_equal():
     images = sorted(SHARED.glob("DRIVE/*/images/*.tif")) + sorted(SHARED.glob("cameras/STARE/*/im????.ppm.gz"))
     if not images:
         pytest.skip("DRIVE and STARE are not there: they are licensed and cannot be part of the repository")
@@ -76,9 +76,7 @@ def double(drive: Path, source: tuple[str, int], target: tuple[str, int]) -> Non
 
 
 @pytest.mark.parametrize("target", [("training", 41), ("test", 9)])
-def test_augment_names_a_photograph_that_is_there_twice(
-    target: tuple[str, int], drive: Path, tmp_path: Path
-) -> None:
+def test_augment_names_a_photograph_that_is_there_twice(target, drive, tmp_path):
     own = shutil.copytree(drive, tmp_path / "DRIVE")
     shutil.rmtree(own / "test" / "2nd_manual")
     double(own, ("training", 22), target)
@@ -89,7 +87,7 @@ def test_augment_names_a_photograph_that_is_there_twice(
 
 
 @pytest.mark.parametrize("how", [[], ["--folds=2"], ["--all-eyes"]], ids=["split", "folds", "all"])
-def test_train_refuses_one_photograph_under_two_names(how: list[str], new_data: Path, tmp_path: Path) -> None:
+def test_train_refuses_one_photograph_under_two_names(how, new_data, tmp_path):
     own = shutil.copytree(new_data, tmp_path / "new_data")
     for part in ("image", "mask", "fov"):
         mirrored = decode(own / "train" / part / "22_training_0.png")[:, ::-1].copy()
@@ -99,9 +97,7 @@ def test_train_refuses_one_photograph_under_two_names(how: list[str], new_data: 
     assert not (tmp_path / "files").exists()
 
 
-def test_test_says_which_eyes_lie_in_the_training_part(
-    new_data: Path, files: Path, tmp_path: Path, capsys
-) -> None:
+def test_test_says_which_eyes_lie_in_the_training_part(new_data, files, tmp_path, capsys):
     own = shutil.copytree(new_data, tmp_path / "new_data")
     shutil.rmtree(own / "test" / "second_observer")
     for part in ("image", "mask", "fov"):

@@ -29,7 +29,7 @@ def run_train(new_data: Path, files: Path, *more: object, **environment: str) ->
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_starts_where_python_leaves_out_its_folder(script: str, tmp_path: Path) -> None:
+def test_a_script_starts_where_python_leaves_out_its_folder(script, tmp_path):
     command = [sys.executable, ROOT / script, "--help"]
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -48,9 +48,7 @@ def test_a_script_starts_where_python_leaves_out_its_folder(script: str, tmp_pat
         ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "RANK": "1", "MASTER_PORT": "70000"}, "MASTER_PORT: is 70000"),
     ],
 )
-def test_variables_of_torchrun_that_are_half_there_are_named(
-    variables: dict[str, str], reason: str, new_data: Path, tmp_path: Path
-) -> None:
+def test_variables_of_torchrun_that_are_half_there_are_named(variables, reason, new_data, tmp_path):
     done = run_train(new_data, tmp_path / "files", **variables)
     assert done.returncode == 2
     assert done.stderr.startswith(f"train.py: {reason}") and done.stderr.count("\n") == 1
@@ -62,9 +60,7 @@ def test_variables_of_torchrun_that_are_half_there_are_named(
     ("name", "status", "line"), [("SIGTERM", 2, "was ended"), ("SIGINT", 130, "interrupted")]
 )
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_process_that_waits_for_others_can_be_ended(
-    rank: str, name: str, status: int, line: str, new_data: Path, tmp_path: Path
-) -> None:
+def test_a_process_that_waits_for_others_can_be_ended(rank, name, status, line, new_data, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
@@ -79,15 +75,15 @@ def test_a_process_that_waits_for_others_can_be_ended(
 
 
 @pytest.mark.parametrize("variables", [{"LOCAL_RANK": ""}, {"LOCAL_RANK": "0"}])
-def test_a_local_rank_alone_is_one_process(variables: dict[str, str], new_data: Path, tmp_path: Path) -> None:
+def test_a_local_rank_alone_is_one_process(variables, new_data, tmp_path):
     done = run_train(new_data, tmp_path, **variables)
     assert done.returncode == 0, done.stderr
 
 
 @posix
 def test_too_few_open_files_are_told_with_the_remedy_and_the_limit_is_raised_where_it_may_be(
-    new_data: Path, tmp_path: Path
-) -> None:
+    new_data, tmp_path
+):
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -104,9 +100,7 @@ def test_too_few_open_files_are_told_with_the_remedy_and_the_limit_is_raised_whe
 
 @posix
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGTERM"])
-def test_what_a_terminal_or_a_scheduler_sends_keeps_the_steps(
-    name: str, new_data: Path, tmp_path: Path
-) -> None:
+def test_what_a_terminal_or_a_scheduler_sends_keeps_the_steps(name, new_data, tmp_path):
     arguments = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=400000"]
     process = forked.start("train.py", *arguments)
     forked.wait_until((tmp_path / "split.json").exists, process)
@@ -120,9 +114,7 @@ def test_what_a_terminal_or_a_scheduler_sends_keeps_the_steps(
 
 
 @pytest.mark.parametrize(("value", "threads"), [("abc", 2), ("", 2), ("-1", 2), ("8", 8), ("8,4", 8)])
-def test_a_number_of_threads_that_is_none_is_not_the_users_choice(
-    value: str, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_of_threads_that_is_none_is_not_the_users_choice(value, threads, monkeypatch):
     now = [8]
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     monkeypatch.setattr(devices, "usable_cores", lambda: 2)
@@ -163,9 +155,7 @@ def write_group(root: Path, line: str, files: dict[str, str]) -> None:
         ),
     ],
 )
-def test_a_container_has_the_cores_of_its_limit(
-    line: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_container_has_the_cores_of_its_limit(line, files, cores, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "SYSTEM", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     write_group(tmp_path, line, files)
@@ -173,7 +163,7 @@ def test_a_container_has_the_cores_of_its_limit(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_a_process_has_the_cores_of_its_affinity() -> None:
+def test_a_process_has_the_cores_of_its_affinity():
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
     code += "from system.limits import usable_cores; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -184,8 +174,8 @@ def test_a_process_has_the_cores_of_its_affinity() -> None:
     ("load", "threads", "set_to"), [(0.1, 2, None), (1.0, 2, 1), (3.2, 2, 1), (1.0, 1, None), (1.1, 4, 3)]
 )
 def test_a_training_beside_other_programs_is_told_how_many_threads_are_faster(
-    load: float, threads: int, set_to: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    load, threads, set_to, monkeypatch
+):
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)
     monkeypatch.setattr(devices, "usable_cores", lambda: max(2, threads))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -193,9 +183,7 @@ def test_a_training_beside_other_programs_is_told_how_many_threads_are_faster(
     assert (f"OMP_NUM_THREADS={set_to} " in said) if set_to else said == ""
 
 
-def test_files_that_were_read_leave_the_memory_of_a_container_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_were_read_leave_the_memory_of_a_container_free(tmp_path, monkeypatch):
     """Linux keeps their copies until others need the memory, so that after many photographs all seems used."""
     monkeypatch.setattr(devices, "CONTAINER", tmp_path)
     for name, text in (

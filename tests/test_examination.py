@@ -37,7 +37,7 @@ def reasons(photograph: np.ndarray, mask: np.ndarray, row: dict[str, float] = GO
     return doubts(features(photograph, estimate_fov(photograph), mask), row)
 
 
-def test_a_good_photograph_is_not_doubtful(eyes: list) -> None:
+def test_a_good_photograph_is_not_doubtful(eyes):
     assert [reasons(photograph, mask) for photograph, mask, _ in eyes] == [[]] * 3
 
 
@@ -53,7 +53,7 @@ CAUGHT = {
 
 
 @pytest.mark.parametrize("kind", CAUGHT)
-def test_a_spoilt_photograph_is_doubtful_for_the_right_reason(eyes: list, kind: str) -> None:
+def test_a_spoilt_photograph_is_doubtful_for_the_right_reason(eyes, kind):
     for number, (photograph, mask, fov) in enumerate(eyes):
         bad = spoilt.SPOILS[kind](photograph, fov, 1.0, np.random.default_rng(number))
         mask = mask[spoilt.middle(mask.shape, fov)] if kind in spoilt.CUT else mask
@@ -61,7 +61,7 @@ def test_a_spoilt_photograph_is_doubtful_for_the_right_reason(eyes: list, kind: 
 
 
 @pytest.mark.parametrize("kind", spoilt.ELSE)
-def test_a_picture_of_something_else_is_doubtful(kind: str) -> None:
+def test_a_picture_of_something_else_is_doubtful(kind):
     picture = spoilt.ELSE[kind](np.random.default_rng(0))
     assert "not round and red: a fundus photograph?" in reasons(picture, np.zeros(picture.shape[:2], np.uint8))
 
@@ -74,15 +74,13 @@ def test_a_picture_of_something_else_is_doubtful(kind: str) -> None:
         ("expected_f1", 0.31, "expected F1 only 0.31"),
     ],
 )
-def test_odd_results_of_a_good_photograph_are_doubtful(
-    eyes: list, column: str, value: float, reason: str
-) -> None:
+def test_odd_results_of_a_good_photograph_are_doubtful(eyes, column, value, reason):
     photograph, mask, _ = eyes[0]
     assert reasons(photograph, mask, GOOD | {column: value}) == [reason]
 
 
 @pytest.mark.parametrize("gap", ["wide", "none", "above each other", "caption below", "smaller", "they touch"])
-def test_two_eyes_in_one_picture_are_doubtful(eyes: list, gap: str) -> None:
+def test_two_eyes_in_one_picture_are_doubtful(eyes, gap):
     one, other = eyes[0][0], eyes[1][0]
     if gap == "smaller":
         other = np.pad(cv2.resize(other, (260, 267), interpolation=cv2.INTER_AREA), ((0, 133), (0, 0), (0, 0)))
@@ -96,7 +94,7 @@ def test_two_eyes_in_one_picture_are_doubtful(eyes: list, gap: str) -> None:
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (0, 60, 160), (128, 128, 128)])
-def test_captions_and_windows_are_no_second_eye(eyes: list, colour: tuple[int, int, int]) -> None:
+def test_captions_and_windows_are_no_second_eye(eyes, colour):
     photograph, mask, _ = eyes[0]
     for border in ((0, 60, 0, 0), (80, 0, 0, 0), (40, 40, 0, 0), (60, 90, 200, 250), (0, 0, 150, 0)):
         framed = cv2.copyMakeBorder(photograph, *border, cv2.BORDER_CONSTANT, value=colour)
@@ -104,19 +102,19 @@ def test_captions_and_windows_are_no_second_eye(eyes: list, colour: tuple[int, i
         assert reasons(framed, vessels) == []
 
 
-def test_vessels_along_the_border_are_doubtful(eyes: list) -> None:
+def test_vessels_along_the_border_are_doubtful(eyes):
     photograph, _, fov = eyes[0]
     ring = cv2.morphologyEx(fov, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) & fov
     assert "vessels along the border" in reasons(photograph, ring)
 
 
-def test_the_map_is_darkest_where_sure_and_brightest_at_one_half() -> None:
+def test_the_map_is_darkest_where_sure_and_brightest_at_one_half():
     found = uncertainty(metrics.quantize(np.array([[0, 0.1, 0.5, 0.9, 1]])))
     assert found.dtype == np.uint8
     assert found.tolist() == [[0, 51, 255, 51, 0]]
 
 
-def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_probabilities() -> None:
+def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_probabilities():
     rng = np.random.default_rng(0)
     levels = metrics.quantize(rng.beta(0.3, 2, (120, 120)))
     fov = np.full(levels.shape, 255, np.uint8)
@@ -127,13 +125,13 @@ def test_expected_f1_is_the_mean_f1_of_truths_drawn_from_the_probabilities() -> 
     assert found["expected_f1"] == pytest.approx(np.mean(f1), abs=0.01)
 
 
-def test_nothing_found_is_sure_of_nothing() -> None:
+def test_nothing_found_is_sure_of_nothing():
     empty = np.zeros((9, 9), np.uint8)
     found = confidence(empty.astype(np.uint16), empty, empty + 255)
     assert all(np.isnan(value) for value in found.values())
 
 
-def test_the_last_lines_name_the_doubtful() -> None:
+def test_the_last_lines_name_the_doubtful():
     rows = [
         {"image": name, "doubtful": why} for name, why in (("a", ""), ("b", "very dark"), ("c", "grey; dark"))
     ]
@@ -154,7 +152,7 @@ def results(eyes: list, files: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder / "in", folder / "out"
 
 
-def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path, Path]) -> None:
+def test_measures_csv_has_the_measures_of_the_masks_written(results):
     photographs, out = results
     rows = rows_by_image(out / "measures.csv")
     assert list(rows) == ['a, "b"', "c", "page"]
@@ -175,7 +173,7 @@ def test_measures_csv_has_the_measures_of_the_masks_written(results: tuple[Path,
 
 
 @pytest.mark.parametrize("name", ["a", 'b, "c"', "Müller", "眼", "\udcff"])
-def test_excel_r_and_plain_readers_read_every_table(tmp_path: Path, name: str) -> None:
+def test_excel_r_and_plain_readers_read_every_table(tmp_path, name):
     write_csv(tmp_path / "t.csv", [{"image": name, "f1": 0.5}, {"image": "x", "f1": float("nan")}])
     raw = (tmp_path / "t.csv").read_bytes()
     # Excel takes a file for UTF-8 by its mark alone; a file of ASCII needs none, and plain readers want none
@@ -187,7 +185,7 @@ def test_excel_r_and_plain_readers_read_every_table(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-eye", "@SUM(A1)", '=HYPERLINK("http://x","y")', "\t=1"])
-def test_no_file_name_becomes_a_formula_of_a_spreadsheet(tmp_path: Path, name: str) -> None:
+def test_no_file_name_becomes_a_formula_of_a_spreadsheet(tmp_path, name):
     write_csv(
         tmp_path / "t.csv", [{"image": name, "f1": -0.5, "eyes": -1}, {"image": "a=b", "f1": 1.0, "eyes": 2}]
     )
@@ -195,7 +193,7 @@ def test_no_file_name_becomes_a_formula_of_a_spreadsheet(tmp_path: Path, name: s
         assert list(csv.reader(file))[1:] == [[f"'{name}", "-0.50000000", "-1"], ["a=b", "1.00000000", "2"]]
 
 
-def test_a_name_of_digits_can_be_told_by_its_photograph(results: tuple[Path, Path]) -> None:
+def test_a_name_of_digits_can_be_told_by_its_photograph(results):
     # a spreadsheet makes 7 of 007; it leaves 007.png alone
     photographs, out = results
     rows = rows_by_image(out / "measures.csv")
@@ -205,16 +203,14 @@ def test_a_name_of_digits_can_be_told_by_its_photograph(results: tuple[Path, Pat
     assert list(rows["c"])[:3] == ["image", "photograph", "doubtful"]
 
 
-def test_the_page_of_text_is_doubtful_and_said_so(
-    results: tuple[Path, Path], files: Path, capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
+def test_the_page_of_text_is_doubtful_and_said_so(results, files, capsys, tmp_path):
     photographs, out = results
     assert "a fundus photograph?" in rows_by_image(out / "measures.csv")["page"]["doubtful"]
     run_script(predict.main, photographs / "page.png", "--weights", files / "checkpoint.pth", "--out", tmp_path)
     assert "1 of 1 photograph is doubtful:\n  page: not round" in capsys.readouterr().out
 
 
-def test_the_uncertainty_map_is_of_the_photographs_size_and_its_probability(results: tuple[Path, Path]) -> None:
+def test_the_uncertainty_map_is_of_the_photographs_size_and_its_probability(results):
     _, out = results
     maps = {path.name: path for path in (out / "uncertainty").glob("*.png")}
     assert len(maps) == 3
@@ -224,7 +220,7 @@ def test_the_uncertainty_map_is_of_the_photographs_size_and_its_probability(resu
         assert (found == uncertainty(levels)).all()
 
 
-def test_predict_json_says_what_made_the_results(results: tuple[Path, Path], files: Path) -> None:
+def test_predict_json_says_what_made_the_results(results, files):
     photographs, out = results
     made = json.loads((out / "predict.json").read_text(encoding="utf-8"))
     weights = files / "checkpoint.pth"

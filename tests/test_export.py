@@ -39,7 +39,7 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 65), (1, 1), (7, 130), (201, 88)])
-def test_onnx_runtime_gives_torchs_probabilities_at_any_size(onnx_file: Path, shape: tuple[int, int]) -> None:
+def test_onnx_runtime_gives_torchs_probabilities_at_any_size(onnx_file, shape):
     import onnxruntime
 
     rng = np.random.default_rng(sum(shape))
@@ -57,7 +57,7 @@ def test_onnx_runtime_gives_torchs_probabilities_at_any_size(onnx_file: Path, sh
     assert np.abs(found - wanted).max() < 1e-4
 
 
-def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_file: Path) -> None:
+def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_file):
     import onnx
 
     graph = onnx.load(onnx_file, load_external_data=False)
@@ -73,7 +73,7 @@ def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_fi
     assert [d.dim_param for d in graph.graph.output[0].type.tensor_type.shape.dim] == ["height", "width"]
 
 
-def test_arteries_and_veins_are_two_outputs(onnx_file: Path, tmp_path: Path) -> None:
+def test_arteries_and_veins_are_two_outputs(onnx_file, tmp_path):
     import onnxruntime
 
     path = tmp_path / "arteries_veins.onnx"
@@ -95,9 +95,7 @@ def test_arteries_and_veins_are_two_outputs(onnx_file: Path, tmp_path: Path) -> 
         run_script(export.main, "--weights", tmp_path / "kinds.pth", SHIPPED, "--out", path)
 
 
-def test_a_file_that_differs_from_torch_is_not_written(
-    onnx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_differs_from_torch_is_not_written(onnx_file, tmp_path, monkeypatch):
     other = torch.load(SHIPPED, weights_only=True)
     other["weights"]["classifier.bias"] += 0.01
     torch.save(other, tmp_path / "other.pth")
@@ -110,9 +108,7 @@ def test_a_file_that_differs_from_torch_is_not_written(
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
-def test_without_its_packages_a_line_says_what_to_install(
-    module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_its_packages_a_line_says_what_to_install(module, monkeypatch, tmp_path):
     if module == "onnxruntime":
         pytest.importorskip("onnx", reason=WITH_ONNX)
     monkeypatch.setitem(sys.modules, module, None)
@@ -120,9 +116,7 @@ def test_without_its_packages_a_line_says_what_to_install(
         run_script(export.main, "--out", tmp_path / "out.onnx")
 
 
-def test_the_documented_prediction_needs_three_packages_and_finds_what_predict_finds(
-    onnx_file: Path, tmp_path: Path
-) -> None:
+def test_the_documented_prediction_needs_three_packages_and_finds_what_predict_finds(onnx_file, tmp_path):
     block = (ROOT / "docs" / "export.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     block = block.replace('"files/fundus_unet.onnx"', repr(str(onnx_file)))
     assert str(onnx_file) in block

@@ -35,7 +35,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_outline_gives_the_circle_of_all_pixels_to_the_bit(name: str) -> None:
+def test_the_outline_gives_the_circle_of_all_pixels_to_the_bit(name):
     fov = FIELDS[name]
     points = outline(fov)
     assert len(points) <= 2 * len(fov)
@@ -52,9 +52,7 @@ PHOTOGRAPH, _, FIELD = draw_eye(np.random.default_rng(1), 584, 565)
 
 @pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("border", BORDERS)
-def test_captions_bars_and_windows_are_no_field_of_view(
-    colour: tuple[int, int, int], border: tuple[int, int, int, int]
-) -> None:
+def test_captions_bars_and_windows_are_no_field_of_view(colour, border):
     framed = cv2.copyMakeBorder(PHOTOGRAPH, *border, cv2.BORDER_CONSTANT, value=colour)
     true = cv2.copyMakeBorder(FIELD, *border, cv2.BORDER_CONSTANT, value=0)
     text = tuple(255 - level for level in colour)
@@ -66,7 +64,7 @@ def test_captions_bars_and_windows_are_no_field_of_view(
         assert overlap(estimate_fov(photograph), true) > 0.93
 
 
-def test_the_window_of_a_viewer_with_bars_on_three_sides_is_no_field_of_view() -> None:
+def test_the_window_of_a_viewer_with_bars_on_three_sides_is_no_field_of_view():
     window = np.full((900, 1600, 3), (240, 240, 240), np.uint8)
     window[:60] = (0, 120, 215)
     window[:, :120] = (45, 45, 48)
@@ -79,7 +77,7 @@ def test_the_window_of_a_viewer_with_bars_on_three_sides_is_no_field_of_view() -
 
 @pytest.mark.parametrize("sigma", [0, 3, 12])
 @pytest.mark.parametrize("grey", [False, True])
-def test_a_retina_without_a_border_has_no_bars(sigma: int, grey: bool) -> None:
+def test_a_retina_without_a_border_has_no_bars(sigma, grey):
     middle = np.ascontiguousarray(PHOTOGRAPH[180:400, 170:390])
     middle = cv2.GaussianBlur(middle, (0, 0), sigma) if sigma else middle
     assert estimate_fov(np.repeat(middle[..., 1:2], 3, axis=2) if grey else middle).all()
@@ -87,7 +85,7 @@ def test_a_retina_without_a_border_has_no_bars(sigma: int, grey: bool) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", SCENES)
-def test_an_eye_in_a_slide_or_a_scene_is_found_and_is_one_eye(name: str, seed: int) -> None:
+def test_an_eye_in_a_slide_or_a_scene_is_found_and_is_one_eye(name, seed):
     picture, true, vessels = scene(name, seed)
     fov = estimate_fov(picture)
     assert overlap(fov, true) > 0.93
@@ -95,13 +93,13 @@ def test_an_eye_in_a_slide_or_a_scene_is_found_and_is_one_eye(name: str, seed: i
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_a_scene_without_an_eye_has_no_field_of_view_in_it(name: str) -> None:
+def test_a_scene_without_an_eye_has_no_field_of_view_in_it(name):
     background = SCENES[name](np.random.default_rng(3))[0]
     assert disc_in_scene(background) is None or name == "a slide with a logo"
 
 
 @pytest.mark.parametrize("colour", [(255, 255, 255), (120, 120, 120), (20, 30, 110), (240, 225, 190)])
-def test_two_eyes_on_one_slide_are_still_two(colour: tuple[int, int, int]) -> None:
+def test_two_eyes_on_one_slide_are_still_two(colour):
     slide = np.full((800, 1300, 3), colour, np.uint8)
     for left in (40, 690):
         slide[100:684, left : left + 565] = PHOTOGRAPH

@@ -42,8 +42,8 @@ def run_predict(tree: Path, files: Path, out: Path, *more: object) -> int | None
 
 
 def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
-    tree: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+    tree, files, tmp_path, monkeypatch, capsys
+):
     table = f"{tree.name}/eye.png,5\na/eye.png,7\n#eye 100%,9\nmasks/eye.png,5\n"
     (um := tmp_path / "um.csv").write_text(table)
     out = tmp_path / "out"
@@ -77,7 +77,7 @@ def test_results_lie_in_folders_of_the_same_names_and_resume_knows_them(
     assert contents(out) == before
 
 
-def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs(tmp_path: Path) -> None:
+def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs(tmp_path):
     for name in ("eye.png", "results/predict/eye.png", "b/eye.png", "empty/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -90,9 +90,7 @@ def test_what_cannot_be_searched_is_named_and_results_inside_are_not_photographs
     assert [other for other in found.others if "notes" not in other] == links * linked
 
 
-def test_a_folder_whose_files_may_not_be_opened_stops_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_whose_files_may_not_be_opened_stops_no_other(tmp_path, monkeypatch):
     for name in ("a/eye.png", "locked/eye.png", "locked/notes.txt", "z/eye.png"):
         write_png(tmp_path / name, np.zeros((9, 9), np.uint8))
     stat = os.stat
@@ -112,6 +110,6 @@ def test_a_folder_whose_files_may_not_be_opened_stops_no_other(
 
 
 @pytest.mark.parametrize("inside", ["masks/a", "page/photograph/a/b", "outlines", "uncertainty"])
-def test_results_are_never_segmented_into_themselves(tmp_path: Path, inside: str) -> None:
+def test_results_are_never_segmented_into_themselves(tmp_path, inside):
     with pytest.raises(UserError, match="photographs to segment lie there"):
         name_results({tmp_path / inside / "eye.png": "eye"}, tmp_path)

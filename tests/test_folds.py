@@ -74,8 +74,8 @@ def contents(*files: Path) -> dict[Path, bytes]:
 
 
 def test_each_eye_is_in_one_fold_and_no_network_is_scored_on_an_eye_that_it_saw(
-    new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    new_data, crossed, tmp_path, monkeypatch
+):
     names = [eye.name for eye in read_eyes(new_data / "train", labels=True)]
     eyes = list(dict.fromkeys(map(eye_of, names)))
     table = read_table(crossed)
@@ -109,9 +109,7 @@ def predict_anew(new_data: Path, crossed: Path) -> dict[str, tuple[np.ndarray, E
     return found
 
 
-def test_cameras_py_scores_every_held_out_eye_as_it_is_and_retaken(
-    new_data: Path, crossed: Path, capsys
-) -> None:
+def test_cameras_py_scores_every_held_out_eye_as_it_is_and_retaken(new_data, crossed, capsys):
     run_script(cameras.main, "--data", new_data, "--threshold=0.5", "--device=cpu", crossed)
     heading, *rows = (line.split() for line in capsys.readouterr().out.splitlines())
     assert [row[-5] for row in rows] == ["7"] * 3
@@ -137,7 +135,7 @@ def score_at(levels: np.ndarray, eye: Eye, threshold: float) -> dict[str, float]
     return {"threshold": threshold} | pixels | metrics.tree_scores(tree)
 
 
-def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: Path) -> None:
+def test_the_table_is_what_the_folds_checkpoints_give(new_data, crossed):
     table, found = read_table(crossed), predict_anew(new_data, crossed)
     header = (crossed / "folds.csv").read_text().splitlines()[0]
     assert header == ",".join(["eye", "fold", "threshold", *metrics.COLUMNS, "minutes"])
@@ -155,7 +153,7 @@ def test_the_table_is_what_the_folds_checkpoints_give(new_data: Path, crossed: P
     assert len({row["f1"] for row in table.values()}) > len(found), "scores differ, or nothing was compared"
 
 
-def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: Path) -> None:
+def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path):
     # both eyes of a person are in one fold, so that eyes do not take turns
     names = [f"Image_{n:02d}{side}_0" for n in (1, 2, 3) for side in "LR"]
     eyes, rng = {}, np.random.default_rng(0)
@@ -183,9 +181,7 @@ def test_the_spread_of_the_folds_goes_by_the_folds_that_eyes_were_in(tmp_path: P
         assert float(table["std_of_folds"][column]) == pytest.approx(statistics.stdev(of_folds), abs=1e-8)
 
 
-def test_the_final_network_saw_every_eye_and_its_threshold_is_the_pooled_one(
-    new_data: Path, crossed: Path, tmp_path: Path
-) -> None:
+def test_the_final_network_saw_every_eye_and_its_threshold_is_the_pooled_one(new_data, crossed, tmp_path):
     final = load(crossed / "checkpoint.pth")
     assert final["threshold"] == best_of_all(predict_anew(new_data, crossed))
     assert final["cross_validation"]["f1"] == pytest.approx(float(read_table(crossed)["mean"]["f1"]), abs=1e-8)
@@ -196,8 +192,8 @@ def test_the_final_network_saw_every_eye_and_its_threshold_is_the_pooled_one(
 
 
 def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the_same(
-    new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+    new_data, crossed, tmp_path, monkeypatch, capsys
+):
     predictions, segment, training = iter(range(1000)), held_out.segment, 2 * EPOCH
 
     def interrupted_segment(*rest: object, **named: object) -> object:
@@ -227,9 +223,7 @@ def test_stopped_in_a_fold_in_its_scoring_and_at_the_end_and_resumed_it_ends_the
     assert not list(tmp_path.rglob(".*")), "neither locks nor temporary files remain"
 
 
-def test_folds_trained_one_by_one_are_put_together_without_training(
-    new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folds_trained_one_by_one_are_put_together_without_training(new_data, crossed, tmp_path, monkeypatch):
     for own in ([2], [1, 0]):
         assert cross_validate(new_data, tmp_path, "--fold", *own) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fold0", "fold1", "fold2"]
@@ -246,9 +240,7 @@ def test_folds_trained_one_by_one_are_put_together_without_training(
     assert same_networks(tmp_path / "checkpoint.pth", crossed / "checkpoint.pth")
 
 
-def test_a_network_on_all_eyes_that_is_there_gets_its_threshold_from_the_folds(
-    new_data: Path, crossed: Path, tmp_path: Path
-) -> None:
+def test_a_network_on_all_eyes_that_is_there_gets_its_threshold_from_the_folds(new_data, crossed, tmp_path):
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes")
     assert not same_networks(tmp_path / "checkpoint.pth", crossed / "checkpoint.pth"), "another threshold"
     for k in range(K):
@@ -267,9 +259,7 @@ def test_a_network_on_all_eyes_that_is_there_gets_its_threshold_from_the_folds(
         (["--folds=3", "--fold=-1"], "--fold: -1 is out of range: give 0 or more"),
     ],
 )
-def test_folds_that_cannot_be_are_refused_before_anything_is_written(
-    new_data: Path, tmp_path: Path, capsys, flags: list[str], reason: str
-) -> None:
+def test_folds_that_cannot_be_are_refused_before_anything_is_written(new_data, tmp_path, capsys, flags, reason):
     with pytest.raises((UserError, SystemExit)) as error:
         run_script(train.main, "--data", new_data, "--files", tmp_path / "files", *SHORT, *flags)
     said = str(error.value) if error.type is UserError else capsys.readouterr().err
@@ -284,9 +274,7 @@ def test_folds_that_cannot_be_are_refused_before_anything_is_written(
         (["--folds=4"], r"fold0.last\.pth: trained with other eyes or another split"),
     ],
 )
-def test_resuming_with_other_folds_or_settings_is_refused(
-    new_data: Path, crossed: Path, tmp_path: Path, flags: list[str], reason: str
-) -> None:
+def test_resuming_with_other_folds_or_settings_is_refused(new_data, crossed, tmp_path, flags, reason):
     files = shutil.copytree(crossed, tmp_path / "files")
     before = contents(*(path for path in files.rglob("*") if path.is_file()))
     with pytest.raises(UserError, match=reason):
@@ -294,9 +282,7 @@ def test_resuming_with_other_folds_or_settings_is_refused(
     assert contents(*(path for path in files.rglob("*") if path.is_file())) == before
 
 
-def test_resuming_without_a_fold_or_beside_a_network_on_other_eyes_is_refused(
-    new_data: Path, crossed: Path, tmp_path: Path
-) -> None:
+def test_resuming_without_a_fold_or_beside_a_network_on_other_eyes_is_refused(new_data, crossed, tmp_path):
     with pytest.raises(UserError, match="fold1: no fold to go on with; train without --resume"):
         cross_validate(new_data, tmp_path / "none", "--resume", "--fold", 1)
     run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT)
@@ -306,9 +292,7 @@ def test_resuming_without_a_fold_or_beside_a_network_on_other_eyes_is_refused(
     assert not (tmp_path / "fold1").exists(), "it is said before the folds are trained"
 
 
-def test_a_new_cross_validation_sets_an_earlier_one_aside(
-    new_data: Path, crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_cross_validation_sets_an_earlier_one_aside(new_data, crossed, tmp_path, monkeypatch):
     files = shutil.copytree(crossed, tmp_path / "files")
     backup = shutil.copytree(crossed / "fold0", files / "fold0_mine")
     kept = contents(*backup.glob("*.*"))
@@ -362,8 +346,8 @@ def read_levels(results: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("views", [["--views=1"], ["--views=8"]])
 def test_several_checkpoints_give_the_mean_of_their_probabilities_and_thresholds(
-    new_data: Path, networks: list[Path], tmp_path: Path, views: list[str]
-) -> None:
+    new_data, networks, tmp_path, views
+):
     for k, path in enumerate(networks):
         score(new_data, tmp_path / str(k), "--weights", path, *views)
     score(new_data, tmp_path / "both", "--weights", *networks, *views)
@@ -378,9 +362,7 @@ def test_several_checkpoints_give_the_mean_of_their_probabilities_and_thresholds
     assert (mask == (both >= metrics.level_of(0.6))).all() and mask.any()
 
 
-def test_predict_py_averages_too_and_leaves_the_photographs_after_the_flag_alone(
-    new_data: Path, networks: list[Path], tmp_path: Path
-) -> None:
+def test_predict_py_averages_too_and_leaves_the_photographs_after_the_flag_alone(new_data, networks, tmp_path):
     photograph = new_data / "test" / "image" / "01_test_0.png"
     found = []
     for own in (networks[:1], networks[1:], networks):
@@ -391,7 +373,7 @@ def test_predict_py_averages_too_and_leaves_the_photographs_after_the_flag_alone
     assert np.abs(found[2] - (found[0] + found[1]) / 2).max() <= 1
 
 
-def test_one_checkpoint_is_no_average(networks: list[Path]) -> None:
+def test_one_checkpoint_is_no_average(networks):
     model, threshold = load_networks(networks[:1], None, CPU)
     assert isinstance(model, UNet) and threshold == 0.3
     assert load_networks(networks[:1], 0.0, CPU)[1] == 0
@@ -399,7 +381,7 @@ def test_one_checkpoint_is_no_average(networks: list[Path]) -> None:
     assert isinstance(model, Ensemble) and not model.training and threshold == pytest.approx(0.425)
 
 
-def test_a_checkpoint_without_a_threshold_is_named_among_several(networks: list[Path], tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_threshold_is_named_among_several(networks, tmp_path):
     content = load(networks[0])
     del content["threshold"]
     save_checkpoint(tmp_path / "last.pth", content)
@@ -408,9 +390,7 @@ def test_a_checkpoint_without_a_threshold_is_named_among_several(networks: list[
     assert load_networks([*networks, tmp_path / "last.pth"], 0.5, CPU)[1] == 0.5
 
 
-def test_networks_of_different_depth_see_the_same_tiles(
-    networks: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_of_different_depth_see_the_same_tiles(networks, monkeypatch):
     photograph, _, fov = draw_eye(np.random.default_rng(4), 150, 140)
     model, _ = load_networks(networks, None, CPU)
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)  # its rounding would hide seams

@@ -54,9 +54,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_gpu_has_the_shipped_network_larger_batches_and_workers_a_cpu_does_not(
-    settings: Settings, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_has_the_shipped_network_larger_batches_and_workers_a_cpu_does_not(settings, capsys, monkeypatch):
     assert (settings.width, settings.depth, settings.batch_size) == (24, 3, 32)
     settings = choose_settings({}, torch.device("cpu"), 1)
     assert (settings.width, settings.depth, settings.batch_size) == (16, 3, 4)
@@ -66,9 +64,7 @@ def test_a_gpu_has_the_shipped_network_larger_batches_and_workers_a_cpu_does_not
     assert [usual_workers(torch.device(name)) for name in ("cuda", "cpu")] == [3, 0]
 
 
-def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(
-    settings: Settings, pretended: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(settings, pretended, monkeypatch):
     n, side = settings.batch_size, settings.crop
     with GPU:
         model = UNet(width=settings.width, depth=settings.depth)
@@ -105,7 +101,7 @@ def test_an_epoch_of_its_network_leaves_nothing_on_the_cpu(
     assert left == {("step", "cpu")}  # a number that is asked for at every step
 
 
-def test_the_gradients_of_its_network_have_its_shapes(settings: Settings) -> None:
+def test_the_gradients_of_its_network_have_its_shapes(settings):
     n, side = settings.batch_size, settings.crop
     with torch.device("meta"):
         model = UNet(width=settings.width, depth=settings.depth).to(memory_format=torch.channels_last)
@@ -115,12 +111,7 @@ def test_the_gradients_of_its_network_have_its_shapes(settings: Settings) -> Non
 
 
 @pytest.mark.parametrize("workers", [None, 2])
-def test_batches_for_a_gpu_come_from_workers_in_pinned_memory(
-    settings: Settings,
-    pretended: None,
-    workers: int | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_batches_for_a_gpu_come_from_workers_in_pinned_memory(settings, pretended, workers, monkeypatch):
     workers = usual_workers(GPU) if workers is None else workers
     loaders = []
 
@@ -149,7 +140,7 @@ class Threads:
         return cv2.getNumThreads()
 
 
-def test_a_worker_takes_one_core() -> None:
+def test_a_worker_takes_one_core():
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
     cv2.GaussianBlur(
@@ -161,9 +152,7 @@ def test_a_worker_takes_one_core() -> None:
         cv2.setNumThreads(before)
 
 
-def test_four_workers_that_are_spawned_cut_what_one_process_cuts(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_four_workers_that_are_spawned_cut_what_one_process_cuts(new_data, tmp_path, monkeypatch):
     # as under Windows and macOS, where a worker inherits nothing
     crops = Crops(read_eyes(new_data / "train", labels=True), 32, 3, 20, choroid=0.5, camera=0.5)
     usual = multiprocessing.get_start_method(allow_none=True)

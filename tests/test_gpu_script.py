@@ -19,7 +19,7 @@ TINY = "--width 2 --depth 1 --crop 32 --crops 4 --batch-size 2"
 
 
 @pytest.mark.skipif(not shutil.which("bash") or sys.platform == "win32", reason="a script for bash")
-def test_trainings_are_killed_resumed_and_told_with_time_and_f1(new_data: Path, tmp_path: Path) -> None:
+def test_trainings_are_killed_resumed_and_told_with_time_and_f1(new_data, tmp_path):
     small = {"PYTHON": sys.executable, "DEVICE": "cpu", "DATA": new_data, "STAGES": "training 31M"}
     small |= {"TRAIN": f"{TINY} --epochs 1", "LARGE": f"{TINY} --epochs 4"}
     environment = os.environ | {name: str(value) for name, value in small.items()}
@@ -33,9 +33,7 @@ def test_trainings_are_killed_resumed_and_told_with_time_and_f1(new_data: Path, 
         assert told[f"{stage} status"] == 0 and told[f"{stage} seconds"] > 0, told
 
 
-def test_predictions_are_timed_and_compared_with_those_of_a_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_are_timed_and_compared_with_those_of_a_cpu(tmp_path, monkeypatch):
     out = tmp_path / "predict.json"
     monkeypatch.setattr(sys, "argv", ["", "cpu", "96x92", "2", "1", str(out)])
     gpu_predictions.main()

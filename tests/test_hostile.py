@@ -42,22 +42,20 @@ def run_process(script: str, *arguments: object, **options: object) -> subproces
 
 
 @pytest.mark.parametrize("case", PHOTOGRAPHS, ids=ids)
-def test_a_photograph_is_read_as_expected_or_refused_by_name(case: Case, tmp_path: Path) -> None:
+def test_a_photograph_is_read_as_expected_or_refused_by_name(case, tmp_path):
     if reason := unavailable(case):
         pytest.skip(reason)
     case.check(read_image, tmp_path, UserError)
 
 
 @pytest.mark.parametrize("case", MASKS, ids=ids)
-def test_a_mask_is_read_as_expected_or_refused_by_name(case: Case, tmp_path: Path) -> None:
+def test_a_mask_is_read_as_expected_or_refused_by_name(case, tmp_path):
     if reason := unavailable(case):
         pytest.skip(reason)
     case.check(read_mask, tmp_path, UserError)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     from PIL import ImageFile
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
@@ -67,13 +65,13 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
             read_image(tmp_path / "bomb.png")
 
 
-def test_an_empty_field_of_view_is_refused(tmp_path: Path) -> None:
+def test_an_empty_field_of_view_is_refused(tmp_path):
     write_png(tmp_path / "fov.png", FIELD * 0)
     with pytest.raises(UserError, match=r"fov\.png: an empty field of view"):
         read_fov(tmp_path / "fov.png")
 
 
-def test_augment_names_every_refused_photograph_and_writes_nothing(drive: Path, tmp_path: Path) -> None:
+def test_augment_names_every_refused_photograph_and_writes_nothing(drive, tmp_path):
     own = shutil.copytree(drive, tmp_path / "DRIVE")
     names = []
     for number, case in enumerate(REFUSED, 100):
@@ -109,7 +107,7 @@ AS_PUBLISHED = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_augment_refuses_masks_that_would_spoil_a_training(drive: Path, tmp_path: Path, wrong: str) -> None:
+def test_augment_refuses_masks_that_would_spoil_a_training(drive, tmp_path, wrong):
     part, pixels, reason = WRONG[wrong]
     own = shutil.copytree(drive, tmp_path / "DRIVE")
     path = own / AS_PUBLISHED[part]
@@ -119,7 +117,7 @@ def test_augment_refuses_masks_that_would_spoil_a_training(drive: Path, tmp_path
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_train_names_every_refused_image_and_writes_nothing(new_data: Path, tmp_path: Path) -> None:
+def test_train_names_every_refused_image_and_writes_nothing(new_data, tmp_path):
     own = shutil.copytree(new_data, tmp_path / "new_data")
     for case in REFUSED:
         case.write(own / "train" / "image" / case.name)
@@ -156,7 +154,7 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_refused_photographs_stop_no_other_and_are_listed_at_the_end(refusing) -> None:
+def test_refused_photographs_stop_no_other_and_are_listed_at_the_end(refusing):
     results, done = refusing
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -170,7 +168,7 @@ def test_refused_photographs_stop_no_other_and_are_listed_at_the_end(refusing) -
         assert stem not in rows or any(Path(other.name).stem == stem for other in good)
 
 
-def test_no_name_makes_test_py_write_outside_results(refusing) -> None:
+def test_no_name_makes_test_py_write_outside_results(refusing):
     # the fixture compared the folders around the results before and after
     results, _ = refusing
     names = ["two words", "Äderchen – œil 眼", "$(touch x);`touch x` & '%s'", "-rf", "=SUM(A1)"]
@@ -181,7 +179,7 @@ def test_no_name_makes_test_py_write_outside_results(refusing) -> None:
     assert "<img src=x" not in (results / "index.html").read_text(encoding="utf-8")
 
 
-def test_two_images_never_share_their_results(new_data: Path, tmp_path: Path) -> None:
+def test_two_images_never_share_their_results(new_data, tmp_path):
     own = shutil.copytree(new_data / "test", tmp_path / "test")
     for part in ("image", "mask", "fov", "second_observer"):
         shutil.copy(own / part / "01_test_0.png", own / part / "01_TEST.png")
@@ -190,9 +188,7 @@ def test_two_images_never_share_their_results(new_data: Path, tmp_path: Path) ->
     assert len(refused) == 1 and "01_test_0.png" in refused[0] and "another image's" in refused[0]
 
 
-def test_eyes_of_two_runs_of_augment_are_never_mixed(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_eyes_of_two_runs_of_augment_are_never_mixed(new_data, tmp_path, monkeypatch):
     own = shutil.copytree(new_data, tmp_path / "new_data")
     read_eye = data.read_eye
 
@@ -209,9 +205,7 @@ def test_eyes_of_two_runs_of_augment_are_never_mixed(
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
-    new_data: Path, tmp_path: Path, wrong: str
-) -> None:
+def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(new_data, tmp_path, wrong):
     part, pixels, reason = WRONG[wrong]
     own = shutil.copytree(new_data, tmp_path / "new_data")
     path = own / "test" / part / "02_test_0.png"
@@ -234,7 +228,7 @@ def test_a_wrong_truth_or_field_of_view_is_refused_and_the_others_are_scored(
     ],
     ids=repr,
 )
-def test_out_of_memory_becomes_a_line_that_names_the_flags(error: Exception, capsys) -> None:
+def test_out_of_memory_becomes_a_line_that_names_the_flags(error, capsys):
     def main() -> None:
         raise error
 
@@ -246,9 +240,7 @@ def test_out_of_memory_becomes_a_line_that_names_the_flags(error: Exception, cap
     assert ("of the GPU" in said) == ("out of memory" in str(error)), "not where a library is called cuda"
 
 
-def test_a_real_lack_of_memory_names_the_flags(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_real_lack_of_memory_names_the_flags(new_data, tmp_path, monkeypatch, capsys):
     # a layer of 2**47 bytes: more than an address can name, so that nothing is taken before it fails
     monkeypatch.setattr(train, "MAX_WIDTH", 2**21)
     huge = ["--width", 2**21, "--depth", 1, "--device=cpu"]
@@ -262,7 +254,7 @@ def test_a_real_lack_of_memory_names_the_flags(
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="this C library has no such choice")
-def test_memory_that_a_prediction_frees_is_used_again() -> None:
+def test_memory_that_a_prediction_frees_is_used_again():
     code = (
         "import resource, sys, numpy; from system.devices import keep_memory\n"
         "def main():\n"
@@ -280,7 +272,7 @@ def test_memory_that_a_prediction_frees_is_used_again() -> None:
     assert faults[0] < 100 < 10_000 < faults[1]
 
 
-def test_a_mistake_in_the_program_is_not_hidden() -> None:
+def test_a_mistake_in_the_program_is_not_hidden():
     def main() -> None:
         raise RuntimeError("shapes differ")
 
@@ -313,7 +305,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(content=mutated())
-def test_whatever_the_bytes_a_file_is_read_or_refused(content: bytes, tmp_path_factory) -> None:
+def test_whatever_the_bytes_a_file_is_read_or_refused(content, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "fuzzed.png"
     path.write_bytes(content)
     for read, shape in ((read_image, 3), (read_mask, 2)):
@@ -337,7 +329,7 @@ socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 """
 
 
-def test_no_script_calls_the_network(drive: Path, tmp_path: Path) -> None:
+def test_no_script_calls_the_network(drive, tmp_path):
     log = tmp_path / "calls.txt"
     (tmp_path / "site").mkdir()
     # Python imports this file before anything else; what a library does with the error is no matter
@@ -360,7 +352,7 @@ def test_no_script_calls_the_network(drive: Path, tmp_path: Path) -> None:
     assert not log.exists(), log.read_text()
 
 
-def test_the_table_of_promises_counts_the_inputs_as_they_are() -> None:
+def test_the_table_of_promises_counts_the_inputs_as_they_are():
     table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
     counted = re.search(r"(\d+) kinds of photographs and (\d+) of masks", table)
     assert counted and [int(n) for n in counted.groups()] == [len(PHOTOGRAPHS), len(MASKS)]

@@ -46,13 +46,13 @@ def hubconf() -> ModuleType:
     return importlib.import_module("hubconf")
 
 
-def test_the_entry_points_alone_are_listed(hubconf: ModuleType) -> None:
+def test_the_entry_points_alone_are_listed(hubconf):
     listed = {name for name in dir(hubconf) if callable(getattr(hubconf, name)) and not name.startswith("_")}
     assert listed == {"fundus_unet", "drive_unet", "segmenter"}, "as torch.hub.list finds them"
     assert all(getattr(hubconf, name).__doc__ for name in listed), "torch.hub.help shows it"
 
 
-def test_a_network_comes_with_its_weights_or_with_random_ones() -> None:
+def test_a_network_comes_with_its_weights_or_with_random_ones():
     network = load("drive_unet")
     stored = torch.load(ROOT / "files" / "drive_unet.pth", weights_only=True)["weights"]
     assert all((value == stored[name]).all() for name, value in network.state_dict().items())
@@ -65,15 +65,13 @@ def test_a_network_comes_with_its_weights_or_with_random_ones() -> None:
     assert not torch.equal(next(random.parameters()), next(network.parameters()))
 
 
-def test_a_network_that_is_not_there_is_one_clear_line(
-    hubconf: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_network_that_is_not_there_is_one_clear_line(hubconf, monkeypatch, tmp_path):
     monkeypatch.setattr(hubconf, "FILES", tmp_path)
     with pytest.raises(UserError, match=r"fundus_unet\.pth: not in this copy of the repository"):
         hubconf.fundus_unet()
 
 
-def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path) -> None:
+def test_the_segmenter_finds_what_predict_finds(photograph, tmp_path):
     run_script(predict.main, photograph, "--out", tmp_path, "--views=1", "--device", "cpu")
     segmenter = load("segmenter", views=1, device="cpu", arteries_veins=True)
     for given in (str(photograph), iio.imread(photograph)):
@@ -96,12 +94,12 @@ def test_the_segmenter_finds_what_predict_finds(photograph: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "array", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((3, 9, 9), np.uint8)]
 )
-def test_an_array_of_another_kind_is_refused_by_shape_and_type(array: np.ndarray) -> None:
+def test_an_array_of_another_kind_is_refused_by_shape_and_type(array):
     with pytest.raises(UserError, match=r"uint8 \(H, W, 3\) RGB; this is " + str(array.dtype)):
         load("segmenter", views=1, device="cpu")(array)
 
 
-def test_the_callers_own_modules_keep_their_names(photograph: Path, tmp_path: Path) -> None:
+def test_the_callers_own_modules_keep_their_names(photograph, tmp_path):
     for name in ("utils", "model", "data"):
         (tmp_path / f"{name}.py").write_text(f"mine = '{name}'\n")
     (tmp_path / "files").mkdir()
@@ -120,7 +118,7 @@ print([path for path in sys.path if path == {str(ROOT)!r}])
     assert done.stdout.splitlines() == ["utils model data (301, 287) True", "[]"], done.stderr
 
 
-def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
+def test_weights_are_text_or_paths_one_or_several(photograph):
     path = ROOT / "files" / "drive_unet.pth"
     one = load("segmenter", weights=str(path), views=1, device="cpu")
     for given in (path, [path], [str(path)], (path, str(path))):
@@ -129,19 +127,19 @@ def test_weights_are_text_or_paths_one_or_several(photograph: Path) -> None:
 
 
 @pytest.mark.parametrize("device", [None, "gpu", 9])
-def test_a_device_that_is_none_is_refused_with_what_to_give(device: object) -> None:
+def test_a_device_that_is_none_is_refused_with_what_to_give(device):
     with pytest.raises(UserError, match=f"--device {device}: .*; use "):
         load("segmenter", views=1, device=device)
 
 
 @pytest.mark.parametrize("weights", [[], (), 3, b"x", [None]])
-def test_weights_that_are_no_paths_are_refused(weights: object) -> None:
+def test_weights_that_are_no_paths_are_refused(weights):
     with pytest.raises(UserError, match="give the path of a checkpoint, or a list of paths"):
         load("segmenter", weights=weights, views=1, device="cpu")
 
 
 @pytest.mark.parametrize("threshold", [2, -0.1, "0.3", float("nan"), [0.5], True])
-def test_a_threshold_that_is_no_probability_is_refused(threshold: object) -> None:
+def test_a_threshold_that_is_no_probability_is_refused(threshold):
     with pytest.raises(UserError, match="give a probability, a number from 0 to 1"):
         load("segmenter", threshold=threshold, views=1, device="cpu")
     levels = np.zeros((4, 4), np.uint16)
@@ -151,7 +149,7 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold: object) -> Non
     assert found.threshold == 0.5
 
 
-def test_another_threshold_of_a_result_is_one_for_all_that_follows_from_it() -> None:
+def test_another_threshold_of_a_result_is_one_for_all_that_follows_from_it():
     pixels = draw_eye(np.random.default_rng(3), 120, 120)[0]
     levels, artery = np.zeros((120, 120), np.uint16), np.full((120, 120), 255, np.uint8)
     levels[60, 40:80], levels[58:63, 55] = 40_000, 20_000
@@ -163,13 +161,13 @@ def test_another_threshold_of_a_result_is_one_for_all_that_follows_from_it() -> 
         assert np.count_nonzero(old) == 39 and np.count_nonzero(new) == 44
 
 
-def test_a_tilde_is_the_home_folder(photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_the_home_folder(photograph, monkeypatch):
     monkeypatch.setenv("HOME", str(photograph.parent))
     monkeypatch.setenv("USERPROFILE", str(photograph.parent))
     assert load("segmenter", views=1, device="cpu")("~/eye.png").mask.shape == (301, 287)
 
 
-def test_segmenter_and_results_pass_between_processes(photograph: Path, tmp_path: Path) -> None:
+def test_segmenter_and_results_pass_between_processes(photograph, tmp_path):
     segmenter = load("segmenter", views=1, device="cpu", threshold=0.4, arteries_veins=True)
     result = segmenter(photograph)
     (tmp_path / "both.pkl").write_bytes(pickle.dumps([segmenter, result]))
@@ -194,9 +192,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("own", [ModuleType("utils"), ModuleType("data.part")])
-def test_a_module_of_the_callers_without_a_file_is_left_alone(
-    own: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_of_the_callers_without_a_file_is_left_alone(own, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == own.__name__.split(".")[0]]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, own.__name__, own)

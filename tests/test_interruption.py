@@ -122,9 +122,7 @@ def whole(eyes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @posix
-def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
-    eyes: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_a_training_killed_at_random_moments_ends_with_the_same_bits(eyes, whole, tmp_path):
     files, moments = tmp_path / "files", random.Random(1)
     arguments = ["--data", str(eyes), "--files", str(files), *SHORT]
     kills = landed_in_a_save = within_an_epoch = done = 0
@@ -165,9 +163,7 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     )
 
 
-def test_a_training_that_saves_within_its_epochs_writes_the_same_bits(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_that_saves_within_its_epochs_writes_the_same_bits(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, *NETWORK, "--epochs=2", "--crops=8", "--ema=0.9"]
     save, saved = Training.save_last, []
 
@@ -187,9 +183,7 @@ def test_a_training_that_saves_within_its_epochs_writes_the_same_bits(
 
 
 @pytest.mark.parametrize(("writing", "pause"), [(0.1, 120.0), (1.0, 120.0), (3.0, 297.0)])
-def test_a_save_comes_every_two_minutes_and_takes_a_hundredth_of_the_time_at_most(
-    monkeypatch: pytest.MonkeyPatch, writing: float, pause: float
-) -> None:
+def test_a_save_comes_every_two_minutes_and_takes_a_hundredth_of_the_time_at_most(monkeypatch, writing, pause):
     now = 1000.0
     monkeypatch.setattr("training.loop.time.monotonic", lambda: now)
 
@@ -216,9 +210,7 @@ LONG = [*NETWORK, "--epochs=1000", "--crops=6"]
 
 @posix
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_one_signal_to_all_its_processes_ends_a_training_in_order(
-    eyes: Path, tmp_path: Path, which: signal.Signals
-) -> None:
+def test_one_signal_to_all_its_processes_ends_a_training_in_order(eyes, tmp_path, which):
     # a terminal sends Ctrl-C to the workers too
     process = start(eyes, tmp_path, *LONG, "--workers=2")
     wait_for(tmp_path / "last.pth", process)
@@ -232,7 +224,7 @@ def test_one_signal_to_all_its_processes_ends_a_training_in_order(
 
 
 @posix
-def test_a_second_ctrl_c_ends_a_training_at_once(eyes: Path, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_a_training_at_once(eyes, tmp_path):
     # a step that takes minutes, so that only the second signal can end it
     slow = [*NETWORK, "--epochs=1", "--crops=4096", "--batch-size=4096", "--crop=128"]
     process = start(eyes, tmp_path, *slow)
@@ -252,9 +244,7 @@ class Killed(BaseException):
     """Stands for SIGKILL in a process that must live on to test what is left."""
 
 
-def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, *NETWORK, "--epochs=2", "--crops=6"]
     replace, calls = Path.replace, []
 
@@ -288,9 +278,7 @@ def test_a_kill_before_or_after_any_file_is_put_in_place_is_made_good(
 
 
 @posix
-def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(eyes, tmp_path, monkeypatch):
     replace, large = Path.replace, [*LONG, "--width=16"]  # larger than the charts
 
     def killed(self: Path, target: Path) -> Path:
@@ -316,9 +304,7 @@ def test_a_full_disk_ends_a_training_with_a_line_and_spares_its_files(
 
 
 @posix
-def test_a_chart_that_cannot_be_written_does_not_end_a_night_of_training(
-    eyes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_chart_that_cannot_be_written_does_not_end_a_night_of_training(eyes, tmp_path, capfd):
     for name in ("history.csv", "curves.png"):
         (tmp_path / name).mkdir()
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=2", "--crops=6"]
@@ -333,9 +319,7 @@ def test_a_chart_that_cannot_be_written_does_not_end_a_night_of_training(
 
 @pytest.mark.parametrize("script", ["train.py", "augment.py"])
 @pytest.mark.parametrize("why", ["read-only", "a file"])
-def test_a_folder_that_cannot_be_written_is_named_at_the_start(
-    eyes: Path, tmp_path: Path, script: str, why: str
-) -> None:
+def test_a_folder_that_cannot_be_written_is_named_at_the_start(eyes, tmp_path, script, why):
     folder = tmp_path / "folder"
     if why == "a file":
         folder.write_text("")
@@ -368,7 +352,7 @@ with claim(pathlib.Path(sys.argv[1])):
     return process
 
 
-def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(eyes: Path, tmp_path: Path) -> None:
+def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(eyes, tmp_path):
     process = hold(tmp_path)
     try:
         with pytest.raises(UserError, match=f"process {process.pid} is writing there"), claim(tmp_path):
@@ -383,7 +367,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(eyes: Path, 
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_path):
     kept = [tmp_path / name for name in ("mine.pth", ".hidden", "sub/mine.png", "other/.unfinished-1-x.png")]
     left = [tmp_path / name for name in (".unfinished-1-last.pth", "sub/.unfinished-2-a.png")]
     for path in kept + left:
@@ -394,7 +378,7 @@ def test_what_a_killed_process_left_unfinished_is_removed_and_nothing_else(tmp_p
 
 
 @posix
-def test_a_second_training_and_augmenting_beside_a_training(eyes: Path, tmp_path: Path) -> None:
+def test_a_second_training_and_augmenting_beside_a_training(eyes, tmp_path):
     own, files = shutil.copytree(eyes, tmp_path / "new_data"), tmp_path / "files"
     first = start(own, files, *LONG, "--workers=2")
     try:
@@ -417,7 +401,7 @@ def test_a_second_training_and_augmenting_beside_a_training(eyes: Path, tmp_path
 
 
 @posix
-def test_augment_killed_between_its_moves_leaves_no_mixture_and_runs_again(eyes: Path, tmp_path: Path) -> None:
+def test_augment_killed_between_its_moves_leaves_no_mixture_and_runs_again(eyes, tmp_path):
     drive, rename = eyes.parent / "DRIVE", Path.rename
     names = sorted(path.name for path in (eyes / "train" / "image").iterdir())
     for fatal in range(1, 7):
@@ -446,7 +430,7 @@ def test_augment_killed_between_its_moves_leaves_no_mixture_and_runs_again(eyes:
         assert not list(out.glob(".*"))
 
 
-def test_a_new_training_sets_an_earlier_one_aside(eyes: Path, tmp_path: Path, capsys) -> None:
+def test_a_new_training_sets_an_earlier_one_aside(eyes, tmp_path, capsys):
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=1", "--crops=6"]
     (tmp_path / "drive_unet.pth").write_text("not of a training here")
     run_script(train.main, *arguments, "--seed=1")
@@ -464,9 +448,7 @@ def test_a_new_training_sets_an_earlier_one_aside(eyes: Path, tmp_path: Path, ca
         assert json.loads((own / "split.json").read_text()) == load(own / "last.pth")["split"]
 
 
-def test_a_start_that_fails_before_its_first_save_moves_nothing(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_fails_before_its_first_save_moves_nothing(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=1", "--crops=6"]
     run_script(train.main, *arguments)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -481,9 +463,7 @@ def test_a_start_that_fails_before_its_first_save_moves_nothing(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_kill_while_an_earlier_training_is_moved_loses_and_mixes_nothing(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_while_an_earlier_training_is_moved_loses_and_mixes_nothing(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, *NETWORK, "--epochs=1", "--crops=6"]
     run_script(train.main, *arguments, "--files", tmp_path / "first")
     rename, calls = Path.rename, []
@@ -509,8 +489,8 @@ def test_a_kill_while_an_earlier_training_is_moved_loses_and_mixes_nothing(
 
 
 def test_while_a_training_has_no_checkpoint_test_py_scores_no_other_weights_without_a_word(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    eyes, tmp_path, monkeypatch
+):
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "drive_unet.pth").write_text("the shipped weights")
     (tmp_path / "files" / "last.pth").write_text("of a training in its first epoch")
@@ -522,14 +502,14 @@ def test_while_a_training_has_no_checkpoint_test_py_scores_no_other_weights_with
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_training_never_moves_or_overwrites_a_strangers_file(eyes: Path, tmp_path: Path, name: str) -> None:
+def test_a_training_never_moves_or_overwrites_a_strangers_file(eyes, tmp_path, name):
     (tmp_path / name).write_text("{}")
     with pytest.raises(UserError, match=f"{name} would be lost: not written by train.py"):
         run_script(train.main, "--data", eyes, "--files", tmp_path, *NETWORK)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "{}")]
 
 
-def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
+def test_a_step_draws_no_random_number_of_torch(eyes):
     # so that there is no random state to keep: crops follow from their number, rates from the step
     crops = Crops(read_eyes(eyes / "train", labels=True), 32, 0, 8, choroid=1.0)
     batches = iter(torch.utils.data.DataLoader(crops, batch_size=2))
@@ -542,9 +522,7 @@ def test_a_step_draws_no_random_number_of_torch(eyes: Path) -> None:
     assert (np.random.get_state()[1] == before[2]).all()
 
 
-def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=2", "--crops=6"]
     seen, losses = [], iter(range(100))
     draw, loss = Crops.__getitem__, epoch.vessel_loss
@@ -560,7 +538,7 @@ def test_a_loss_that_is_not_finite_is_told_with_step_rate_and_files(
     assert set(re.findall(r"\d+_training_\d", message)) == set(seen[8:10])
 
 
-def test_the_crops_name_the_image_they_are_cut_from(eyes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_crops_name_the_image_they_are_cut_from(eyes, monkeypatch):
     crops, cut_from = Crops(read_eyes(eyes / "train", labels=True), 16, 5, 50), []
     monkeypatch.setattr(
         "training.crops.random_affine",
@@ -573,9 +551,7 @@ def test_the_crops_name_the_image_they_are_cut_from(eyes: Path, monkeypatch: pyt
     assert len({crops.name_of(i) for i in range(50)}) > 3
 
 
-def test_weights_that_are_not_finite_are_never_saved(
-    eyes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_finite_are_never_saved(eyes, tmp_path, monkeypatch):
     arguments = ["--data", eyes, "--files", tmp_path, *NETWORK, "--epochs=3", "--crops=6"]
     monkeypatch.setattr(loop.Saves, "PERIOD", 0.001)  # saved within an epoch too
     monkeypatch.setattr(loop.Saves, "SHARE", 1.0)
@@ -595,7 +571,7 @@ def test_weights_that_are_not_finite_are_never_saved(
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, error: BaseException) -> None:
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path, error):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises((UserError, KeyboardInterrupt)) as raised, atomic(path) as temporary:
@@ -610,7 +586,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, error: Ba
 
 
 @posix
-def test_written_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+def test_written_files_are_as_readable_as_any_other(tmp_path):
     # from many threads: the permissions that a process gives are one setting for all of them
     from concurrent.futures import ThreadPoolExecutor
 
@@ -620,7 +596,7 @@ def test_written_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
     assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
 
 
-def test_the_table_of_promises_counts_the_kills_as_they_are() -> None:
+def test_the_table_of_promises_counts_the_kills_as_they_are():
     table = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
     counted = re.search(r"(\d+) kills at random", table)
     assert counted and int(counted[1]) == KILLS >= 20

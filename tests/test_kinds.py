@@ -75,7 +75,7 @@ ENCODINGS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_every_usual_encoding_is_read(name: str, tmp_path: Path) -> None:
+def test_every_usual_encoding_is_read(name, tmp_path):
     assert {*np.unique(KINDS)} == {NONE, ARTERY, VEIN, BOTH, UNCERTAIN}
     ENCODINGS[name](tmp_path / name)
     kinds = read_kinds(tmp_path / name)
@@ -84,7 +84,7 @@ def test_every_usual_encoding_is_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quality", [60, 90])
-def test_a_jpeg_keeps_the_kinds(quality: int, tmp_path: Path) -> None:
+def test_a_jpeg_keeps_the_kinds(quality, tmp_path):
     large = cv2.resize(COLOURED, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
     Image.fromarray(large).save(tmp_path / "colours.jpg", quality=quality)
     same = read_kinds(tmp_path / "colours.jpg")[1::3, 1::3] == KINDS
@@ -111,7 +111,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_map_of_something_else_is_refused_in_a_line(what: str, tmp_path: Path) -> None:
+def test_a_map_of_something_else_is_refused_in_a_line(what, tmp_path):
     pixels, reason = REFUSED[what]
     write_png(tmp_path / "map.png", pixels.astype(np.uint8))
     with pytest.raises(UserError) as refusal:
@@ -120,7 +120,7 @@ def test_a_map_of_something_else_is_refused_in_a_line(what: str, tmp_path: Path)
     assert "\n" not in str(refusal.value)
 
 
-def test_thin_vessels_of_each_kind_survive_shrinking() -> None:
+def test_thin_vessels_of_each_kind_survive_shrinking():
     kinds = np.zeros((120, 120), np.uint8)
     kinds[:, 10:20:4], kinds[:, 50:60:4], kinds[:, 90:94] = ARTERY, VEIN, UNCERTAIN
     eye = Eye("", np.zeros((120, 120, 3), np.uint8), np.full((120, 120), 255, np.uint8), kinds=kinds)
@@ -150,7 +150,7 @@ def prepare(out: Path, *arguments: object) -> Path:
 
 
 @pytest.mark.parametrize("flags", [[], ["--disc", "40"]], ids=["as it is", "enlarged"])
-def test_labels_move_with_the_photograph(labelled: Path, flags: list[str], tmp_path: Path) -> None:
+def test_labels_move_with_the_photograph(labelled, flags, tmp_path):
     data = prepare(tmp_path / "new", labelled, *flags)
     eyes = read_eyes(data / "train", True) + read_eyes(data / "test", True)
     assert len(eyes) == 2 * 4 + 1
@@ -189,9 +189,7 @@ def two_masks(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("arrange", [rite, two_masks])
-def test_labels_are_found_beside_the_photographs(
-    labelled: Path, arrange: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_are_found_beside_the_photographs(labelled, arrange, tmp_path, capsys):
     folder = shutil.copytree(labelled, tmp_path / "DRIVE")
     arrange(folder)
     data = prepare(tmp_path / "new", folder)
@@ -201,9 +199,7 @@ def test_labels_are_found_beside_the_photographs(
         assert np.array_equal(cv2.imread(str(written), -1), read_kinds(path))
 
 
-def test_labels_elsewhere_are_paired_by_name_and_some_eyes_have_none(
-    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_elsewhere_are_paired_by_name_and_some_eyes_have_none(labelled, tmp_path, capsys):
     folder = shutil.copytree(labelled, tmp_path / "DRIVE")
     elsewhere = tmp_path / "drawn"
     shutil.move(folder / "training" / "arteries_veins", elsewhere)
@@ -217,7 +213,7 @@ def test_labels_elsewhere_are_paired_by_name_and_some_eyes_have_none(
     assert without == {f"22_training_{k}" for k in range(4)}
 
 
-def test_a_folder_without_labels_of_these_photographs_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_labels_of_these_photographs_is_refused(tmp_path):
     eyes = [Source("train", "01_h", tmp_path / "01_h.jpg", 1)]
     write_png(tmp_path / "drawn" / "21_training.png", KINDS)
     problems, surplus = pair_kinds([tmp_path / "drawn"], eyes)
@@ -227,7 +223,7 @@ def test_a_folder_without_labels_of_these_photographs_is_refused(tmp_path: Path)
     assert [line.split(": ")[1] for line in surplus] == ["no eye has this name"]
 
 
-def test_hrf_knows_its_arteries_and_veins(tmp_path: Path) -> None:
+def test_hrf_knows_its_arteries_and_veins(tmp_path):
     for eye in ("01_h", "06_h"):
         write_png(tmp_path / "images" / f"{eye}.png", PHOTOGRAPH)
         write_png(tmp_path / "manual1" / f"{eye}.png", MASK)
@@ -238,7 +234,7 @@ def test_hrf_knows_its_arteries_and_veins(tmp_path: Path) -> None:
     assert [eye.files["arteries_veins"].name for eye in found.eyes] == ["01_h_AVmanual.png", "06_h.png"]
 
 
-def test_own_labels_of_both_kinds_are_vessel_masks_too(tmp_path: Path) -> None:
+def test_own_labels_of_both_kinds_are_vessel_masks_too(tmp_path):
     for name in ("p1", "p2"):
         write_png(tmp_path / "mine" / "images" / f"{name}.png", PHOTOGRAPH)
         write_png(tmp_path / "mine" / "arteries_veins" / f"{name}.png", COLOURED)
@@ -247,7 +243,7 @@ def test_own_labels_of_both_kinds_are_vessel_masks_too(tmp_path: Path) -> None:
     assert [{*eye.files} for eye in found.eyes] == [{"mask", "arteries_veins"}] * 2
 
 
-def test_own_masks_of_both_kinds_are_vessel_masks_too(tmp_path: Path) -> None:
+def test_own_masks_of_both_kinds_are_vessel_masks_too(tmp_path):
     write_png(tmp_path / "p1.png", PHOTOGRAPH)
     kinds = split_kinds(KINDS)
     for name, kind in zip(("artery", "vein"), kinds, strict=True):
@@ -277,9 +273,7 @@ def spoil_one_kind(path: Path) -> None:
         (spoil_one_kind, "marks no veins"),
     ],
 )
-def test_labels_of_no_use_are_refused_and_nothing_is_written(
-    labelled: Path, spoil: Callable[[Path], None], reason: str, tmp_path: Path
-) -> None:
+def test_labels_of_no_use_are_refused_and_nothing_is_written(labelled, spoil, reason, tmp_path):
     folder = shutil.copytree(labelled, tmp_path / "DRIVE")
     spoil(folder / "training" / "arteries_veins" / "22_training.png")
     with pytest.raises(UserError, match=rf"22_training\.png: .*{reason}"):
@@ -287,7 +281,7 @@ def test_labels_of_no_use_are_refused_and_nothing_is_written(
     assert not (tmp_path / "new" / "train").exists()
 
 
-def test_a_mask_of_one_kind_needs_the_other(labelled: Path, tmp_path: Path) -> None:
+def test_a_mask_of_one_kind_needs_the_other(labelled, tmp_path):
     folder = shutil.copytree(labelled, tmp_path / "DRIVE")
     two_masks(folder)
     (folder / "training" / "vein" / "22_training.png").unlink()
@@ -306,7 +300,7 @@ def scores_of(called: np.ndarray, truth: np.ndarray = KINDS) -> dict[str, float]
     return kinds_scores(count_kinds(*split_kinds(called), truth, FOV))
 
 
-def test_the_truth_itself_scores_one_and_everything_swapped_none_on_found_pixels() -> None:
+def test_the_truth_itself_scores_one_and_everything_swapped_none_on_found_pixels():
     assert {*scores_of(KINDS).values()} == {1}
     swapped = scores_of(drawn_as(KINDS, VEIN, ARTERY))
     assert [swapped[c] for c in ("accuracy", "balanced_accuracy", "centre_accuracy")] == [0, 0, 0]
@@ -315,7 +309,7 @@ def test_the_truth_itself_scores_one_and_everything_swapped_none_on_found_pixels
     assert 0 < swapped["f1_mean"] < 0.4
 
 
-def test_all_called_veins_is_half_right_in_balance() -> None:
+def test_all_called_veins_is_half_right_in_balance():
     scores = scores_of(drawn_as(KINDS, VEIN, VEIN))
     assert scores["balanced_accuracy"] == 0.5
     assert scores["found"] == 1
@@ -323,7 +317,7 @@ def test_all_called_veins_is_half_right_in_balance() -> None:
     assert scores["f1_artery"] < 0.4 < scores["f1_vein"]
 
 
-def test_what_is_called_both_or_none_is_not_found_and_costs_f1_only() -> None:
+def test_what_is_called_both_or_none_is_not_found_and_costs_f1_only():
     for called in (BOTH, NONE):
         scores = scores_of(drawn_as(KINDS, called, VEIN))
         assert scores["accuracy"] == 1
@@ -332,13 +326,13 @@ def test_what_is_called_both_or_none_is_not_found_and_costs_f1_only() -> None:
         assert scores["f1_mean"] < 1
 
 
-def test_vessels_of_uncertain_kind_count_nowhere() -> None:
+def test_vessels_of_uncertain_kind_count_nowhere():
     called = KINDS.copy()
     called[KINDS == UNCERTAIN] = ARTERY
     assert {*scores_of(called).values()} == {1}
 
 
-def test_on_centre_lines_a_wide_vessel_weighs_no_more_than_a_thin_one() -> None:
+def test_on_centre_lines_a_wide_vessel_weighs_no_more_than_a_thin_one():
     truth = np.zeros((40, 100), np.uint8)
     truth[5:14], truth[30] = ARTERY, VEIN
     called = np.where(truth == VEIN, ARTERY, truth)
@@ -350,7 +344,7 @@ def test_on_centre_lines_a_wide_vessel_weighs_no_more_than_a_thin_one() -> None:
     assert scores["decided"] == pytest.approx(0.5, abs=0.03)
 
 
-def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores() -> None:
+def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores():
     rng = np.random.default_rng(0)
     counts, wholes = [], []
     for shape in ((40, 30), (20, 50)):
@@ -378,7 +372,7 @@ def test_counts_are_those_of_the_formulas_and_add_up_to_the_pooled_scores() -> N
         assert pooled[column] == together[column]
 
 
-def test_the_protocols_of_papers_agree_on_the_truth_and_on_nothing_else() -> None:
+def test_the_protocols_of_papers_agree_on_the_truth_and_on_nothing_else():
     eye = Eye("", PHOTOGRAPH, FOV, MASK, kinds=KINDS)
     assert {*kinds_protocols.protocols(eye, KINDS).values()} == {1}
     called, rng = KINDS, np.random.default_rng(0)
@@ -425,9 +419,7 @@ def write_as_predicted(folder: Path, kinds: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("write", [write_coloured, write_both_folders, write_both_names, write_as_predicted])
-def test_anybodys_arteries_and_veins_are_scored(
-    augmented: Path, write: Callable[[Path, np.ndarray], None], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_anybodys_arteries_and_veins_are_scored(augmented, write, tmp_path, capsys):
     truth = read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png")
     called = drawn_as(truth, ARTERY, ARTERY)
     called[:90] = truth[:90]
@@ -444,7 +436,7 @@ def test_anybodys_arteries_and_veins_are_scored(
     assert float(vessels["f1"]) == pytest.approx(1, abs=2e-3), "every vessel was found"
 
 
-def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented: Path, tmp_path: Path) -> None:
+def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented, tmp_path):
     (tmp_path / "theirs").mkdir()
     shutil.copy(augmented / "test" / "mask" / "01_test_0.png", tmp_path / "theirs" / "01_test.png")
     score(augmented, tmp_path)
@@ -452,9 +444,7 @@ def test_vessel_masks_have_no_scores_of_arteries_and_veins(augmented: Path, tmp_
     assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
 
 
-def test_a_mask_of_one_kind_without_the_other_is_named(
-    augmented: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mask_of_one_kind_without_the_other_is_named(augmented, tmp_path, capsys):
     theirs = tmp_path / "theirs"
     write_as_predicted(theirs, read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png"))
     (theirs / "veins" / "01_test.png").rename(theirs / "veins" / "99_test.png")
@@ -463,7 +453,7 @@ def test_a_mask_of_one_kind_without_the_other_is_named(
     assert not (tmp_path / "scored" / "arteries_veins.csv").exists()
 
 
-def test_a_mask_of_one_kind_of_another_size_is_named(augmented: Path, tmp_path: Path) -> None:
+def test_a_mask_of_one_kind_of_another_size_is_named(augmented, tmp_path):
     truth = read_kinds(augmented / "test" / "arteries_veins" / "01_test_0.png")
     write_both_folders(tmp_path / "theirs", truth)
     write_png(tmp_path / "theirs" / "veins" / "01_test.png", as_mask(truth[:-1] > 0))

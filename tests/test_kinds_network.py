@@ -69,13 +69,13 @@ def arteries(trained: Path) -> Path:
     return trained / "arteries.pth"
 
 
-def test_the_checkpoint_says_what_it_finds(trained: Path) -> None:
+def test_the_checkpoint_says_what_it_finds(trained):
     network, content = load_checkpoint(trained / "checkpoint.pth", torch.device("cpu"), KINDS)
     assert network.config["out_channels"] == 2 and network.outputs == ("artery", "vein")
     assert 0 < content["scores"]["f1"] <= 1 and (trained / "preview.png").is_file()
 
 
-def test_folds_score_both_kinds_of_every_eye(data: Path, tmp_path: Path) -> None:
+def test_folds_score_both_kinds_of_every_eye(data, tmp_path):
     folds = ("--arteries-veins", "--folds", 2, "--fold", 0, 1)
     assert run_script(train.main, "--data", data, "--files", tmp_path, *folds, *QUICK) == 0
     rows = {row["eye"]: row for row in read_csv(tmp_path / "folds.csv")}
@@ -102,9 +102,7 @@ def split_of(files: Path) -> dict[str, list[str]]:
     return {side: sorted({name.rsplit("_", 1)[0] for name in names}) for side, names in split.items()}
 
 
-def test_data_sets_left_out_folds_and_both_eyes_of_a_person(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_data_sets_left_out_folds_and_both_eyes_of_a_person(tmp_path, capsys, monkeypatch):
     # the field of view decides the scale of these small eyes
     monkeypatch.setattr("anatomy.photograph.find_landmarks", lambda *_: Landmarks(*[float("nan")] * 7))
     folders = write_people(tmp_path)
@@ -131,9 +129,7 @@ def test_data_sets_left_out_folds_and_both_eyes_of_a_person(
         load_checkpoint(folder / "checkpoint.pth", torch.device("cpu"), KINDS)
 
 
-def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_and_resumed_training_ends_with_the_same_bits(data, tmp_path, monkeypatch):
     how = ("--data", data, "--arteries-veins", *QUICK, "--epochs", 2, "--crops", 8)
     assert run_script(train.main, *how, "--files", tmp_path / "whole") == 0
     stop_at(monkeypatch, 1)
@@ -144,12 +140,12 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
     assert whole["settings"]["arteries_veins"] and parts["settings"] == whole["settings"]
 
 
-def test_eyes_without_such_labels_are_refused(new_data: Path, tmp_path: Path) -> None:
+def test_eyes_without_such_labels_are_refused(new_data, tmp_path):
     with pytest.raises(UserError, match="no labels of arteries and veins"):
         run_script(train.main, "--data", new_data, "--files", tmp_path, "--arteries-veins", *QUICK)
 
 
-def test_a_network_of_vessels_begins_as_arteries_and_veins_that_differ() -> None:
+def test_a_network_of_vessels_begins_as_arteries_and_veins_that_differ():
     torch.manual_seed(0)
     vessels, kinds = UNet(width=4, depth=2).eval(), UNet(out_channels=2, width=4, depth=3).eval()
     kinds.outputs = KINDS
@@ -166,7 +162,7 @@ def test_a_network_of_vessels_begins_as_arteries_and_veins_that_differ() -> None
     assert torch.allclose(artery, vessels.state_dict()["classifier.weight"][0], atol=0.3)
 
 
-def test_the_loss_counts_the_kind_and_nothing_where_it_is_unknown() -> None:
+def test_the_loss_counts_the_kind_and_nothing_where_it_is_unknown():
     masks = torch.zeros(1, 2, 2, 2)
     masks[0, 0, 0, 0] = masks[0, 1, 0, 1] = 1  # an artery and a vein
     right = 8 * (2 * masks - 1)
@@ -177,7 +173,7 @@ def test_the_loss_counts_the_kind_and_nothing_where_it_is_unknown() -> None:
     assert float(vessel_loss(right.flip(1), masks, known)) < 0.01
 
 
-def test_crops_have_both_masks_and_leave_out_what_is_uncertain(data: Path) -> None:
+def test_crops_have_both_masks_and_leave_out_what_is_uncertain(data):
     eye = read_eyes(data / "train", labels=True)[0]
     assert eye.kinds is not None
     eye.kinds = eye.kinds.copy()
@@ -192,9 +188,7 @@ def test_crops_have_both_masks_and_leave_out_what_is_uncertain(data: Path) -> No
     assert np.array_equal(eye.target("vein")[0], np.isin(eye.kinds, (VEIN, BOTH)))
 
 
-def test_predict_tells_arteries_from_veins_inside_its_masks(
-    data: Path, files: Path, arteries: Path, tmp_path: Path
-) -> None:
+def test_predict_tells_arteries_from_veins_inside_its_masks(data, files, arteries, tmp_path):
     photograph = next((data / "test" / "image").iterdir())
     weights = files / "checkpoint.pth"
     assert run_predict(weights, tmp_path / "with", FLAG, arteries, photograph) == 0
@@ -214,9 +208,7 @@ def test_predict_tells_arteries_from_veins_inside_its_masks(
     assert "Labels of arteries, veins" not in page
 
 
-def test_a_network_of_vessels_is_no_network_of_arteries_and_veins(
-    data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_a_network_of_vessels_is_no_network_of_arteries_and_veins(data, files, tmp_path):
     photograph = next((data / "test" / "image").iterdir())
     flag = (FLAG, files / "checkpoint.pth")
     with pytest.raises(UserError, match="finds vessels, not artery and vein"):
@@ -226,8 +218,8 @@ def test_a_network_of_vessels_is_no_network_of_arteries_and_veins(
 
 
 def test_results_say_which_network_told_them_apart_and_another_does_them_again(
-    data: Path, files: Path, trained: Path, arteries: Path, tmp_path: Path
-) -> None:
+    data, files, trained, arteries, tmp_path
+):
     photograph = next((data / "test" / "image").iterdir())
     once = (files / "checkpoint.pth", tmp_path, "--views", 1, "--resume", photograph, FLAG)
     veins = tmp_path / "veins" / f"{photograph.stem}.png"
@@ -258,9 +250,7 @@ def results(data: Path, files: Path, trained: Path, tmp_path_factory: pytest.Tem
     return out
 
 
-def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(
-    data: Path, files: Path, results: Path, tmp_path: Path
-) -> None:
+def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(data, files, results, tmp_path):
     (eye,) = read_eyes(data / "test", labels=True)
     assert eye.kinds is not None
     name = f"{eye.result_name}.png"
@@ -288,8 +278,8 @@ def test_test_scores_and_measures_the_arteries_and_veins_that_it_finds(
 
 
 def test_the_agreement_with_labels_is_that_of_the_measures_in_the_results(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    results, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(kinds_trust, "COMPARED", ("avr", "artery_share"))
     both = {row["by"]: row for row in read_csv(results / "measures.csv")}
     found, labels = np.array([0.05, 0.06, 0.08, 0.07]), np.array([0.055, 0.06, 0.09, 0.072])
@@ -308,8 +298,8 @@ def test_the_agreement_with_labels_is_that_of_the_measures_in_the_results(
 
 
 def test_by_default_test_tells_them_apart_where_there_are_labels(
-    data: Path, new_data: Path, files: Path, arteries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, new_data, files, arteries, tmp_path, monkeypatch
+):
     shutil.copytree(files, tmp_path / "files", ignore=shutil.ignore_patterns("earlier", "*.png"))
     shutil.copy(arteries, tmp_path / "files" / "arteries_veins.pth")
     monkeypatch.chdir(tmp_path)
@@ -323,8 +313,8 @@ def test_by_default_test_tells_them_apart_where_there_are_labels(
 
 
 def test_one_data_set_or_the_unseen_eyes_are_scored_and_who_has_seen_eyes_is_named(
-    data: Path, files: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    data, files, trained, tmp_path, capsys
+):
     shutil.copytree(data, tmp_path / "data")
     info = json.loads((data / "dataset.json").read_text())
     for part in ("image", "mask", "fov", "arteries_veins"):
@@ -352,9 +342,7 @@ def test_one_data_set_or_the_unseen_eyes_are_scored_and_who_has_seen_eyes_is_nam
         run_test(tmp_path / "data", files, tmp_path / "none", "--unseen", "--only", "DRIVE")
 
 
-def test_a_network_that_knows_the_disc_sees_it_at_its_scale_beside_one_that_does_not(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_network_that_knows_the_disc_sees_it_at_its_scale_beside_one_that_does_not(monkeypatch):
     vessels, kinds = UNet(width=2, depth=1).eval(), UNet(out_channels=2, width=2, depth=1).eval()
     kinds.outputs, kinds.disc, kinds.diameter = KINDS, 60.0, 385.0
     taken = Photograph(*np.zeros((2, 99, 99), np.uint8), 548.0, "border", Landmarks(50, 50, 90.0, *[0.0] * 4))

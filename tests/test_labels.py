@@ -34,7 +34,7 @@ WRONG: dict[str, Callable[[int], np.ndarray]] = {
 
 @pytest.mark.parametrize("k", range(len(EYES)))
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_label_that_is_not_of_its_photograph_is_refused(wrong: str, k: int) -> None:
+def test_a_label_that_is_not_of_its_photograph_is_refused(wrong, k):
     photograph, _, fov = EYES[k]
     why = r"what it marks is neither .*; is it the mask of another photo"
     if wrong in ("mirrored", "upside down"):
@@ -43,7 +43,7 @@ def test_a_label_that_is_not_of_its_photograph_is_refused(wrong: str, k: int) ->
         check_label(PATH, np.ascontiguousarray(WRONG[wrong](k)), fov, photograph)
 
 
-def test_a_mask_on_the_second_page_is_not_taken_for_blank_without_a_word(tmp_path: Path) -> None:
+def test_a_mask_on_the_second_page_is_not_taken_for_blank_without_a_word(tmp_path):
     vessels = EYES[0][1]
     blank, right = Image.new("L", vessels.shape[::-1]), Image.fromarray(vessels)
     blank.save(tmp_path / "label.tif", save_all=True, append_images=[right])
@@ -74,7 +74,7 @@ COARSE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 @pytest.mark.parametrize("coarse", COARSE)
-def test_a_right_label_passes(spoilt: str, coarse: str) -> None:
+def test_a_right_label_passes(spoilt, coarse):
     for photograph, vessels, fov in EYES:
         label, image = COARSE[coarse](vessels), SPOILT[spoilt](photograph)
         check_label(PATH, label, fov, image)
@@ -82,7 +82,7 @@ def test_a_right_label_passes(spoilt: str, coarse: str) -> None:
 
 
 @pytest.mark.parametrize("side", [16, 40, 90, 128, 140])
-def test_small_eyes_pass(side: int) -> None:
+def test_small_eyes_pass(side):
     for seed in range(4):
         photograph, vessels, fov = draw_eye(np.random.default_rng(seed), side, side)
         check_label(PATH, vessels, fov, photograph)
@@ -99,7 +99,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("label", ["training/1st_manual/21", "test/1st_manual/01", "test/2nd_manual/01"])
-def test_every_label_is_checked_by_augment(drive: Path, label: str, tmp_path: Path) -> None:
+def test_every_label_is_checked_by_augment(drive, label, tmp_path):
     own = shutil.copytree(drive, tmp_path / "DRIVE")
     (path,) = (own / label).parent.glob(f"{Path(label).name}_*")
     (other,) = (own / label).parent.glob(f"{'22' if 'training' in label else '02'}_*")
@@ -109,7 +109,7 @@ def test_every_label_is_checked_by_augment(drive: Path, label: str, tmp_path: Pa
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_labels_of_data_made_by_hand_are_checked(tmp_path: Path) -> None:
+def test_labels_of_data_made_by_hand_are_checked(tmp_path):
     for name, (photograph, vessels, _) in zip("abcd", EYES, strict=True):
         for part in ("train", "test"):
             write_png(tmp_path / part / "image" / f"{name}.png", photograph)
@@ -132,8 +132,8 @@ def test_labels_of_data_made_by_hand_are_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("orientation", "said"), [(3, "turn it by 180 degrees"), (6, "turn it by 90 degrees")])
 def test_a_label_drawn_without_the_turn_in_the_photographs_exif_is_refused_with_that_reason(
-    orientation: int, said: str, tmp_path: Path
-) -> None:
+    orientation, said, tmp_path
+):
     photograph, vessels, _ = EYES[0]
     for part in ("image", "mask"):
         (tmp_path / part).mkdir()
@@ -147,7 +147,7 @@ def test_a_label_drawn_without_the_turn_in_the_photographs_exif_is_refused_with_
     assert len(read_eyes(tmp_path, labels=True)) == 1
 
 
-def test_masks_have_the_names_of_their_photographs_whatever_suffix_and_composition(tmp_path: Path) -> None:
+def test_masks_have_the_names_of_their_photographs_whatever_suffix_and_composition(tmp_path):
     photograph, vessels, _ = EYES[0]
     names = {"\u00e4.jpg": "a\u0308.png", "o\u0308.png": "\u00f6.tif"}
     for part in ("image", "mask"):
@@ -161,7 +161,7 @@ def test_masks_have_the_names_of_their_photographs_whatever_suffix_and_compositi
         read_eyes(tmp_path, labels=True)
 
 
-def test_eyes_too_small_to_be_looked_at_are_never_refused() -> None:
+def test_eyes_too_small_to_be_looked_at_are_never_refused():
     photograph, vessels, fov = draw_eye(np.random.default_rng(0), 64, 64)
     wrong = np.ascontiguousarray(vessels[:, ::-1]) & fov
     check_label(PATH, wrong, fov, photograph)

@@ -7,7 +7,6 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -60,7 +59,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("side", [30.0, 190.5, 400.0, 1301.7])
-def test_a_window_shows_each_place_where_it_says(side: float) -> None:
+def test_a_window_shows_each_place_where_it_says(side):
     photograph = np.zeros((900, 1000, 3), np.uint8)
     cv2.circle(photograph, (430, 520), 6, (255, 255, 255), -1)
     window = Window(430.0 + 0.21 * side, 520.0 - 0.13 * side, side)
@@ -69,7 +68,7 @@ def test_a_window_shows_each_place_where_it_says(side: float) -> None:
     assert (x, y) == pytest.approx((430, 520), abs=0.1 + 0.1 * side / SIDE)
 
 
-def test_a_window_beyond_the_photograph_is_black() -> None:
+def test_a_window_beyond_the_photograph_is_black():
     photograph = np.full((40, 50, 3), 200, np.uint8)
     assert not Window(500.0, 20.0, 30.0).cut(photograph).any()
     assert not Window(-5000.0, 20.0, 2000.0).cut(photograph).any()
@@ -79,7 +78,7 @@ def test_a_window_beyond_the_photograph_is_black() -> None:
 
 @pytest.mark.parametrize("size", [150, 700, 2400])
 @pytest.mark.parametrize("share", [0.04, 0.15, 0.4])
-def test_landmarks_are_found_at_any_size_and_zoom(size: int, share: float) -> None:
+def test_landmarks_are_found_at_any_size_and_zoom(size, share):
     disc, fovea = (0.7, 0.45, share), (0.7 - 2.5 * share, 0.5, 0.5 * share)
     found = find_landmarks(*drawn(size, disc, fovea if share < 0.3 else None), Reader())
     pixels = np.array([found.disc_x + 0.5, found.disc_y + 0.5, found.disc_diameter]) / size
@@ -90,7 +89,7 @@ def test_landmarks_are_found_at_any_size_and_zoom(size: int, share: float) -> No
         assert found.side == "right"
 
 
-def test_what_is_not_there_is_nan() -> None:
+def test_what_is_not_there_is_nan():
     photograph, fov = drawn(300, None)
     found = find_landmarks(photograph, fov, Reader())
     assert all(math.isnan(value) for value in (found.disc_x, found.disc_y, found.disc_diameter, found.fovea_x))
@@ -98,20 +97,20 @@ def test_what_is_not_there_is_nan() -> None:
     assert found.side == ""
 
 
-def test_a_disc_that_the_border_cuts_has_a_place_but_no_diameter() -> None:
+def test_a_disc_that_the_border_cuts_has_a_place_but_no_diameter():
     whole = find_landmarks(*drawn(400, (0.86, 0.5, 0.15)), Reader())
     cut = find_landmarks(*drawn(400, (0.94, 0.5, 0.15)), Reader())
     assert whole.disc_diameter == pytest.approx(60, abs=2)
     assert 330 < cut.disc_x < 400 and math.isnan(cut.disc_diameter)
 
 
-def test_a_dark_spot_too_near_or_too_far_from_the_disc_is_no_fovea() -> None:
+def test_a_dark_spot_too_near_or_too_far_from_the_disc_is_no_fovea():
     for x in (0.75, 0.1):
         found = find_landmarks(*drawn(400, (0.85, 0.5, 0.15), (x, 0.5, 0.06)), Reader())
         assert found.disc_x > 300 and math.isnan(found.fovea_x)
 
 
-def test_the_side_follows_from_where_the_disc_lies() -> None:
+def test_the_side_follows_from_where_the_disc_lies():
     photograph, fov = drawn(400, (0.85, 0.5, 0.15), (0.47, 0.52, 0.06))
     right = find_landmarks(photograph, fov, Reader())
     left = find_landmarks(np.ascontiguousarray(photograph[:, ::-1]), fov, Reader())
@@ -119,12 +118,12 @@ def test_the_side_follows_from_where_the_disc_lies() -> None:
     assert find_landmarks(*drawn(400, (0.52, 0.5, 0.22)), Reader()).side == "", "no fovea"
 
 
-def test_an_eye_that_lies_on_its_side_is_neither_right_nor_left() -> None:
+def test_an_eye_that_lies_on_its_side_is_neither_right_nor_left():
     lying = Landmarks(100, 50, 30, 0.9, 95, 120, 0.9)
     assert lying.side == ""
 
 
-def test_threads_may_share_a_network() -> None:
+def test_threads_may_share_a_network():
     photographs = [drawn(300, (0.3 + 0.05 * k, 0.5, 0.15)) for k in range(8)]
     network = Reader()
     one_by_one = [find_landmarks(*each, network) for each in photographs]
@@ -133,7 +132,7 @@ def test_threads_may_share_a_network() -> None:
     assert [astuple(one)[:4] for one in together] == [astuple(one)[:4] for one in one_by_one]
 
 
-def test_the_shipped_network_is_small_and_sees_no_disc_in_plain_pictures() -> None:
+def test_the_shipped_network_is_small_and_sees_no_disc_in_plain_pictures():
     assert WEIGHTS.stat().st_size <= 2 * 2**20
     assert load_anatomy() is load_anatomy()
     rng = np.random.default_rng(1)
@@ -143,7 +142,7 @@ def test_the_shipped_network_is_small_and_sees_no_disc_in_plain_pictures() -> No
         assert math.isnan(found.disc_x) and math.isnan(found.fovea_x)
 
 
-def test_a_network_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_network_of_another_kind_is_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="finds disc and fovea, not vessels"):
         load_networks([WEIGHTS], None, CPU)
     with pytest.raises(UserError, match="finds vessels, not disc and fovea"):
@@ -153,7 +152,7 @@ def test_a_network_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "outputs", [7, [], ["disc"], ["disc", 3], ["fovea", "disc"], {"disc": 1}, ["x" * 10_000]]
 )
-def test_outputs_of_an_untrusted_file_are_checked(outputs: Any, tmp_path: Path) -> None:
+def test_outputs_of_an_untrusted_file_are_checked(outputs, tmp_path):
     network = UNet(3, 2, width=4, depth=2)
     content = {"model": network.config, "weights": dict(network.state_dict())}
     save_checkpoint(tmp_path / "a.pth", {**content, "outputs": outputs})
@@ -162,7 +161,7 @@ def test_outputs_of_an_untrusted_file_are_checked(outputs: Any, tmp_path: Path) 
     assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 
-def test_a_file_has_as_many_channels_as_it_names_outputs(tmp_path: Path) -> None:
+def test_a_file_has_as_many_channels_as_it_names_outputs(tmp_path):
     for channels in (1, 3):
         network = UNet(3, channels, width=4, depth=2)
         content = {"model": network.config, "weights": dict(network.state_dict()), "outputs": list(OUTPUTS)}
@@ -171,7 +170,7 @@ def test_a_file_has_as_many_channels_as_it_names_outputs(tmp_path: Path) -> None
             load_checkpoint(tmp_path / "a.pth", CPU, OUTPUTS)
 
 
-def test_unknown_pixels_teach_nothing() -> None:
+def test_unknown_pixels_teach_nothing():
     rng = torch.Generator().manual_seed(1)
     logits, other = (torch.randn(2, 2, 16, 16, generator=rng) for _ in range(2))
     known = torch.ones(2, 2, 16, 16)
@@ -219,7 +218,7 @@ def eyes_of(folder: Path) -> list[LabelledEye]:
     return list(read_labelled_eyes(find_labels(folder, folder / "DRIVE", folder / "HRF")))
 
 
-def test_all_kinds_of_labels_say_the_same(labelled: Path) -> None:
+def test_all_kinds_of_labels_say_the_same(labelled):
     eyes = eyes_of(labelled)
     assert [eye.group for eye in eyes] == [
         g for g in ("DRIVE", "HRF", "IDRiD drawn", "IDRiD") for _ in range(2)
@@ -233,7 +232,7 @@ def test_all_kinds_of_labels_say_the_same(labelled: Path) -> None:
             assert eye.disc_diameter == pytest.approx(18.5, abs=0.6)
 
 
-def test_marks_of_this_project_are_of_the_photograph_not_its_labels(tmp_path: Path) -> None:
+def test_marks_of_this_project_are_of_the_photograph_not_its_labels(tmp_path):
     for name in ("im0002.ah.ppm", "im0002.ppm", "im0324.ppm", "Image_01L.jpg", "Image_01L_1stHO.png"):
         path = tmp_path / ("labels" if ".ah" in name else "images") / name
         path.parent.mkdir(exist_ok=True)
@@ -247,7 +246,7 @@ def test_marks_of_this_project_are_of_the_photograph_not_its_labels(tmp_path: Pa
         find_labels(tmp_path, None, None, [tmp_path / "labels"])
 
 
-def test_labels_without_their_photograph_or_table_are_named(labelled: Path, tmp_path: Path) -> None:
+def test_labels_without_their_photograph_or_table_are_named(labelled, tmp_path):
     with pytest.raises(UserError, match="images: no such folder"):
         find_labels(labelled, tmp_path, None)
     (tmp_path / "training" / "images").mkdir(parents=True)
@@ -257,7 +256,7 @@ def test_labels_without_their_photograph_or_table_are_named(labelled: Path, tmp_
         find_labels(tmp_path, None, None)
 
 
-def test_photographs_of_one_eye_are_held_out_together() -> None:
+def test_photographs_of_one_eye_are_held_out_together():
     rng = np.random.default_rng(5)
     drawings = [draw_eye(rng, 200, 200) for _ in range(7)]
 
@@ -276,7 +275,7 @@ def test_photographs_of_one_eye_are_held_out_together() -> None:
         assert 0 < sum(fold) < len(eyes) - 1
 
 
-def test_views_show_disc_and_fovea_where_the_labels_say(labelled: Path) -> None:
+def test_views_show_disc_and_fovea_where_the_labels_say(labelled):
     views, shown = RandomWindows(eyes_of(labelled), seed=3, length=9999), np.zeros(2)
     for i in range(60):
         pixels, targets, known = views[i]
@@ -290,7 +289,7 @@ def test_views_show_disc_and_fovea_where_the_labels_say(labelled: Path) -> None:
     assert all((a == b).all() for a, b in zip(views[5], again, strict=True))
 
 
-def test_from_labels_to_a_file_that_finds(labelled: Path, tmp_path: Path) -> None:
+def test_from_labels_to_a_file_that_finds(labelled, tmp_path):
     flags = ["--drive", labelled / "DRIVE", "--hrf", labelled / "HRF", "--out", tmp_path / "a.pth"]
     small = ["--steps", 3, "--batch-size", 2, "--device", "cpu"]
     run_script(anatomy.main, labelled, *flags, *small)
@@ -305,7 +304,7 @@ def test_from_labels_to_a_file_that_finds(labelled: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("whose", ["a text", "of vessels", "a folder"])
-def test_training_replaces_nothing_but_weights_of_its_kind(whose: str, labelled: Path, tmp_path: Path) -> None:
+def test_training_replaces_nothing_but_weights_of_its_kind(whose, labelled, tmp_path):
     path, network = tmp_path / "file.pth", UNet(width=2, depth=1)
     if whose == "a folder":
         path.mkdir()
@@ -319,13 +318,13 @@ def test_training_replaces_nothing_but_weights_of_its_kind(whose: str, labelled:
     assert (path.is_file() and path.read_bytes()) == before
 
 
-def test_flags_that_cannot_be_are_refused(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_cannot_be_are_refused(labelled, capsys):
     with pytest.raises(SystemExit):
         run_script(anatomy.main, labelled, "--steps", 0)
     assert "--steps: give a number above 0" in capsys.readouterr().err
 
 
-def test_windows_around_a_disc_beyond_the_border_show_some_of_the_eye(labelled: Path) -> None:
+def test_windows_around_a_disc_beyond_the_border_show_some_of_the_eye(labelled):
     eye = replace(eyes_of(labelled)[0], disc_x=-25.0)
     windows = RandomWindows([eye], seed=0, length=200)
     assert all(np.abs(windows[i][0]).sum() > 0 for i in range(200))

@@ -114,7 +114,7 @@ MIRRORS: dict[str, tuple[str, list[Change]]] = {
 
 
 @pytest.mark.parametrize("mirror", MIRRORS)
-def test_a_mirror_gives_the_same_eyes_and_the_same_split(mirror: str, tmp_path: Path) -> None:
+def test_a_mirror_gives_the_same_eyes_and_the_same_split(mirror, tmp_path):
     published, changes = MIRRORS[mirror]
     folder = arranged(tmp_path / "mirror", published, *changes)
     # what a Mac adds to archives, and what a script left
@@ -132,7 +132,7 @@ def test_a_mirror_gives_the_same_eyes_and_the_same_split(mirror: str, tmp_path: 
 @pytest.mark.parametrize(
     "name", ["masks/{}.gif", "Mask/{}.png", "fov/{}.png", "mask/{}_mask.tif", "{}_mask.png"]
 )
-def test_fields_of_view_beside_a_data_set_are_found(published: str, name: str, tmp_path: Path) -> None:
+def test_fields_of_view_beside_a_data_set_are_found(published, name, tmp_path):
     folder = arranged(tmp_path, published)
     known = eyes(find_data_set(folder))
     put(folder, *(name.format(eye) for eye in known))
@@ -144,14 +144,14 @@ def test_fields_of_view_beside_a_data_set_are_found(published: str, name: str, t
         assert eye.files["mask"] != eye.files["fov"]
 
 
-def test_eyes_whose_number_is_last_are_paired(tmp_path: Path) -> None:
+def test_eyes_whose_number_is_last_are_paired(tmp_path):
     found = find_data_set(arranged(tmp_path, "DRIVE", (r"(\d+)_(training|test)\.", r"\2_\1.")))
     assert found.problems == []
     assert eyes(found) == {"training_21": "train", "training_22": "train", "test_01": "test", "test_02": "test"}
     assert all("mask" in eye.files for eye in found.eyes)
 
 
-def test_fields_of_view_with_the_photographs_names_are_used(tmp_path: Path) -> None:
+def test_fields_of_view_with_the_photographs_names_are_used(tmp_path):
     folder = tmp_path / "STARE"
     drawn = {n: draw_eye(np.random.default_rng(n), 64, 68) for n in (1, 2, 3)}
     for n, (photograph, vessels, fov) in drawn.items():
@@ -191,14 +191,14 @@ REFUSED: dict[str, tuple[str, list[tuple[str, str]], list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_told_is_refused_in_one_line_that_says_what_to_do(case: str, tmp_path: Path) -> None:
+def test_what_cannot_be_told_is_refused_in_one_line_that_says_what_to_do(case, tmp_path):
     published, changes, more, said = REFUSED[case]
     problems = find_data_set(put(arranged(tmp_path, published, *changes), *more)).problems
     assert len(problems) == 1
     assert re.search(said, problems[0])
 
 
-def test_a_folder_beside_the_data_set_is_told_what_to_do_with_it(tmp_path: Path) -> None:
+def test_a_folder_beside_the_data_set_is_told_what_to_do_with_it(tmp_path):
     put(tmp_path / "zipped", "training.zip", "test.zip")
     put(tmp_path / "whole", *AS_PUBLISHED["DRIVE"])
     put(tmp_path / "ready", "train/image/a_0.png")
@@ -214,7 +214,7 @@ def test_a_folder_beside_the_data_set_is_told_what_to_do_with_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize("there", ["empty", "file", "dead link"])
-def test_the_path_that_was_given_is_never_suggested(there: str, tmp_path: Path) -> None:
+def test_the_path_that_was_given_is_never_suggested(there, tmp_path):
     given = tmp_path / "DRIVE"
     {"empty": given.mkdir, "file": given.touch, "dead link": lambda: given.symlink_to("nowhere")}[there]()
     with pytest.raises(UserError) as error:

@@ -89,9 +89,7 @@ def left_out(new_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return files
 
 
-def test_every_labelled_eye_trains_at_the_diameter_and_tests_at_its_own_size(
-    three: Path, new_data: Path
-) -> None:
+def test_every_labelled_eye_trains_at_the_diameter_and_tests_at_its_own_size(three, new_data):
     every = {eye for eyes in SETS.values() for eye in eyes}
     training = read_eyes(new_data / "train", labels=True)
     testing = read_eyes(new_data / "test", labels=True)
@@ -106,7 +104,7 @@ def test_every_labelled_eye_trains_at_the_diameter_and_tests_at_its_own_size(
     assert json.loads((new_data / "dataset.json").read_text())["disc"] == DISC
 
 
-def test_each_data_set_is_drawn_equally_often_whatever_its_number_of_eyes() -> None:
+def test_each_data_set_is_drawn_equally_often_whatever_its_number_of_eyes():
     photograph, vessels, fov = draw_eye(np.random.default_rng(0), 64, 64)
     eyes = [Eye(f"{i}_0", photograph, fov, vessels, source="many") for i in range(9)]
     eyes += [Eye("9_0", photograph, fov, vessels, source="one")]
@@ -114,7 +112,7 @@ def test_each_data_set_is_drawn_equally_often_whatever_its_number_of_eyes() -> N
     assert 160 < Counter(crops.name_of(i) for i in range(400))["9_0"] < 240
 
 
-def test_crops_of_a_single_data_set_are_those_of_eyes_without_a_source() -> None:
+def test_crops_of_a_single_data_set_are_those_of_eyes_without_a_source():
     photograph, vessels, fov = draw_eye(np.random.default_rng(0), 64, 64)
     plain, named = (
         Crops([Eye(f"{i}_0", photograph, fov, vessels, source=source) for i in range(3)], 32, 0, 8, 0.3, 0.15)
@@ -124,7 +122,7 @@ def test_crops_of_a_single_data_set_are_those_of_eyes_without_a_source() -> None
         assert all(np.array_equal(a, b) for a, b in zip(plain[i], named[i], strict=True))
 
 
-def test_a_rim_is_drawn_along_the_border_and_nowhere_without_one() -> None:
+def test_a_rim_is_drawn_along_the_border_and_nowhere_without_one():
     grey = np.full((64, 64, 3), 120, np.uint8)
     fov = np.zeros((64, 64), np.uint8)
     fov[:, 20:] = 255
@@ -138,7 +136,7 @@ def test_a_rim_is_drawn_along_the_border_and_nowhere_without_one() -> None:
     assert not changed[:, 60:].any()
 
 
-def test_a_spoilt_crop_keeps_its_size_and_loses_detail() -> None:
+def test_a_spoilt_crop_keeps_its_size_and_loses_detail():
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     found = [spoil_file(np.random.default_rng(seed), noise) for seed in range(30)]
     assert {image.shape for image in found} == {noise.shape}
@@ -146,7 +144,7 @@ def test_a_spoilt_crop_keeps_its_size_and_loses_detail() -> None:
     assert min(detail) < 0.5 * max(detail)
 
 
-def test_each_channel_has_a_gamma_of_its_own() -> None:
+def test_each_channel_has_a_gamma_of_its_own():
     plain = np.full((16, 16, 3), 90, np.uint8)
     grey = [change_colour(np.random.default_rng(seed), plain) for seed in range(5)]
     assert all(np.ptp(image.mean(axis=(0, 1))) > 3 for image in grey)
@@ -172,9 +170,7 @@ def predict_anew(checkpoint: Path, eyes: list[Eye], views: int) -> list[tuple[np
     return [(metrics.quantize(found), eye) for found, eye in zip(probabilities, eyes, strict=True)]
 
 
-def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they_give(
-    new_data: Path, left_out: Path
-) -> None:
+def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they_give(new_data, left_out):
     rows = {row["data_set"]: row for row in read_csv(left_out / "leave_one_out.csv")}
     assert set(rows) == set(SETS)
     native = read_eyes(new_data / "test", labels=True)
@@ -205,8 +201,8 @@ def test_each_network_was_trained_on_the_others_alone_and_the_table_is_what_they
 
 
 def test_the_threshold_of_a_network_is_the_best_of_the_data_sets_that_trained_it_which_count_alike(
-    new_data: Path, left_out: Path
-) -> None:
+    new_data, left_out
+):
     checkpoint = left_out / "without_STARE" / "checkpoint.pth"
     native = read_eyes(new_data / "test", labels=True)
     seen = {n: predict_anew(checkpoint, [e for e in native if e.source == n], 1) for n in ("DRIVE", "HRF")}
@@ -217,8 +213,8 @@ def test_the_threshold_of_a_network_is_the_best_of_the_data_sets_that_trained_it
 
 
 def test_data_sets_left_out_one_by_one_are_put_together_without_training_or_predicting(
-    new_data: Path, left_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    new_data, left_out, tmp_path, monkeypatch
+):
     assert leave_out(new_data, tmp_path, "--leave-one-out", "HRF") == 0
     assert not (tmp_path / "leave_one_out.csv").exists()
     assert leave_out(new_data, tmp_path, "--leave-one-out", "STARE", "DRIVE") == 0
@@ -229,9 +225,7 @@ def test_data_sets_left_out_one_by_one_are_put_together_without_training_or_pred
     assert read_csv(tmp_path / "leave_one_out.csv") == read_csv(left_out / "leave_one_out.csv")
 
 
-def test_it_starts_from_weights_unless_they_saw_the_data_set_left_out(
-    new_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_starts_from_weights_unless_they_saw_the_data_set_left_out(new_data, tmp_path, capsys):
     start = UNet(width=2, depth=1)
     given = {"model": start.config, "weights": start.state_dict()}
     split = {"train": ["21_training_0"], "validation": []}
@@ -248,8 +242,8 @@ def test_it_starts_from_weights_unless_they_saw_the_data_set_left_out(
 
 
 def test_a_network_on_all_data_sets_has_their_threshold_and_test_py_says_what_it_saw(
-    new_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    new_data, tmp_path, capsys
+):
     assert leave_out(new_data, tmp_path, "--all-eyes") == 0
     model, content = load_checkpoint(tmp_path / "checkpoint.pth", CPU)
     curve = thresholds.compromise_curve(
@@ -266,9 +260,7 @@ def test_a_network_on_all_data_sets_has_their_threshold_and_test_py_says_what_it
     assert "9 of these 9 eyes trained this network" in capsys.readouterr().out
 
 
-def test_a_damaged_native_eye_is_an_error_before_the_training_and_no_other_threshold(
-    new_data: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_native_eye_is_an_error_before_the_training_and_no_other_threshold(new_data, tmp_path):
     data = shutil.copytree(new_data, tmp_path / "data")
     (data / "test" / "mask" / "21_training_0.png").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"test.mask.21_training_0\.png"):
@@ -276,9 +268,7 @@ def test_a_damaged_native_eye_is_an_error_before_the_training_and_no_other_thres
     assert not (tmp_path / "files").exists()
 
 
-def test_a_data_set_that_cannot_be_left_out_is_refused_before_training(
-    three: Path, new_data: Path, tmp_path: Path
-) -> None:
+def test_a_data_set_that_cannot_be_left_out_is_refused_before_training(three, new_data, tmp_path):
     with pytest.raises(UserError, match=r"--leave-one-out CHASE_DB1: not in .*, which has "):
         leave_out(new_data, tmp_path / "files", "--leave-one-out", "CHASE_DB1")
     run_script(augment.main, three / "DRIVE", "--out", tmp_path / "one")
@@ -290,7 +280,7 @@ def test_a_data_set_that_cannot_be_left_out_is_refused_before_training(
     assert not list(tmp_path.glob("files/*/last.pth"))
 
 
-def test_a_damaged_list_of_data_sets_is_refused(new_data: Path, tmp_path: Path) -> None:
+def test_a_damaged_list_of_data_sets_is_refused(new_data, tmp_path):
     (tmp_path / "train").symlink_to(new_data / "train")
     for name, value in {"sets": [1], "disc": "wide"}.items():
         info = json.loads((new_data / "dataset.json").read_text()) | {name: value}
@@ -299,7 +289,7 @@ def test_a_damaged_list_of_data_sets_is_refused(new_data: Path, tmp_path: Path) 
             leave_out(tmp_path, tmp_path / "files", "--all-eyes")
 
 
-def test_the_plain_split_stays_as_published(three: Path, tmp_path: Path) -> None:
+def test_the_plain_split_stays_as_published(three, tmp_path):
     folders = [three / name for name in SETS]
     run_script(augment.main, *folders, "--out", tmp_path)
     info = json.loads((tmp_path / "dataset.json").read_text())

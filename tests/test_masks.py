@@ -50,9 +50,7 @@ def named(*names: str) -> dict[str, set[str]]:
     return {eye.name: {eye.name, eye.result_name} for eye in eyes(*names)}
 
 
-def test_a_networks_own_probabilities_get_the_networks_own_scores(
-    new_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_a_networks_own_probabilities_get_the_networks_own_scores(new_data, files, tmp_path):
     same = ("--data", new_data, "--threshold", 0.2, "--results")
     weights = ("--weights", files / "checkpoint.pth", "--views=1", "--device", "cpu")
     own, again = tmp_path / "own", tmp_path / "again"
@@ -74,9 +72,7 @@ def test_a_networks_own_probabilities_get_the_networks_own_scores(
 
 
 @pytest.mark.parametrize("kind", ["8 bit", "16 bit", "float", "float of four axes", "whole numbers", "0 and 1"])
-def test_every_kind_of_file_gives_the_same_scores(
-    new_data: Path, theirs: Path, tmp_path: Path, kind: str
-) -> None:
+def test_every_kind_of_file_gives_the_same_scores(new_data, theirs, tmp_path, kind):
     for name in NAMES:
         levels = (iio.imread(theirs / f"{name}.png") // 257).astype(np.uint8)
         png, npy = (tmp_path / "theirs" / f"{name}{suffix}" for suffix in (".png", ".npy"))
@@ -103,9 +99,7 @@ def test_every_kind_of_file_gives_the_same_scores(
             assert float(row["auc"]) == pytest.approx(want["auc"], abs=1e-7)
 
 
-def test_what_does_not_pair_is_reported_and_the_rest_is_scored(
-    new_data: Path, theirs: Path, tmp_path: Path, capsys
-) -> None:
+def test_what_does_not_pair_is_reported_and_the_rest_is_scored(new_data, theirs, tmp_path, capsys):
     some = shutil.copytree(theirs, tmp_path / "some")
     (some / "03_test.png").rename(some / "21_training.png")
     write_png(some / "02_test.png", np.zeros((64, 64), np.uint8))
@@ -118,7 +112,7 @@ def test_what_does_not_pair_is_reported_and_the_rest_is_scored(
     assert list(rows_by_image(tmp_path / "out" / "metrics.csv"))[:2] == ["01_test", "mean"]
 
 
-def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data: Path, theirs: Path, tmp_path: Path) -> None:
+def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data, theirs, tmp_path):
     for name in NAMES:
         write_png(tmp_path / "small" / f"{name}.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(UserError, match=r"nothing to score:\n.*8x8 pixels"):
@@ -143,26 +137,26 @@ def test_a_folder_of_which_nothing_pairs_writes_nothing(new_data: Path, theirs: 
         ("02_h.png", None),
     ],
 )
-def test_a_file_belongs_to_the_eye_that_its_name_says(file: str, eye: str | None) -> None:
+def test_a_file_belongs_to_the_eye_that_its_name_says(file, eye):
     found = match([Path(file)], named("01_test_0", "02_test_0", "11_test_0"))
     assert found.files == ({eye: Path(file)} if eye else {})
     assert len(found.unclear + found.surplus) == (eye is None)
 
 
-def test_a_number_that_two_eyes_have_belongs_to_neither() -> None:
+def test_a_number_that_two_eyes_have_belongs_to_neither():
     found = match([Path("1.png")], named("01_h_0", "01_dr_0"))
     without = ["01_h_0: no file of its name", "01_dr_0: no file of its name"]
     assert found == ({}, [], without, ["1.png: could be 01_h_0 or 01_dr_0"], [])
 
 
-def test_the_longer_name_wins_and_an_exact_one_before_all() -> None:
+def test_the_longer_name_wins_and_an_exact_one_before_all():
     files = [Path("eye_1_left.png"), Path("eye_1.png"), Path("eye_1_old.png")]
     paired = {"eye_1": Path("eye_1.png"), "eye_1_left": Path("eye_1_left.png")}
     surplus = ["eye_1_old.png: eye_1 has eye_1.png"]
     assert match(files, named("eye_1", "eye_1_left")) == (paired, [], [], [], surplus)
 
 
-def test_two_files_for_one_eye_are_not_chosen_between() -> None:
+def test_two_files_for_one_eye_are_not_chosen_between():
     found = match([Path("01_test.png"), Path("01_test.npy")], named("01_test_0"))
     assert not found.files and not found.without
     assert found.several == ["01_test_0: has 2 files, 01_test.png, 01_test.npy; leave one"]
@@ -179,25 +173,25 @@ def test_two_files_for_one_eye_are_not_chosen_between() -> None:
         (np.array([["a"] * 5] * 4), "one number a pixel"),
     ],
 )
-def test_arrays_that_are_no_probabilities_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+def test_arrays_that_are_no_probabilities_are_refused(tmp_path, array, message):
     np.save(tmp_path / "01_test.npy", array)
     with pytest.raises(UserError, match=message):
         read_maps(tmp_path, eyes("01_test_0"))
 
 
-def test_an_array_that_would_run_code_is_refused(tmp_path: Path) -> None:
+def test_an_array_that_would_run_code_is_refused(tmp_path):
     np.save(tmp_path / "01_test.npy", np.array([[{}]]), allow_pickle=True)
     with pytest.raises(UserError, match="01_test.npy"):
         read_maps(tmp_path, eyes("01_test_0"))
 
 
-def test_a_colour_picture_is_refused(tmp_path: Path) -> None:
+def test_a_colour_picture_is_refused(tmp_path):
     iio.imwrite(tmp_path / "01_test.png", np.tile(np.uint8([255, 0, 0]), (4, 5, 1)))
     with pytest.raises(UserError, match="a colour picture"):
         read_maps(tmp_path, eyes("01_test_0"))
 
 
-def test_a_map_without_vessels_is_read_by_the_rule_of_its_folder(tmp_path: Path) -> None:
+def test_a_map_without_vessels_is_read_by_the_rule_of_its_folder(tmp_path):
     blank, full = np.full((4, 5), 1, np.uint8), np.tile(np.uint8([0, 200, 255, 3, 9]), (4, 1))
     iio.imwrite(tmp_path / "01_test.png", blank)
     iio.imwrite(tmp_path / "02_test.png", full)
@@ -207,7 +201,7 @@ def test_a_map_without_vessels_is_read_by_the_rule_of_its_folder(tmp_path: Path)
     assert not maps.binary
 
 
-def test_folders_are_compared_eye_by_eye(new_data: Path, theirs: Path, tmp_path: Path, capsys) -> None:
+def test_folders_are_compared_eye_by_eye(new_data, theirs, tmp_path, capsys):
     for step, name in enumerate(NAMES, start=4):
         levels = iio.imread(theirs / f"{name}.png")
         levels[::step] = 0
@@ -231,7 +225,7 @@ def test_folders_are_compared_eye_by_eye(new_data: Path, theirs: Path, tmp_path:
     assert "better in 0, worse in 3; Wilcoxon signed-rank p = 0.25" in printed
 
 
-def test_the_interval_and_p_are_of_the_paired_differences() -> None:
+def test_the_interval_and_p_are_of_the_paired_differences():
     rng = np.random.default_rng(0)
     base = rng.normal(0.8, 0.05, 20)  # eyes differ far more than the two methods
     found = difference(base.tolist(), (base + rng.normal(0.004, 0.004, 20)).tolist())
@@ -244,7 +238,7 @@ def test_the_interval_and_p_are_of_the_paired_differences() -> None:
     assert np.isnan(difference([0.5], [0.6]).p)
 
 
-def test_only_eyes_that_all_folders_have_are_compared() -> None:
+def test_only_eyes_that_all_folders_have_are_compared():
     rows = {
         "a": [{"image": "1", "f1": 0.5}, {"image": "2", "f1": 0.6}],
         "b": [{"image": "2", "f1": 0.7}, {"image": "3", "f1": 0.1}],
@@ -256,7 +250,7 @@ def test_only_eyes_that_all_folders_have_are_compared() -> None:
         compare_scores({"a": rows["a"][:1], "b": rows["b"]})
 
 
-def test_folders_of_one_name_are_told_apart_and_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_folders_of_one_name_are_told_apart_and_nothing_is_overwritten(tmp_path):
     one, other = tmp_path / "unet" / "masks", tmp_path / "lwnet" / "masks"
     assert list(name_folders([one, other], tmp_path)) == ["unet_masks", "lwnet_masks"]
     with pytest.raises(UserError, match="given twice"):
@@ -265,7 +259,7 @@ def test_folders_of_one_name_are_told_apart_and_nothing_is_overwritten(tmp_path:
         name_folders([one], one.parent)
 
 
-def test_without_labels_there_is_nothing_to_score(new_data: Path, theirs: Path, tmp_path: Path) -> None:
+def test_without_labels_there_is_nothing_to_score(new_data, theirs, tmp_path):
     data = shutil.copytree(new_data, tmp_path / "new_data")
     shutil.rmtree(data / "test" / "mask")
     with pytest.raises(UserError, match="no labels to score with"):

@@ -56,14 +56,14 @@ WIDTHS = (1.5, 2, 3, 4.5, 7, 11)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_width_of_a_ribbon_at_any_angle_to_a_fifth_of_a_pixel(width: float) -> None:
+def test_the_width_of_a_ribbon_at_any_angle_to_a_fifth_of_a_pixel(width):
     for number, angle in enumerate(ANGLES):
         cover = ribbon(width, angle, offset=0.12 * number)
         found, weight = widths(cover, trace(cover >= 0.5), 0.5)
         assert np.average(found, weights=weight) == pytest.approx(width, abs=0.2)
 
 
-def test_probabilities_give_the_width_more_closely_than_their_mask() -> None:
+def test_probabilities_give_the_width_more_closely_than_their_mask():
     errors = {"probability": [], "mask": []}
     for width in WIDTHS:
         for number, angle in enumerate(ANGLES[::2]):
@@ -77,14 +77,14 @@ def test_probabilities_give_the_width_more_closely_than_their_mask() -> None:
 
 
 @pytest.mark.parametrize("angle", ANGLES)
-def test_the_length_of_a_line_at_any_angle(angle: float) -> None:
+def test_the_length_of_a_line_at_any_angle(angle):
     tree = trace(ribbon(2, angle, 0) >= 0.5)
     assert (len(tree.sizes), tree.branch_points, tree.end_points) == (1, 0, 2)
     assert tree.lengths().sum() == pytest.approx(140, abs=5)  # thinning shortens the ends
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])
-def test_a_ring_is_one_segment_without_ends_of_its_circumference(width: int) -> None:
+def test_a_ring_is_one_segment_without_ends_of_its_circumference(width):
     ring = cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (80, 80), 60, 1, width)
     tree = trace(ring)
     assert (tree.is_loop.tolist(), tree.branch_points, tree.end_points) == ([True], 0, 0)
@@ -98,7 +98,7 @@ def arc(degrees: float, radius: float = 60) -> np.ndarray:
 
 
 @pytest.mark.parametrize("degrees", [60, 120, 180, 270])
-def test_tortuosity_of_an_arc(degrees: float) -> None:
+def test_tortuosity_of_an_arc(degrees):
     half = math.radians(degrees) / 2
     by_chord, curvature = tortuosity(trace(arc(degrees)), 200)
     assert by_chord == pytest.approx(half / math.sin(half) - 1, rel=0.08, abs=0.005)
@@ -106,7 +106,7 @@ def test_tortuosity_of_an_arc(degrees: float) -> None:
 
 
 @pytest.mark.parametrize("height", [5, 10, 15])
-def test_tortuosity_of_a_sine(height: float) -> None:
+def test_tortuosity_of_a_sine(height):
     x = np.linspace(10, 150, 2000)
     wave = 2 * np.pi / 70
     slope = height * wave * np.cos(wave * x)
@@ -118,7 +118,7 @@ def test_tortuosity_of_a_sine(height: float) -> None:
     assert curvature == pytest.approx(200**2 * squared, rel=0.25)
 
 
-def test_a_straight_line_is_not_tortuous_at_any_angle() -> None:
+def test_a_straight_line_is_not_tortuous_at_any_angle():
     found = np.array([tortuosity(trace(ribbon(3, angle, 0) >= 0.5), 200) for angle in ANGLES])
     assert found[:, 0].max() < 0.004
     assert found[:, 1].max() < 1.5  # a circle of the field of view itself has 4
@@ -131,7 +131,7 @@ def carpet(times: int) -> np.ndarray:
     return shape
 
 
-def test_fractal_dimension_of_a_sierpinski_carpet() -> None:
+def test_fractal_dimension_of_a_sierpinski_carpet():
     wanted = math.log(8) / math.log(3)
     exact = fractal_dimensions(carpet(5), [3, 9, 27, 81])
     assert list(exact.values()) == pytest.approx([wanted, wanted, wanted, 1])
@@ -140,7 +140,7 @@ def test_fractal_dimension_of_a_sierpinski_carpet() -> None:
     assert list(found.values())[:3] == pytest.approx([wanted] * 3, abs=0.07)
 
 
-def test_fractal_dimension_of_a_line_and_of_a_square() -> None:
+def test_fractal_dimension_of_a_line_and_of_a_square():
     square = np.ones((500, 500), np.uint8)
     line = np.zeros_like(square)
     line[250] = 1
@@ -151,7 +151,7 @@ def test_fractal_dimension_of_a_line_and_of_a_square() -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 3])
-def test_a_binary_tree_has_its_branches_ends_and_length(depth: int) -> None:
+def test_a_binary_tree_has_its_branches_ends_and_length(depth):
     tree, length = np.zeros((400, 400), np.uint8), 0.0
 
     def grow(start: np.ndarray, heading: float, long: float, left: int) -> None:
@@ -182,7 +182,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray, list, float]:
     return mask, fov, vessels, 0.4775 * 565
 
 
-def test_length_and_calibre_of_a_drawn_eye(drawn: tuple) -> None:
+def test_length_and_calibre_of_a_drawn_eye(drawn):
     mask, fov, vessels, radius = drawn
     found = measure(prepare(levels_of(mask), fov, 0.5))
     steps = [np.hypot(*np.diff(points, axis=0).T) for points, *_ in vessels]
@@ -197,7 +197,7 @@ def test_length_and_calibre_of_a_drawn_eye(drawn: tuple) -> None:
     assert found["vessel_share"] == pytest.approx(np.mean(mask[fov > 0] > 0), abs=1e-6)
 
 
-def test_a_larger_photograph_of_the_same_eye_measures_alike(drawn: tuple) -> None:
+def test_a_larger_photograph_of_the_same_eye_measures_alike(drawn):
     mask, fov, _, _ = drawn
     small = measure(prepare(levels_of(mask), fov, 0.5), 10)
     large = (cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST) for image in (mask, fov))
@@ -223,7 +223,7 @@ ODD_MASKS = {
 
 
 @pytest.mark.parametrize("name", ODD_MASKS)
-def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
+def test_odd_masks_give_numbers_or_nothing(name):
     mask = ODD_MASKS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -234,7 +234,7 @@ def test_odd_masks_give_numbers_or_nothing(name: str) -> None:
     assert all(value >= 0 for value in found.values() if not math.isnan(value))
 
 
-def test_a_loop_has_its_width_but_no_tortuosity_by_chord() -> None:
+def test_a_loop_has_its_width_but_no_tortuosity_by_chord():
     mask = np.pad(ODD_MASKS["one loop"], 70)
     found = measure(prepare(levels_of(mask), np.full(mask.shape, 255, np.uint8), 0.5))
     assert found["end_points"] == found["branch_points"] == 0
@@ -243,7 +243,7 @@ def test_a_loop_has_its_width_but_no_tortuosity_by_chord() -> None:
     assert found["curvature"] > 0
 
 
-def test_vessels_outside_the_field_of_view_do_not_count(drawn: tuple) -> None:
+def test_vessels_outside_the_field_of_view_do_not_count(drawn):
     mask, fov, _, _ = drawn
     beyond = np.where(fov > 0, mask, 255)
     assert measure(prepare(levels_of(beyond), fov, 0.5)) == measure(prepare(levels_of(mask), fov, 0.5))

@@ -44,8 +44,8 @@ LINE = "out of memory of the GPU; lower --batch-size, or end other programs, or 
 
 
 def test_a_gpu_that_is_full_in_a_prediction_leaves_tables_of_what_is_finished(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    files, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(segmenter, "segment", full_after(1, segmenter.segment))
     monkeypatch.setattr(photographs, "MOST_WORKERS", 1)
     eyes, out = write_photographs(tmp_path / "eyes", 2, 96, 92), tmp_path / "out"
@@ -59,8 +59,8 @@ def test_a_gpu_that_is_full_in_a_prediction_leaves_tables_of_what_is_finished(
 
 
 def test_a_gpu_that_is_full_in_a_training_leaves_its_checkpoint_to_go_on_from(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    new_data, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(epoch, "vessel_loss", full_after(3, epoch.vessel_loss))
     run = ("--data", new_data, "--files", tmp_path, *TINY, "--epochs=2", "--crops=8")  # of two steps
     said = end_of(train, capsys, *run)
@@ -70,7 +70,7 @@ def test_a_gpu_that_is_full_in_a_training_leaves_its_checkpoint_to_go_on_from(
     assert run_script(train.main, *run, "--resume") == 0
 
 
-def test_a_gpu_that_is_full_is_told_on_the_page_and_the_others_are_segmented(tmp_path: Path) -> None:
+def test_a_gpu_that_is_full_is_told_on_the_page_and_the_others_are_segmented(tmp_path):
     eyes = [tmp_path / name for name in ("a.png", "b.png")]
     for path in eyes:
         path.touch()

@@ -37,7 +37,7 @@ def sklearn_scores(truth: np.ndarray, prediction: np.ndarray, probability: np.nd
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.977, 1.0])
-def test_every_score_agrees_with_scikit_learn(threshold: float, ties: bool) -> None:
+def test_every_score_agrees_with_scikit_learn(threshold, ties):
     levels, truth, fov = random_case(1, ties)
     found = metrics.scores(metrics.count_levels(levels, truth, fov), threshold)
     y, p = truth[fov] > 0, levels[fov] / (metrics.LEVELS - 1)
@@ -45,14 +45,14 @@ def test_every_score_agrees_with_scikit_learn(threshold: float, ties: bool) -> N
     assert found == pytest.approx(sklearn_scores(y, p >= threshold, p), abs=1e-9)
 
 
-def test_pixels_outside_the_field_of_view_do_not_count() -> None:
+def test_pixels_outside_the_field_of_view_do_not_count():
     levels, truth, fov = random_case(2, ties=False)
     before = metrics.scores(metrics.count_levels(levels, truth, fov), 0.5)
     levels[~fov], truth[~fov] = 65535 - levels[~fov], 255 - truth[~fov]
     assert metrics.scores(metrics.count_levels(levels, truth, fov), 0.5) == before
 
 
-def test_pooled_counts_are_the_scores_of_all_pixels_together() -> None:
+def test_pooled_counts_are_the_scores_of_all_pixels_together():
     cases = [random_case(seed, ties=False) for seed in (3, 4, 5)]
     pooled = sum(metrics.count_levels(*case) for case in cases)
     together = metrics.count_levels(*(np.concatenate(part) for part in zip(*cases, strict=True)))
@@ -68,7 +68,7 @@ def test_pooled_counts_are_the_scores_of_all_pixels_together() -> None:
         (1, 1, 1, 1, 1, 1),  # all to find, all found
     ],
 )
-def test_images_of_one_class_have_defined_scores(truth, prediction, f1, recall, precision, specificity) -> None:
+def test_images_of_one_class_have_defined_scores(truth, prediction, f1, recall, precision, specificity):
     shape = (8, 9)
     levels = np.full(shape, 65535 * prediction, np.uint16)
     found = metrics.scores(metrics.count_levels(levels, np.full(shape, truth), np.ones(shape)), 0.5)
@@ -77,7 +77,7 @@ def test_images_of_one_class_have_defined_scores(truth, prediction, f1, recall, 
     assert np.isnan([found["auc"], found["average_precision"]]).all()
 
 
-def test_best_threshold_is_the_best_of_all() -> None:
+def test_best_threshold_is_the_best_of_all():
     counts = metrics.count_levels(*random_case(6, ties=False))
     threshold, f1 = metrics.best_threshold(counts)
     tried = [metrics.scores(counts, t)["f1"] for t in np.linspace(0, 1, 2001)]
@@ -85,7 +85,7 @@ def test_best_threshold_is_the_best_of_all() -> None:
     assert metrics.scores(counts, threshold)["f1"] == f1
 
 
-def test_expected_f1_threshold_is_the_best_where_probabilities_are_calibrated() -> None:
+def test_expected_f1_threshold_is_the_best_where_probabilities_are_calibrated():
     rng = np.random.default_rng(7)
     probability = rng.beta(0.3, 1.5, (600, 600))
     truth = rng.random(probability.shape) < probability
@@ -96,14 +96,14 @@ def test_expected_f1_threshold_is_the_best_where_probabilities_are_calibrated() 
     assert threshold == pytest.approx(f1 / 2, abs=0.01)  # Lipton et al. 2014: F*/2
 
 
-def test_levels_survive_storage_and_thresholds_hit_the_level_meant() -> None:
+def test_levels_survive_storage_and_thresholds_hit_the_level_meant():
     levels = np.arange(metrics.LEVELS, dtype=np.uint16)
     assert (metrics.quantize(levels / 65535) == levels).all()
     for level in (0, 1, 32767, 32768, 65535):
         assert metrics.level_of(level / 65535) == level
 
 
-def test_different_shapes_are_refused() -> None:
+def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match="shapes differ"):
         metrics.count_levels(np.zeros((2, 3), np.uint16), np.zeros((3, 2)), np.ones((2, 3)))
 
@@ -117,7 +117,7 @@ def bar(width: int, length: int = 40, side: int = 60) -> np.ndarray:
 
 @pytest.mark.parametrize("turn", [False, True])
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8])
-def test_the_width_of_a_straight_vessel_is_its_width(width: int, turn: bool) -> None:
+def test_the_width_of_a_straight_vessel_is_its_width(width, turn):
     mask = bar(width).T if turn else bar(width)
     found = metrics.vessel_width(mask)
     assert (found[mask == 0] == 0).all()
@@ -125,7 +125,7 @@ def test_the_width_of_a_straight_vessel_is_its_width(width: int, turn: bool) -> 
     assert np.unique(middle[20 : 20 + width]) == pytest.approx(width)
 
 
-def test_the_width_of_a_slanted_vessel_is_nearly_its_width() -> None:
+def test_the_width_of_a_slanted_vessel_is_nearly_its_width():
     y, x = np.mgrid[:200, :200]
     for angle in (0.2, 0.5, 0.785, 1.2):
         across = (x - 100.3) * np.sin(angle) - (y - 99.8) * np.cos(angle)
@@ -134,7 +134,7 @@ def test_the_width_of_a_slanted_vessel_is_nearly_its_width() -> None:
             assert np.median(inside[inside > 0]) == pytest.approx(width, abs=0.7)
 
 
-def test_recall_of_thin_vessels_counts_only_them() -> None:
+def test_recall_of_thin_vessels_counts_only_them():
     truth = bar(1) | np.roll(bar(3), 10, axis=0) | np.roll(bar(6), 25, axis=0)
 
     def recalls(rows: slice) -> tuple[float, float]:
@@ -150,7 +150,7 @@ def test_recall_of_thin_vessels_counts_only_them() -> None:
     assert recalls(slice(20, 21)) == pytest.approx((1 - 20 / 48, 1 - 20 / 160))
 
 
-def test_cldice_is_that_of_the_paper() -> None:
+def test_cldice_is_that_of_the_paper():
     rng = np.random.default_rng(8)
     truth = cv2.dilate(cv2.line(np.zeros((80, 80), np.uint8), (5, 9), (70, 60), 1, 1), np.ones((3, 3)))
     found = truth & (rng.random(truth.shape) < 0.95) | np.roll(truth, 30, axis=1)
@@ -163,7 +163,7 @@ def test_cldice_is_that_of_the_paper() -> None:
     assert 0 < scores["cldice"] < 1
 
 
-def test_a_broken_tree_scores_lower_than_a_thinner_one() -> None:
+def test_a_broken_tree_scores_lower_than_a_thinner_one():
     truth, valid = bar(5), np.ones((60, 60))
     thinner, broken = bar(5), bar(5)
     thinner[[20, 24]] = 0
@@ -174,7 +174,7 @@ def test_a_broken_tree_scores_lower_than_a_thinner_one() -> None:
     assert of["thinner"]["cldice"] > of["broken"]["cldice"]
 
 
-def test_trees_outside_the_field_of_view_do_not_count_and_counts_add_up() -> None:
+def test_trees_outside_the_field_of_view_do_not_count_and_counts_add_up():
     truth, valid = bar(2) | np.roll(bar(2), 20, axis=0), np.ones((60, 60))
     valid[35:] = 0
     inside = metrics.count_tree(bar(2), bar(2), np.ones((60, 60)))
@@ -183,7 +183,7 @@ def test_trees_outside_the_field_of_view_do_not_count_and_counts_add_up() -> Non
 
 
 @pytest.mark.parametrize(("truth", "found", "cldice"), [(0, 0, 1), (0, 1, 0), (1, 0, 0)])
-def test_trees_of_nothing_have_defined_scores(truth: int, found: int, cldice: float) -> None:
+def test_trees_of_nothing_have_defined_scores(truth, found, cldice):
     empty = np.zeros((60, 60), np.uint8)
     masks = (empty, bar(4))
     scores = metrics.tree_scores(metrics.count_tree(masks[found], masks[truth], np.ones((60, 60))))

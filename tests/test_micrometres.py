@@ -50,7 +50,7 @@ TABLES = {
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_of_a_spreadsheet_is_understood(table: str, encoding: str, tmp_path: Path) -> None:
+def test_a_table_of_a_spreadsheet_is_understood(table, encoding, tmp_path):
     file = tmp_path / "um.csv"
     file.write_text(TABLES[table], encoding=encoding)
     known = read_um_per_pixel(str(file))
@@ -59,7 +59,7 @@ def test_a_table_of_a_spreadsheet_is_understood(table: str, encoding: str, tmp_p
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-def test_umlauts_match_however_they_are_written(form: str, encoding: str, tmp_path: Path) -> None:
+def test_umlauts_match_however_they_are_written(form, encoding, tmp_path):
     (tmp_path / "um.csv").write_bytes("M\u00fcller.png;7,5\n".encode(encoding))
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
     assert um_of(Path(normalize(form, "M\u00fcller.png")), known) == 7.5
@@ -105,32 +105,32 @@ def test_umlauts_match_however_they_are_written(form: str, encoding: str, tmp_pa
         ("a.png\nb.png\n", "give micrometres a pixel"),
     ],
 )
-def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path: Path) -> None:
+def test_a_table_that_can_be_misread_is_refused(table, said, tmp_path):
     (tmp_path / "um.csv").write_text(table)
     with pytest.raises(UserError, match=said):
         read_um_per_pixel(str(tmp_path / "um.csv"))
 
 
 @pytest.mark.parametrize("text", ["7_5", "1.234,5", "7.5um", "nan", "inf", "0", "-7", "missing.csv"])
-def test_what_is_no_plain_number_is_not_taken_for_one(text: str) -> None:
+def test_what_is_no_plain_number_is_not_taken_for_one(text):
     with pytest.raises(UserError, match="give micrometres a pixel"):
         read_um_per_pixel(text)
 
 
-def test_two_files_of_one_name_get_their_own_numbers(tmp_path: Path) -> None:
+def test_two_files_of_one_name_get_their_own_numbers(tmp_path):
     (tmp_path / "um.csv").write_text("a/OD.png,5\nb/OD.png,6\neye.png,7\neye.jpg,8\n")
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
     assert [um_of(Path("x", f, "OD.png"), known) for f in "abc"] == [5, 6, None]
     assert [um_of(Path(f"eye.{end}"), known) for end in ("png", "jpg", "tif")] == [7, 8, None]
 
 
-def test_a_number_after_a_point_is_part_of_the_name(tmp_path: Path) -> None:
+def test_a_number_after_a_point_is_part_of_the_name(tmp_path):
     (tmp_path / "um.csv").write_text("P1.2,5\nP2.png,6\n")
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
     assert [um_of(Path(f"{name}.png"), known) for name in ("P1.2", "P1", "P2")] == [5, None, 6]
 
 
-def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called() -> None:
+def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called():
     # b/eye.png is called eye_2 in the results, and eye_2.png of the table is another eye
     known = {"eye.png": 7.0, "eye_2.png": 8.0}
     assert um_of(Path("b/eye.png"), known) == 7
@@ -142,9 +142,7 @@ def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called() -> No
 
 
 @pytest.mark.parametrize(("um", "doubt"), [(90, ""), (60, ""), (9, "0.2 mm wide"), (900, "18.0 mm wide")])
-def test_a_number_that_contradicts_the_disc_is_called_doubtful(
-    um: float, doubt: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_that_contradicts_the_disc_is_called_doubtful(um, doubt, files, tmp_path, monkeypatch):
     found = landmarks(disc_x=40.0, disc_y=40.0, disc_diameter=20.0)
     monkeypatch.setattr("anatomy.photograph.find_landmarks", lambda *_: found)
     eyes = write_photographs(tmp_path / "eyes", 1, 96, 92)
@@ -157,8 +155,8 @@ def test_a_number_that_contradicts_the_disc_is_called_doubtful(
 
 @pytest.mark.parametrize(("widest", "is_doubtful"), [(30.0, False), (50.0, True)])
 def test_a_disc_that_no_other_of_its_camera_is_like_is_called_doubtful(
-    widest: float, is_doubtful: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    widest, is_doubtful, tmp_path, monkeypatch
+):
     def find(photograph: np.ndarray, _: np.ndarray) -> Landmarks:
         is_wide = photograph.mean(axis=(0, 1)).argmax() == 1  # the second alone is green
         return landmarks(disc_x=40.0, disc_y=40.0, disc_diameter=widest if is_wide else 20.0)
@@ -172,7 +170,7 @@ def test_a_disc_that_no_other_of_its_camera_is_like_is_called_doubtful(
     assert [words in doubt for doubt in doubts] == [False, is_doubtful, False, False]
 
 
-def test_how_many_photographs_have_a_number_is_said_and_none_is_refused() -> None:
+def test_how_many_photographs_have_a_number_is_said_and_none_is_refused():
     names = {f"e{k}": Path(f"e{k}.png") for k in range(3)}
     assert describe_um(names, {"e1.png": 5.0}, "um.csv") == (
         "--um-per-pixel um.csv: 1 of 3 photographs have a number; without one: e0.png, e2.png"

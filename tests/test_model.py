@@ -37,12 +37,12 @@ ROOT = Path(__file__).resolve().parent.parent
         (ResUNet, {"width": 16, "depth": 5}, 24_354_545),
     ],
 )
-def test_parameter_count(kind: type[UNet | ResUNet], settings: dict[str, int], parameters: int) -> None:
+def test_parameter_count(kind, settings, parameters):
     with torch.device("meta"):
         assert sum(p.numel() for p in kind(**settings).parameters()) == parameters
 
 
-def test_the_operations_of_a_resnet_are_fewer_than_three_times_those_of_a_unet() -> None:
+def test_the_operations_of_a_resnet_are_fewer_than_three_times_those_of_a_unet():
     operations = {}
     with torch.device("meta"):
         for name, kind in NETWORKS.items():
@@ -54,9 +54,7 @@ def test_the_operations_of_a_resnet_are_fewer_than_three_times_those_of_a_unet()
 
 @pytest.mark.parametrize("depth", range(1, 6))
 @pytest.mark.parametrize("kind", NETWORKS.values())
-def test_what_is_farther_away_than_the_margin_does_not_matter(
-    monkeypatch: pytest.MonkeyPatch, kind: type[UNet | ResUNet], depth: int
-) -> None:
+def test_what_is_farther_away_than_the_margin_does_not_matter(monkeypatch, kind, depth):
     def average(pool: torch.nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(x, pool.kernel_size, pool.stride, pool.padding)
 
@@ -75,20 +73,20 @@ def test_what_is_farther_away_than_the_margin_does_not_matter(
     assert 2**depth < reach <= model.margin
 
 
-def test_defaults_go_from_64_to_1024_filters() -> None:
+def test_defaults_go_from_64_to_1024_filters():
     widths = [m.out_channels for m in UNet().modules() if isinstance(m, torch.nn.Conv2d)]
     assert [min(widths[:-1]), max(widths)] == [64, 1024]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 33), (64, 64), (71, 5)])
 @pytest.mark.parametrize("kind", NETWORKS.values())
-def test_any_size_in_the_same_out(kind: type[UNet | ResUNet], size: tuple[int, int]) -> None:
+def test_any_size_in_the_same_out(kind, size):
     model = kind(width=4, depth=3).eval()
     assert model(torch.rand(2, 3, *size)).shape == (2, 1, *size)
 
 
 @pytest.mark.parametrize("kind", NETWORKS.values())
-def test_the_gradient_reaches_every_parameter(kind: type[UNet | ResUNet]) -> None:
+def test_the_gradient_reaches_every_parameter(kind):
     torch.manual_seed(0)
     model = kind(width=4, depth=2)
     model(torch.randn(2, 3, 40, 40)).square().sum().backward()
@@ -97,14 +95,14 @@ def test_the_gradient_reaches_every_parameter(kind: type[UNet | ResUNet]) -> Non
     ]
 
 
-def test_padding_leaves_the_rest_of_the_image_alone() -> None:
+def test_padding_leaves_the_rest_of_the_image_alone():
     torch.manual_seed(0)
     model = UNet(width=4, depth=1).eval()
     image = torch.rand(1, 3, 64, 64)
     assert torch.allclose(model(image[..., :63, :61])[..., :48, :48], model(image)[..., :48, :48], atol=1e-5)
 
 
-def test_upsampling_is_the_same_in_training() -> None:
+def test_upsampling_is_the_same_in_training():
     torch.manual_seed(0)
     up, image, direction = UpConv(6, 5), torch.rand(2, 6, 7, 9), torch.rand(2, 5, 14, 18)
     gradients = []
@@ -131,7 +129,7 @@ def normalizing(model: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", NETWORKS.values())
-def test_the_folded_network_predicts_what_the_unfolded_one_predicts(kind: type[UNet | ResUNet]) -> None:
+def test_the_folded_network_predicts_what_the_unfolded_one_predicts(kind):
     torch.manual_seed(0)
     model, images = normalizing(kind(width=8, depth=3)), torch.randn(2, 3, 70, 51)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -144,9 +142,7 @@ def test_the_folded_network_predicts_what_the_unfolded_one_predicts(kind: type[U
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_shipped_network_finds_the_same_when_it_is_folded_and_without_bfloat16(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_shipped_network_finds_the_same_when_it_is_folded_and_without_bfloat16(monkeypatch):
     model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth")
     photograph, mask, fov = draw_eye(np.random.default_rng(6))
     found = [segment(network, photograph, fov) for network in (model, fold_batch_norm(model))]
@@ -161,7 +157,7 @@ def test_the_shipped_network_finds_the_same_when_it_is_folded_and_without_bfloat
         assert f1[0] == pytest.approx(score, abs=0.001)
 
 
-def test_eight_views_are_all_flips_and_turns() -> None:
+def test_eight_views_are_all_flips_and_turns():
     torch.manual_seed(0)
     model, image = UNet(width=4, depth=2).eval(), torch.rand(1, 3, 32, 48)
     with torch.inference_mode():
@@ -175,7 +171,7 @@ def test_eight_views_are_all_flips_and_turns() -> None:
 
 
 @pytest.mark.parametrize("views", [1, 2, 4, 8])
-def test_half_of_several_views_are_of_the_other_images_and_each_lies_another_way(views: int) -> None:
+def test_half_of_several_views_are_of_the_other_images_and_each_lies_another_way(views):
     image, other, seen = torch.rand(1, 1, 6, 6), torch.rand(1, 1, 6, 6), []
 
     class Watched(torch.nn.Module):
@@ -198,7 +194,7 @@ def test_half_of_several_views_are_of_the_other_images_and_each_lies_another_way
 
 
 @pytest.mark.parametrize("kind", NETWORKS.values())
-def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu(kind: type[UNet | ResUNet]) -> None:
+def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu(kind):
     with FakeTensorMode():
         try:
             torch.empty(1, device="cuda").uniform_()
@@ -213,7 +209,7 @@ def test_no_tensor_is_left_on_the_cpu_on_the_way_through_a_gpu(kind: type[UNet |
         assert predict(model, image, views=8).device.type == "cuda"
 
 
-def test_loss_counts_inside_the_field_of_view_only() -> None:
+def test_loss_counts_inside_the_field_of_view_only():
     torch.manual_seed(0)
     logits, masks = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) < 0.2).float()
     fovs = torch.zeros(2, 1, 8, 8)
@@ -241,7 +237,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_without_a_connection_it_says_which_file_to_put_where(hub: Path) -> None:
+def test_without_a_connection_it_says_which_file_to_put_where(hub):
     with pytest.raises(UserError) as error:
         ResUNet(width=4, depth=1).load_imagenet()
     message = str(error.value)
@@ -251,7 +247,7 @@ def test_without_a_connection_it_says_which_file_to_put_where(hub: Path) -> None
     assert len(message.splitlines()) == 1
 
 
-def test_imagenets_weights_are_taken_from_the_file_put_there_by_hand(hub: Path) -> None:
+def test_imagenets_weights_are_taken_from_the_file_put_there_by_hand(hub):
     torch.manual_seed(0)
     resnet = resnet34()
     torch.save(resnet.state_dict(), hub / IMAGENET)
@@ -263,9 +259,7 @@ def test_imagenets_weights_are_taken_from_the_file_put_there_by_hand(hub: Path) 
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut off", None])
-def test_a_wrong_file_of_imagenets_weights_is_refused_and_runs_no_code(
-    hub: Path, content: bytes | None
-) -> None:
+def test_a_wrong_file_of_imagenets_weights_is_refused_and_runs_no_code(hub, content):
     if content is None:
         torch.save(UNet(width=4, depth=1), hub / IMAGENET)  # a whole module: unpickling it would run its code
     else:
@@ -274,12 +268,12 @@ def test_a_wrong_file_of_imagenets_weights_is_refused_and_runs_no_code(
         ResUNet(width=4, depth=1).load_imagenet()
 
 
-def test_a_unet_does_without_torchvision() -> None:
+def test_a_unet_does_without_torchvision():
     code = "import sys, model; model.UNet(width=4, depth=1); assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_shipped_weights_are_loaded_without_the_modules_that_compile_networks() -> None:
+def test_shipped_weights_are_loaded_without_the_modules_that_compile_networks():
     # sympy and what torch builds on it took a second of each start
     code = "import sys; from networks.checkpoints import load_checkpoint\n"
     code += "load_checkpoint('files/drive_unet.pth'); assert 'sympy' not in sys.modules"

@@ -12,7 +12,7 @@ from training.muon import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (144, 16), (32, 32), (1, 9)])
-def test_orthogonalized_matrices_keep_their_directions_and_have_singular_values_near_1(shape) -> None:
+def test_orthogonalized_matrices_keep_their_directions_and_have_singular_values_near_1(shape):
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     values = torch.linspace(1, 0.05, min(shape))
@@ -23,7 +23,7 @@ def test_orthogonalized_matrices_keep_their_directions_and_have_singular_values_
 
 
 @pytest.mark.parametrize("decay", [0, 1, 3])
-def test_iterating_on_the_small_square_gives_what_the_published_steps_give(decay) -> None:
+def test_iterating_on_the_small_square_gives_what_the_published_steps_give(decay):
     torch.manual_seed(0)
     left, right = torch.linalg.qr(torch.randn(64, 64))[0], torch.linalg.qr(torch.randn(576, 64))[0]
     matrix = left * torch.arange(1, 65) ** -float(decay) @ right.T
@@ -41,7 +41,7 @@ def gradients(model: torch.nn.Module, seed: int) -> None:
         weight.grad = torch.randn(weight.shape, generator=generator)
 
 
-def test_hidden_convolutions_are_orthogonalized_and_the_rest_is_adamw() -> None:
+def test_hidden_convolutions_are_orthogonalized_and_the_rest_is_adamw():
     torch.manual_seed(1)
     model = UNet(width=4, depth=2)
     reference = copy.deepcopy(model)
@@ -61,7 +61,7 @@ def test_hidden_convolutions_are_orthogonalized_and_the_rest_is_adamw() -> None:
         assert torch.allclose(weight, reference.get_parameter(name), atol=1e-6) == (name not in hidden)
 
 
-def test_a_step_is_that_of_torchs_own_muon_for_matrices() -> None:
+def test_a_step_is_that_of_torchs_own_muon_for_matrices():
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this version of torch has no Muon of its own")
     for out_channels, in_channels in ((8, 4), (64, 4)):
@@ -81,13 +81,13 @@ def test_a_step_is_that_of_torchs_own_muon_for_matrices() -> None:
         assert (moved - expected).norm() < 0.05 * expected.norm()
 
 
-def test_a_learning_rate_of_the_schedule_reaches_both_groups() -> None:
+def test_a_learning_rate_of_the_schedule_reaches_both_groups():
     optimizer = Muon(UNet(width=4, depth=1), lr=0.02)
     assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.005]
     assert [group["factor"] for group in optimizer.param_groups] == [1, 0.25]
 
 
-def test_its_state_survives_saving() -> None:
+def test_its_state_survives_saving():
     torch.manual_seed(3)
     models = [UNet(width=4, depth=1)]
     models.append(copy.deepcopy(models[0]))

@@ -54,7 +54,7 @@ def save(folder: Path, image: str, mask: str) -> Path:
 
 
 @pytest.mark.parametrize("arranged", ARRANGED)
-def test_masks_find_their_photographs(arranged: str, tmp_path: Path) -> None:
+def test_masks_find_their_photographs(arranged, tmp_path):
     image, mask = ARRANGED[arranged]
     found = find_data_set(save(tmp_path / "mine", image, mask))
     assert found.problems == []
@@ -65,9 +65,7 @@ def test_masks_find_their_photographs(arranged: str, tmp_path: Path) -> None:
         assert name in eye.name and eye.part == "train"
 
 
-def test_own_data_are_called_by_their_own_name_and_test_eyes_are_those_of_a_folder_test(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_own_data_are_called_by_their_own_name_and_test_eyes_are_those_of_a_folder_test(tmp_path, capsys):
     folder = save(tmp_path / "hospital", "train/{}.jpg", "train/{}_mask.png")
     (folder / "test").mkdir()
     for name in ("p2.jpg", "p2_mask.png"):
@@ -80,7 +78,7 @@ def test_own_data_are_called_by_their_own_name_and_test_eyes_are_those_of_a_fold
     assert (read_mask(tmp_path / "out" / "test" / "mask" / "p2_0.png") == EYES["p2"][1]).all()
 
 
-def test_own_data_need_no_test_eyes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_data_need_no_test_eyes(tmp_path, capsys):
     """Also in the folder of earlier data that had some."""
     folder, out = save(tmp_path / "mine", "{}.png", "{}_mask.png"), tmp_path / "out"
     (folder / "test").mkdir()
@@ -96,7 +94,7 @@ def test_own_data_need_no_test_eyes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run.next_step() == "python predict.py PHOTOGRAPHS --weights"
 
 
-def test_photographs_without_a_mask_are_left_out_and_named(tmp_path: Path) -> None:
+def test_photographs_without_a_mask_are_left_out_and_named(tmp_path):
     folder = save(tmp_path / "mine", "{}.jpg", "{}_manual.png")
     (folder / "p2_manual.png").rename(folder / "p2_mask.png")  # others are called better, so it is none
     found = find_data_set(folder)
@@ -113,7 +111,7 @@ def test_photographs_without_a_mask_are_left_out_and_named(tmp_path: Path) -> No
         ("p2_vessels.png", "p2: has 2 files, "),
     ],
 )
-def test_a_mask_that_is_nobodys_or_a_second_one_is_refused(name: str, said: str, tmp_path: Path) -> None:
+def test_a_mask_that_is_nobodys_or_a_second_one_is_refused(name, said, tmp_path):
     folder = save(tmp_path / "mine", "{}.jpg", "{}_vessel.png")
     Image.fromarray(EYES["p2"][1]).save(folder / name)
     (problem,) = find_data_set(folder).problems
@@ -166,7 +164,7 @@ JSON: dict[str, Callable[[str], tuple[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", JSON)
-def test_polygons_become_the_mask_that_they_outline(kind: str, tmp_path: Path) -> None:
+def test_polygons_become_the_mask_that_they_outline(kind, tmp_path):
     from datasets.eyes import draw_polygons
 
     folder = tmp_path / "mine"
@@ -195,7 +193,7 @@ def test_polygons_become_the_mask_that_they_outline(kind: str, tmp_path: Path) -
         ({"shapes": [{"label": "v", "points": [[1, 2], [3, 4]]}]}, "without an area"),
     ],
 )
-def test_shapes_that_are_no_vessels_are_refused(content: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_shapes_that_are_no_vessels_are_refused(content, said, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     Image.fromarray(EYES["p2"][0]).save(folder / "p2.png")
@@ -206,9 +204,7 @@ def test_shapes_that_are_no_vessels_are_refused(content: dict[str, Any], said: s
 
 
 @pytest.mark.parametrize("content", [json.dumps(labelme("p2"))[:60], '{"shapes": [{}]}', '{"shapes": []}'])
-def test_a_damaged_file_of_shapes_is_named_and_its_photograph_not_left_out(
-    content: str, tmp_path: Path
-) -> None:
+def test_a_damaged_file_of_shapes_is_named_and_its_photograph_not_left_out(content, tmp_path):
     folder = save(tmp_path / "mine", "{}.png", "{}_mask.tif")
     (folder / "p2_mask.tif").unlink()
     (folder / "p2.json").write_text(content)
@@ -216,7 +212,7 @@ def test_a_damaged_file_of_shapes_is_named_and_its_photograph_not_left_out(
         run_script(augment.main, folder, "--out", tmp_path / "out")
 
 
-def test_a_damaged_mask_beside_its_photograph_is_named(tmp_path: Path) -> None:
+def test_a_damaged_mask_beside_its_photograph_is_named(tmp_path):
     folder = save(tmp_path / "mine", "{}.jpg", "{}.png")
     os.truncate(folder / "p2.png", 60)
     with pytest.raises(UserError, match=r"p2\.png: cannot be read as an image"):
@@ -224,7 +220,7 @@ def test_a_damaged_mask_beside_its_photograph_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_links_in_a_circle_give_no_photograph_twice(tmp_path: Path) -> None:
+def test_links_in_a_circle_give_no_photograph_twice(tmp_path):
     folder = save(tmp_path / "mine", "images/{}.png", "masks/{}.tif")
     (folder / "images" / "self").symlink_to(folder / "images")
     (folder / "masks" / "up").symlink_to("..")
@@ -232,7 +228,7 @@ def test_links_in_a_circle_give_no_photograph_twice(tmp_path: Path) -> None:
     assert sorted(eye.name for eye in found.eyes) == sorted(EYES) and not found.problems
 
 
-def test_two_files_of_shapes_of_one_photograph_are_refused(tmp_path: Path) -> None:
+def test_two_files_of_shapes_of_one_photograph_are_refused(tmp_path):
     folder = save(tmp_path / "mine", "{}.png", "{}_mask.tif")
     (folder / "p2_mask.tif").unlink()
     (folder / "p2.json").write_text(json.dumps(labelme("p2")))
@@ -243,7 +239,7 @@ def test_two_files_of_shapes_of_one_photograph_are_refused(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("top", [1, 2, 3, 7, 200, 255, 256, 1000, 65535])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_two_levels_are_a_mask_whatever_the_upper_one(top: int, dtype: type, tmp_path: Path) -> None:
+def test_two_levels_are_a_mask_whatever_the_upper_one(top, dtype, tmp_path):
     if top > np.iinfo(dtype).max:
         pytest.skip("needs 16 bits")
     vessels = EYES["p2"][1]

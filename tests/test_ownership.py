@@ -53,7 +53,7 @@ FOREIGN = ("train/patient_1.txt", "train/image/a.png", "test/label_1.txt")
         "not a list of anything",
     ],
 )
-def test_augment_leaves_a_folder_of_another_program_alone(drive: Path, tmp_path: Path, info: object) -> None:
+def test_augment_leaves_a_folder_of_another_program_alone(drive, tmp_path, info):
     out = make(tmp_path / "mydata", *FOREIGN)
     if info is not None:
         (out / "dataset.json").write_text(json.dumps(info))
@@ -69,7 +69,7 @@ def own_data(new_data: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["train/notes.txt", "train/image/mine.png", "test/mask_corrected/01.png"])
-def test_augment_removes_nothing_that_lies_among_its_own_files(drive: Path, own_data: Path, name: str) -> None:
+def test_augment_removes_nothing_that_lies_among_its_own_files(drive, own_data, name):
     make(own_data, name)
     before = content(own_data)
     with pytest.raises(UserError, match=Path(name).name):
@@ -77,7 +77,7 @@ def test_augment_removes_nothing_that_lies_among_its_own_files(drive: Path, own_
     assert content(own_data) == before
 
 
-def test_augment_does_not_replace_a_mask_that_was_corrected_by_hand(drive: Path, own_data: Path) -> None:
+def test_augment_does_not_replace_a_mask_that_was_corrected_by_hand(drive, own_data):
     corrected = own_data / "train" / "mask" / "21_training_0.png"
     write_png(corrected, np.zeros((9, 9), np.uint8))
     before = content(own_data)
@@ -86,7 +86,7 @@ def test_augment_does_not_replace_a_mask_that_was_corrected_by_hand(drive: Path,
     assert content(own_data) == before
 
 
-def test_augment_replaces_its_own_folder(drive: Path, own_data: Path) -> None:
+def test_augment_replaces_its_own_folder(drive, own_data):
     make(own_data, "notes.txt", "mine/eye.png")
     (own_data / "train" / "image" / ".DS_Store").write_text("of the file manager")
     run_script(augment.main, "--drive", drive, "--out", own_data, "--seed", 7)
@@ -97,9 +97,7 @@ def test_augment_replaces_its_own_folder(drive: Path, own_data: Path) -> None:
     assert not users_files(own_data, ("train", "test", "dataset.json"))
 
 
-def test_new_data_are_replaced_where_nobody_may_set_times_and_permissions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_data_are_replaced_where_nobody_may_set_times_and_permissions(tmp_path, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -111,7 +109,7 @@ def test_new_data_are_replaced_where_nobody_may_set_times_and_permissions(
     assert sorted(content(out)) == [f"train{os.sep}image{os.sep}b.png", RECORD]
 
 
-def test_augment_removes_no_hidden_folder_of_the_users(drive: Path, tmp_path: Path) -> None:
+def test_augment_removes_no_hidden_folder_of_the_users(drive, tmp_path):
     out = make(tmp_path / "out", ".old-photographs/eye.png", ".staged-mine/eye.png")
     before = content(out)
     run_script(augment.main, "--drive", drive, "--out", out)
@@ -119,7 +117,7 @@ def test_augment_removes_no_hidden_folder_of_the_users(drive: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("where", ["", "training", "training/images", "test/mask", "training/images/new"])
-def test_augment_writes_into_no_data_set(drive: Path, tmp_path: Path, where: str) -> None:
+def test_augment_writes_into_no_data_set(drive, tmp_path, where):
     own = shutil.copytree(drive, tmp_path / "DRIVE")
     before = content(own)
     with pytest.raises(UserError, match="a folder of the data set"):
@@ -129,9 +127,7 @@ def test_augment_writes_into_no_data_set(drive: Path, tmp_path: Path, where: str
 
 @pytest.mark.parametrize("script", [augment, demo, tester, predict])
 @pytest.mark.parametrize("text", ["", " "])
-def test_an_empty_name_is_not_the_current_folder(
-    script: object, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_an_empty_name_is_not_the_current_folder(script, text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     flag = "--results" if script is tester else "--out"
     with pytest.raises(SystemExit) as status:
@@ -151,9 +147,7 @@ def test_an_empty_name_is_not_the_current_folder(
         (demo.NOTE, [demo.MARKER]),
     ],
 )
-def test_demo_leaves_a_folder_alone_that_it_did_not_write(
-    tmp_path: Path, marker: str | None, names: list[str]
-) -> None:
+def test_demo_leaves_a_folder_alone_that_it_did_not_write(tmp_path, marker, names):
     out = make(tmp_path / "out", *names)
     if marker:
         (out / demo.MARKER).write_text(marker)
@@ -163,7 +157,7 @@ def test_demo_leaves_a_folder_alone_that_it_did_not_write(
     assert content(out) == before
 
 
-def test_demo_keeps_what_was_put_into_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_keeps_what_was_put_into_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "write_drive", lambda folder, **_: make(folder, "training/21.tif"))
     monkeypatch.setattr(demo.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 1}))
     out = tmp_path / "demo"
@@ -183,16 +177,14 @@ def score(new_data: Path, files: Path, results: Path) -> int | None:
 
 
 @pytest.mark.parametrize("where", ["", "test", "test/image", "train/mask", "test/results"])
-def test_test_py_writes_nothing_among_the_eyes(own_data: Path, files: Path, where: str) -> None:
+def test_test_py_writes_nothing_among_the_eyes(own_data, files, where):
     before = content(own_data)
     with pytest.raises(UserError, match=r"--results .*choose another folder"):
         score(own_data, files, own_data / where)
     assert content(own_data) == before
 
 
-def test_results_are_those_of_one_run_and_a_users_file_stays(
-    own_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_results_are_those_of_one_run_and_a_users_file_stays(own_data, files, tmp_path):
     results = make(tmp_path / "results", "thesis.txt", "masks/mine.txt")
     score(own_data, files, results)
     first = content(results)
@@ -207,9 +199,7 @@ def test_results_are_those_of_one_run_and_a_users_file_stays(
     assert set(read_record(results).files) == second.keys() - {"thesis.txt", "masks/mine.txt", RECORD}
 
 
-def test_a_mask_that_was_corrected_by_hand_is_not_overwritten(
-    new_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_a_mask_that_was_corrected_by_hand_is_not_overwritten(new_data, files, tmp_path):
     results = tmp_path / "results"
     score(new_data, files, results)
     (results / "masks" / "01_test.png").write_bytes(b"corrected for hours")
@@ -220,7 +210,7 @@ def test_a_mask_that_was_corrected_by_hand_is_not_overwritten(
 
 
 @pytest.mark.parametrize("name", ["index.html", "metrics.csv", "masks/01_test.png", RECORD])
-def test_a_strangers_file_is_not_overwritten(new_data: Path, files: Path, tmp_path: Path, name: str) -> None:
+def test_a_strangers_file_is_not_overwritten(new_data, files, tmp_path, name):
     results = make(tmp_path / "results", name)
     before = content(results)
     with pytest.raises(UserError, match="would be lost: not written by test.py"):
@@ -232,7 +222,7 @@ def replace(folder: Path, script: str, *names: str):
     return replace_results(script, "--results", folder, names)
 
 
-def test_a_killed_run_is_replaced_and_another_scripts_results_are_not(tmp_path: Path) -> None:
+def test_a_killed_run_is_replaced_and_another_scripts_results_are_not(tmp_path):
     with pytest.raises(KeyboardInterrupt), replace(tmp_path, "test.py", "masks/a.png", "index.html"):
         make(tmp_path, "masks/a.png")
         shutil.copy(tmp_path / RECORD, tmp_path / "as_it_was")
@@ -254,9 +244,7 @@ def change_unseen(path: Path, change: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("another_file", [False, True])
-def test_a_file_that_was_changed_with_size_and_time_kept_is_the_users(
-    tmp_path: Path, another_file: bool
-) -> None:
+def test_a_file_that_was_changed_with_size_and_time_kept_is_the_users(tmp_path, another_file):
     with replace(tmp_path, "test.py", "metrics.csv"):
         (tmp_path / "metrics.csv").write_text("0.81")
     copied = shutil.copytree(tmp_path, tmp_path / "copied", copy_function=shutil.copyfile)
@@ -273,9 +261,7 @@ def test_a_file_that_was_changed_with_size_and_time_kept_is_the_users(
         assert not (copied / "metrics.csv").exists()
 
 
-def test_a_file_is_only_read_again_where_its_ctime_does_not_say_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_only_read_again_where_its_ctime_does_not_say_enough(tmp_path, monkeypatch):
     make(tmp_path, "older.png", "new.png")
     os.utime(tmp_path / "older.png", ns=(0, 0))
     before = {path: records.state(path) for path in sorted(tmp_path.iterdir())}
@@ -286,7 +272,7 @@ def test_a_file_is_only_read_again_where_its_ctime_does_not_say_enough(
     assert not records.is_unchanged(tmp_path / "older.png", [before[tmp_path / "older.png"][0], 0, "mtime"])
 
 
-def test_what_is_removed_is_said_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_removed_is_said_before(tmp_path, capsys):
     with replace(tmp_path, "test.py", "masks/a.png", "masks/b.png"):
         make(tmp_path, "masks/a.png", "masks/b.png")
     capsys.readouterr()
@@ -294,15 +280,13 @@ def test_what_is_removed_is_said_before(tmp_path: Path, capsys: pytest.CaptureFi
         assert capsys.readouterr().out == f"{tmp_path}: removes 1 files of an earlier run: masks/b.png\n"
 
 
-def test_a_full_disk_is_told_by_the_file_that_did_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_by_the_file_that_did_not_fit(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"masks/a\.png"), replace(tmp_path, "test.py", "masks/a.png"):
         monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
         raise UserError("masks/a.png: cannot be written")
 
 
-def test_a_record_leads_to_nothing_outside_its_folder(tmp_path: Path) -> None:
+def test_a_record_leads_to_nothing_outside_its_folder(tmp_path):
     outside = make(tmp_path, "thesis.txt") / "thesis.txt"
     with replace(tmp_path / "out", "test.py"):
         pass
@@ -334,8 +318,8 @@ def listed(out: Path) -> list[str]:
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 def test_results_of_photographs_that_are_not_given_stay_and_are_listed(
-    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], resume: list[str]
-) -> None:
+    photographs, files, tmp_path, capsys, resume
+):
     out = make(tmp_path / "out", "notes.txt", "masks/notes.txt")
     segment(photographs, files, out)
     before = content(out)
@@ -352,18 +336,14 @@ def test_results_of_photographs_that_are_not_given_stay_and_are_listed(
     assert listed(out) == ["02_test", "03_test", "01_test"]
 
 
-def test_results_that_are_replaced_are_announced(
-    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_that_are_replaced_are_announced(photographs, files, tmp_path, capsys):
     segment(photographs, files, tmp_path / "out")
     assert "replaces" not in capsys.readouterr().out
     segment(photographs, files, tmp_path / "out")
     assert "replaces the results of 3 photographs that were segmented before" in capsys.readouterr().out
 
 
-def test_another_photograph_of_the_same_name_replaces_nothing(
-    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_photograph_of_the_same_name_replaces_nothing(photographs, files, tmp_path, capsys):
     out, other = tmp_path / "out", tmp_path / "other" / "01_test.tif"
     segment(photographs, files, out)
     mask = (out / "masks" / "01_test.png").read_bytes()
@@ -380,9 +360,7 @@ def test_another_photograph_of_the_same_name_replaces_nothing(
     assert listed(out) == ["01_test", "02_test", "03_test", "01_test_2"]
 
 
-def test_another_photograph_of_the_same_size_and_time_is_segmented(
-    photographs: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_photograph_of_the_same_size_and_time_is_segmented(photographs, files, tmp_path, capsys):
     names = ("01_test.tif", "02_test.tif", "03_test.tif")
     for name in names:  # as archives have them: uncompressed, and of one time
         Image.open(photographs / name).save(photographs / name, compression=None)
@@ -400,8 +378,8 @@ def test_another_photograph_of_the_same_size_and_time_is_segmented(
 
 
 def test_a_photograph_that_changes_while_it_is_segmented_is_segmented_again(
-    photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+    photographs, files, tmp_path, monkeypatch, capsys
+):
     write = batch_photographs.write_results
 
     def change(out: Path, name: str, *rest: object) -> None:
@@ -420,9 +398,7 @@ def test_a_photograph_that_changes_while_it_is_segmented_is_segmented_again(
     assert listed(tmp_path / "out") == ["01_test", "02_test", "03_test"]
 
 
-def test_the_tables_say_which_version_and_weights_made_each_row(
-    photographs: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tables_say_which_version_and_weights_made_each_row(photographs, files, tmp_path, monkeypatch):
     def makers() -> dict[str, str]:
         return {row["image"]: row["made_by"] for row in read_csv(tmp_path / "out" / "measures.csv")}
 
@@ -437,9 +413,7 @@ def test_the_tables_say_which_version_and_weights_made_each_row(
     assert {maker.split(",")[0] for maker in makers().values()} == {"9.9 abcdef0+12345678"}
 
 
-def test_code_that_changes_is_another_program_also_without_git(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_changes_is_another_program_also_without_git(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "PROGRAM_FOLDER", make(tmp_path / "program", "model.py", "measures/table.py"))
     before = manifest.commit()
     assert manifest.commit() == before
@@ -452,9 +426,7 @@ def test_code_that_changes_is_another_program_also_without_git(
     assert manifest.commit() == changed
 
 
-def test_an_unreadable_result_is_named_as_one_that_would_be_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_result_is_named_as_one_that_would_be_lost(tmp_path, monkeypatch):
     (file := tmp_path / "eye.png").write_bytes(b"mask")
     record = records.Record("predict.py", {file.name: [4, 0, "of the mask"]})
     monkeypatch.setattr(records, "sha256", lambda _: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")))
@@ -463,9 +435,7 @@ def test_an_unreadable_result_is_named_as_one_that_would_be_lost(
         records.refuse_loss("predict.py", "--out", tmp_path, [file])
 
 
-def test_a_corrected_mask_is_kept_also_when_a_run_goes_on(
-    photographs: Path, files: Path, tmp_path: Path
-) -> None:
+def test_a_corrected_mask_is_kept_also_when_a_run_goes_on(photographs, files, tmp_path):
     segment(photographs, files, tmp_path / "out")
     write_png(tmp_path / "out" / "masks" / "01_test.png", np.zeros((9, 9), np.uint8))
     before = content(tmp_path / "out")
@@ -475,9 +445,7 @@ def test_a_corrected_mask_is_kept_also_when_a_run_goes_on(
         assert content(tmp_path / "out") == before
 
 
-def test_photographs_results_and_test_pys_replace_no_page_of_each_other(
-    photographs: Path, new_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_photographs_results_and_test_pys_replace_no_page_of_each_other(photographs, new_data, files, tmp_path):
     score(new_data, files, tmp_path / "results")
     segment(photographs, files, tmp_path / "predicted")
     before = content(tmp_path)
@@ -488,7 +456,7 @@ def test_photographs_results_and_test_pys_replace_no_page_of_each_other(
     assert content(tmp_path) == before
 
 
-def test_a_leave_one_out_deletes_no_file_that_lies_in_its_folder(tmp_path: Path) -> None:
+def test_a_leave_one_out_deletes_no_file_that_lies_in_its_folder(tmp_path):
     from training.earlier import OWN, move_to_earlier
 
     make(tmp_path, "probability/01.png", "probability/mine.png", "last.pth")

@@ -49,7 +49,7 @@ LARGEST = {
 
 
 @pytest.mark.parametrize("name", LARGEST)
-def test_of_several_pictures_in_a_file_the_largest_is_read(name: str, tmp_path: Path) -> None:
+def test_of_several_pictures_in_a_file_the_largest_is_read(name, tmp_path):
     (tmp_path / name).write_bytes(LARGEST[name])
     read = read_image(tmp_path / name)
     assert read.shape == PHOTOGRAPH.shape
@@ -57,7 +57,7 @@ def test_of_several_pictures_in_a_file_the_largest_is_read(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "MPO"])
-def test_frames_that_differ_are_refused_with_what_to_do(kind: str, tmp_path: Path) -> None:
+def test_frames_that_differ_are_refused_with_what_to_do(kind, tmp_path):
     path = tmp_path / f"film.{kind.lower()}"
     path.write_bytes(several(kind, WHOLE, Image.fromarray(PHOTOGRAPH[::-1].copy())))
     with pytest.raises(UserError, match=r"film.*: 2 pages of 196x200 pixels; save the right one"):
@@ -80,7 +80,7 @@ def white_is_0(pixels: np.ndarray, order: str, tags: dict[int, int] | None = Non
     return head + levels + directory(pixels, 8, {262: 0, **(tags or {})}, order)
 
 
-def test_a_tiff_whose_photograph_lies_inside_its_preview_is_refused(tmp_path: Path) -> None:
+def test_a_tiff_whose_photograph_lies_inside_its_preview_is_refused(tmp_path):
     inner = PHOTOGRAPH.tobytes() + directory(PHOTOGRAPH, 8, {262: 2})
     start = 8 + len(inner)
     preview = SMALL.tobytes() + directory(SMALL, start, {262: 2, 330: 8 + PHOTOGRAPH.nbytes})
@@ -92,7 +92,7 @@ def test_a_tiff_whose_photograph_lies_inside_its_preview_is_refused(tmp_path: Pa
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_white_as_0_is_turned_within_the_bits_that_are_used(bits: int, order: str, tmp_path: Path) -> None:
+def test_white_as_0_is_turned_within_the_bits_that_are_used(bits, order, tmp_path):
     green = PHOTOGRAPH[..., 1]
     levels = (green.astype(np.uint16) << (bits - 8))[..., None]
     (tmp_path / "a.tif").write_bytes(white_is_0(2**bits - 1 - levels, order))
@@ -101,7 +101,7 @@ def test_white_as_0_is_turned_within_the_bits_that_are_used(bits: int, order: st
 
 @pytest.mark.parametrize("black", [0, 1])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_packed_floats_are_read_right_or_refused(order: str, black: int, tmp_path: Path) -> None:
+def test_packed_floats_are_read_right_or_refused(order, black, tmp_path):
     # Pillow takes the bytes of the order > for those of the other
     pixels = PHOTOGRAPH[..., :1].astype(np.float32)
     packed = zlib.compress(pixels.astype(f"{order}f4").tobytes())
@@ -118,9 +118,7 @@ def test_packed_floats_are_read_right_or_refused(order: str, black: int, tmp_pat
 
 @pytest.mark.parametrize("bits", [1, 8, 16])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_mask_with_an_inverting_lookup_table_is_read_as_it_is_drawn(
-    bits: int, order: str, tmp_path: Path
-) -> None:
+def test_a_mask_with_an_inverting_lookup_table_is_read_as_it_is_drawn(bits, order, tmp_path):
     dark = np.where(VESSELS, 0, 255 if bits == 16 else 2**bits - 1).astype(
         np.uint16 if bits == 16 else np.uint8
     )
@@ -139,7 +137,7 @@ def cut_out(alpha: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "jp2"])
-def test_transparent_surroundings_of_16_bits_are_black_as_those_of_8_are(suffix: str, tmp_path: Path) -> None:
+def test_transparent_surroundings_of_16_bits_are_black_as_those_of_8_are(suffix, tmp_path):
     wide, narrow = tmp_path / f"wide.{suffix}", tmp_path / f"narrow.{suffix}"
     if suffix == "jp2" and not features.check("jpg_2000"):
         pytest.skip("Pillow without JPEG 2000")
@@ -168,7 +166,7 @@ def tiff_16(pixels: np.ndarray, *tags: tuple[int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [0, 2])
-def test_a_layer_of_16_bits_that_is_no_transparency_hides_nothing(kind: int, tmp_path: Path) -> None:
+def test_a_layer_of_16_bits_that_is_no_transparency_hides_nothing(kind, tmp_path):
     pixels = cut_out(FIELD)
     (tmp_path / "a.tif").write_bytes(tiff_16(pixels, (338, kind)))
     is_transparency = kind == 2
@@ -176,7 +174,7 @@ def test_a_layer_of_16_bits_that_is_no_transparency_hides_nothing(kind: int, tmp
     assert (read_image(tmp_path / "a.tif") == expected // 257).all()
 
 
-def test_16_bits_in_planes_are_refused_rather_than_read_as_noise(tmp_path: Path) -> None:
+def test_16_bits_in_planes_are_refused_rather_than_read_as_noise(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff_16(cut_out(FIELD), (338, 2), (284, 2)))
     with pytest.raises(
         UserError, match=r"a\.tif: a TIFF of 16 bits in planes, which is not read; save it inter"
@@ -186,9 +184,7 @@ def test_16_bits_in_planes_are_refused_rather_than_read_as_noise(tmp_path: Path)
 
 @pytest.mark.parametrize("strongest", [255, 100])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_mask_drawn_in_the_transparency_is_read_in_8_and_16_bits(
-    dtype: type, strongest: int, tmp_path: Path
-) -> None:
+def test_a_mask_drawn_in_the_transparency_is_read_in_8_and_16_bits(dtype, strongest, tmp_path):
     alpha = VESSELS.astype(dtype) // 255 * (strongest if dtype is np.uint8 else strongest * 257)
     layer = np.dstack([np.zeros((*VESSELS.shape, 3), dtype), alpha])
     (tmp_path / "layer.png").write_bytes(cv2.imencode(".png", layer)[1].tobytes())
@@ -219,7 +215,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_what_is_read_as_a_label_can_be_scored_as_a_mask(name: str, tmp_path: Path) -> None:
+def test_what_is_read_as_a_label_can_be_scored_as_a_mask(name, tmp_path):
     path = tmp_path / f"01_test{Path(name).suffix}"
     LABELS[name].save(path)
     assert (read_mask(path) == VESSELS).all()
@@ -237,7 +233,7 @@ ALL_BRIGHT = {
 
 
 @pytest.mark.parametrize("name", ALL_BRIGHT)
-def test_a_mask_without_a_dark_pixel_is_refused_not_marked_all_over(name: str, tmp_path: Path) -> None:
+def test_a_mask_without_a_dark_pixel_is_refused_not_marked_all_over(name, tmp_path):
     path = tmp_path / f"01_test{Path(name).suffix}"
     path.write_bytes(ALL_BRIGHT[name])
     eye = Eye("01_test_0", PHOTOGRAPH, FIELD)
@@ -247,16 +243,14 @@ def test_a_mask_without_a_dark_pixel_is_refused_not_marked_all_over(name: str, t
 
 
 @pytest.mark.parametrize("inverted", [False, True])
-def test_masks_to_score_that_are_inverted_get_a_word(
-    inverted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_masks_to_score_that_are_inverted_get_a_word(inverted, tmp_path, capsys):
     write_png(tmp_path / "01_test.png", 255 - VESSELS if inverted else VESSELS)
     read_maps(tmp_path, [Eye("01_test_0", PHOTOGRAPH, FIELD)])
     assert ("more than half of 01_test_0 is vessel; inverted?" in capsys.readouterr().out) is inverted
 
 
 @pytest.mark.parametrize("name", ["mean", "Pooled", "second_observer", "second_observer_0", "std_of_folds"])
-def test_an_eye_is_not_called_as_a_row_of_the_tables(name: str, tmp_path: Path) -> None:
+def test_an_eye_is_not_called_as_a_row_of_the_tables(name, tmp_path):
     for part, pixels in (("image", PHOTOGRAPH), ("mask", VESSELS)):
         for each in ("a", name):
             write_png(tmp_path / part / f"{each}.png", pixels)
@@ -265,13 +259,13 @@ def test_an_eye_is_not_called_as_a_row_of_the_tables(name: str, tmp_path: Path) 
     assert len(refused) == 1 and "a row of the tables is called so; rename it" in refused[0]
 
 
-def test_a_dataset_json_of_another_program_changes_nothing(tmp_path: Path) -> None:
+def test_a_dataset_json_of_another_program_changes_nothing(tmp_path):
     (tmp_path / "dataset.json").write_text('{"size": [200, 196], "diameter": 3, "train": 7}')
     assert read_info(tmp_path) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b'{"size": null, "disc": 64, "tra', b"\xff\xfe"])
-def test_a_dataset_json_that_is_damaged_is_not_taken_for_none(content: bytes, tmp_path: Path) -> None:
+def test_a_dataset_json_that_is_damaged_is_not_taken_for_none(content, tmp_path):
     (tmp_path / "dataset.json").write_bytes(content)
     with pytest.raises(UserError, match=r"dataset\.json: cannot be read \(damaged\); run augment\.py again"):
         read_working_disc(tmp_path)
@@ -279,6 +273,6 @@ def test_a_dataset_json_that_is_damaged_is_not_taken_for_none(content: bytes, tm
     assert read_working_disc(tmp_path) is None
 
 
-def test_16_bits_without_transparency_are_scaled_as_before(tmp_path: Path) -> None:
+def test_16_bits_without_transparency_are_scaled_as_before(tmp_path):
     (tmp_path / "a.png").write_bytes(opencv(PHOTOGRAPH.astype(np.uint16) * 16, ".png"))
     assert np.abs(read_image(tmp_path / "a.png").astype(int) - PHOTOGRAPH).max() <= 1

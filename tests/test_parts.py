@@ -6,7 +6,6 @@ import csv
 import zlib
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -31,9 +30,7 @@ def eye(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 300), (301, 200), (1, 1, 3), (40, 41, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("packed_by", [images.zlib, zlib])
-def test_png_files_keep_every_level_for_every_reader(
-    shape: tuple[int, ...], dtype: type, packed_by: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_png_files_keep_every_level_for_every_reader(shape, dtype, packed_by, monkeypatch):
     monkeypatch.setattr(images, "zlib", packed_by)
     levels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
     for image in (levels, np.asfortranarray(levels)):
@@ -51,9 +48,7 @@ def written(out: Path) -> set[str]:
     return {name for name in found if "eye" in name and not name.startswith("records/")}
 
 
-def test_only_the_parts_that_are_asked_for_are_written_and_others_of_an_earlier_run_go(
-    eye: Path, files: Path, tmp_path: Path
-) -> None:
+def test_only_the_parts_that_are_asked_for_are_written_and_others_of_an_earlier_run_go(eye, files, tmp_path):
     out, how = tmp_path / "out", ("--weights", files / "checkpoint.pth", "--device=cpu", "--views=1")
     assert run_script(predict.main, eye, "--out", out, *how) == 0
     every = {"masks/eye.png", "probability/eye.png", "uncertainty/eye.png", "outlines/eye.jpg"}
@@ -74,9 +69,7 @@ def test_only_the_parts_that_are_asked_for_are_written_and_others_of_an_earlier_
     assert set(PARTS) == {"masks", "probability", "uncertainty", "outlines", "arteries_veins", "measures"}
 
 
-def test_pictures_to_look_at_are_reduced_in_whole_blocks_and_masks_are_not(
-    eye: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_to_look_at_are_reduced_in_whole_blocks_and_masks_are_not(eye, files, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "SHOWN_SIDE", 50)  # a third of the eye
     how = ("--weights", files / "checkpoint.pth", "--device=cpu", "--views=1")
     assert run_script(predict.main, eye, "--out", tmp_path / "out", *how) == 0

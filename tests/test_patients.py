@@ -42,11 +42,11 @@ NAMES = {
 
 
 @pytest.mark.parametrize("path", NAMES)
-def test_patient_eye_and_visit_are_read_where_names_say_them(path: str) -> None:
+def test_patient_eye_and_visit_are_read_where_names_say_them(path):
     assert person_in(PurePath(path)) == NAMES[path]
 
 
-def test_a_folder_that_was_searched_says_the_patient_whatever_it_is_called() -> None:
+def test_a_folder_that_was_searched_says_the_patient_whatever_it_is_called():
     assert person_in(PurePath("photos/mueller/OD.jpg"), ["mueller"]).patient == "mueller"
 
 
@@ -66,7 +66,7 @@ def table_of(tmp_path: Path, text: str) -> Patients:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_columns_of_a_spreadsheet_are_carried_with_decimal_points(table: str, tmp_path: Path) -> None:
+def test_columns_of_a_spreadsheet_are_carried_with_decimal_points(table, tmp_path):
     patients = table_of(tmp_path, TABLES[table])
     told = [patients.tell({"image": n, "photograph": str(path)}) for n, path in PHOTOGRAPHS.items()]
     assert [(row.get("age"), row.get("sphere")) for row in told] == [
@@ -79,12 +79,12 @@ def test_columns_of_a_spreadsheet_are_carried_with_decimal_points(table: str, tm
 @pytest.mark.parametrize(
     "cells", [("1,234", "567"), ("-1,234", "2,345"), ("1.234", "1,5"), ("1,234.5", "2"), ("1,5", "mild")]
 )
-def test_numbers_that_may_have_thousands_and_text_stay(cells: tuple[str, str], tmp_path: Path) -> None:
+def test_numbers_that_may_have_thousands_and_text_stay(cells, tmp_path):
     patients = table_of(tmp_path, f"file;count\np1/od;{cells[0]}\np1/os;{cells[1]}\n")
     assert patients.rows == [[cell] for cell in cells]
 
 
-def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path: Path) -> None:
+def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path):
     patients = table_of(tmp_path, "file,Patient,Eye,visit\np1/od,anna,OS,\n")
     row = patients.tell({"image": "p1/od", "photograph": "visit3/p1/od.tif"})
     assert [row[column] for column in ("patient", "eye", "visit")] == ["anna", "left", "visit3"]
@@ -104,19 +104,19 @@ def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path: Path)
         ("file,age\nq,60\n", "none of the photographs is in it"),
     ],
 )
-def test_a_table_that_can_be_misread_is_refused(table: str, said: str, tmp_path: Path) -> None:
+def test_a_table_that_can_be_misread_is_refused(table, said, tmp_path):
     with pytest.raises(UserError, match=said.replace("/", r"[\\/]")):
         table_of(tmp_path, table).match(PHOTOGRAPHS)
 
 
-def test_what_could_not_be_matched_is_said(tmp_path: Path) -> None:
+def test_what_could_not_be_matched_is_said(tmp_path):
     said = table_of(tmp_path, "file,age\np1/od,60\np1/os,60\np7/od,50\n").match(PHOTOGRAPHS)
     assert "2 of 3 photographs have a row" in said
     assert f"without one: {PHOTOGRAPHS['p2/od']}" in said
     assert "rows of no photograph: p7/od" in said
 
 
-def test_cameras_are_told_apart_by_name_else_by_size() -> None:
+def test_cameras_are_told_apart_by_name_else_by_size():
     portrait, landscape, larger = (
         {"photograph_width": w, "photograph_height": h} for w, h in ((50, 60), (60, 50), (90, 80))
     )
@@ -127,14 +127,14 @@ def test_cameras_are_told_apart_by_name_else_by_size() -> None:
     assert "Topcon NW400 (2), Canon CR-2 (1)" in describe_cameras([one, other, other])
 
 
-def test_a_packed_fingerprint_is_nearly_the_same() -> None:
+def test_a_packed_fingerprint_is_nearly_the_same():
     fingerprint = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
     fingerprint /= np.linalg.norm(fingerprint)
     assert float((unpack_print(pack_print(fingerprint)) * fingerprint).sum()) > 0.999
     assert not unpack_print(pack_print(np.zeros((64, 64), np.float32))).any()
 
 
-def test_rows_that_are_not_compared_are_said(tmp_path: Path) -> None:
+def test_rows_that_are_not_compared_are_said(tmp_path):
     rows = Rows(tmp_path / "rows")
     rows.path.write_text(
         "".join(
@@ -163,8 +163,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_prediction(
-    study: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    study, files, tmp_path, capsys
+):
     out = tmp_path / "out"
     run = (study, "--recursive", "--weights", files / "checkpoint.pth", "--views=1", "--out", out)
     assert run_script(predict.main, *run, "--table", study / "patients.csv") in (0, None)
@@ -190,7 +190,7 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
     assert "age" not in again[0]
 
 
-def test_names_that_say_nothing_give_no_columns(files: Path, tmp_path: Path) -> None:
+def test_names_that_say_nothing_give_no_columns(files, tmp_path):
     (tmp_path / "in").mkdir()
     Image.fromarray(draw_eye(np.random.default_rng(5), 120, 110)[0]).save(tmp_path / "in" / "eye.png")
     run = (tmp_path / "in", "--weights", files / "checkpoint.pth", "--views=1", "--out", tmp_path / "out")

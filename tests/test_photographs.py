@@ -75,7 +75,7 @@ def pages_names(out: Path) -> list[str]:
     return [image["name"] for image in page_data(out / "index.html")["images"]]
 
 
-def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: None) -> None:
+def test_masks_are_those_of_each_photograph_alone(tmp_path, two_cores):
     for k, shape in enumerate([(700, 660), (560, 540), (900, 1300)]):
         photograph = cv2.resize(draw_eye(np.random.default_rng(k), 350, 330)[0], shape[::-1])
         write_png(tmp_path / "in" / f"{k}.png", photograph)
@@ -92,9 +92,7 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path: Path, two_cores: Non
         assert np.mean(mask == (alone & (fov > 0))) >= 0.9999
 
 
-def test_ctrl_c_keeps_what_is_finished_and_gives_it_a_page(
-    folder: Path, tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_keeps_what_is_finished_and_gives_it_a_page(folder, tmp_path, two_cores, monkeypatch):
     def interrupted(done: Iterator[str], *_: object, **__: object) -> Iterator[str]:
         yield next(done)
         raise KeyboardInterrupt
@@ -112,9 +110,7 @@ def test_ctrl_c_keeps_what_is_finished_and_gives_it_a_page(
             read_image(file)
 
 
-def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(
-    folder: Path, tmp_path: Path, two_cores: None
-) -> None:
+def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(folder, tmp_path, two_cores):
     passed, model = [], UNet(width=4, depth=2).eval()
     predictor = Predictor(model, 0.5, 8, None, Sink(tmp_path))
     names = {path.stem: path for path in list_images(folder)}
@@ -126,9 +122,7 @@ def test_a_photograph_in_the_network_is_given_up_when_the_caller_stops(
     assert not model._forward_pre_hooks
 
 
-def test_few_photographs_are_in_memory_at_a_time(
-    folder: Path, tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_photographs_are_in_memory_at_a_time(folder, tmp_path, two_cores, monkeypatch):
     started = []
 
     def fake(path: Path, name: str, _: Predictor) -> dict[str, Any]:
@@ -151,9 +145,7 @@ class Row(dict):
     __hash__ = object.__hash__
 
 
-def test_rows_go_to_the_records_and_are_kept_nowhere_else(
-    tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_go_to_the_records_and_are_kept_nowhere_else(tmp_path, two_cores, monkeypatch):
     alive: weakref.WeakSet[Row] = weakref.WeakSet()
     monkeypatch.setattr(photographs, "predict_photograph", lambda path, name, _: watched(name))
 
@@ -168,7 +160,7 @@ def test_rows_go_to_the_records_and_are_kept_nowhere_else(
     assert sorted(predictor.results.kept) == sorted(names)
 
 
-def test_tables_and_page_of_many_photographs_are_written_a_row_at_a_time(tmp_path: Path) -> None:
+def test_tables_and_page_of_many_photographs_are_written_a_row_at_a_time(tmp_path):
     rows = Rows(tmp_path / "rows")
     row = dict.fromkeys((*CONFIDENCE, *MEASURES), 0.123456789)
     row |= {"photograph": "x" * 100, "doubtful": "", "border": True}
@@ -191,9 +183,7 @@ def test_tables_and_page_of_many_photographs_are_written_a_row_at_a_time(tmp_pat
     assert len(pages_names(tmp_path)) == 1500
 
 
-def test_a_result_that_cannot_be_written_ends_the_run(
-    folder: Path, tmp_path: Path, two_cores: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_that_cannot_be_written_ends_the_run(folder, tmp_path, two_cores, monkeypatch):
     tried, turn = [], threading.Lock()
 
     def full(*_: object) -> None:

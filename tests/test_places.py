@@ -54,7 +54,7 @@ def names_in(out: Path) -> list[str]:
 
 
 @posix
-def test_two_links_to_one_file_are_two_photographs(folder: Path, files: Path, tmp_path: Path) -> None:
+def test_two_links_to_one_file_are_two_photographs(folder, files, tmp_path):
     for name in ("left.png", "right.png"):
         (tmp_path / "eyes").mkdir(exist_ok=True)
         (tmp_path / "eyes" / name).symlink_to(folder / "eye0.png")
@@ -64,9 +64,7 @@ def test_two_links_to_one_file_are_two_photographs(folder: Path, files: Path, tm
 
 @posix
 @pytest.mark.parametrize("named", [True, False])
-def test_a_loop_of_links_is_named_and_the_others_are_segmented(
-    folder: Path, files: Path, tmp_path: Path, named: bool
-) -> None:
+def test_a_loop_of_links_is_named_and_the_others_are_segmented(folder, files, tmp_path, named):
     eyes = shutil.copytree(folder, tmp_path / "eyes")
     (eyes / "loop.png").symlink_to("loop.png")
     paths = sorted(eyes.iterdir()) if named else [eyes]
@@ -77,9 +75,7 @@ def test_a_loop_of_links_is_named_and_the_others_are_segmented(
     assert names_in(tmp_path / "out") == ["eye0", "eye1", "eye2"]
 
 
-def test_results_of_an_earlier_run_are_no_photographs(
-    folder: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_of_an_earlier_run_are_no_photographs(folder, files, tmp_path, capsys):
     eyes = shutil.copytree(folder, tmp_path / "eyes")
     run_predict(files, eyes / "run1", eyes)
     assert run_predict(files, eyes / "run2", eyes, "--recursive") == 0
@@ -95,7 +91,7 @@ def test_results_of_an_earlier_run_are_no_photographs(
 
 
 @posix
-def test_long_names_in_two_folders_have_results_of_their_own(folder: Path, files: Path, tmp_path: Path) -> None:
+def test_long_names_in_two_folders_have_results_of_their_own(folder, files, tmp_path):
     for part in ("a", "b"):
         (tmp_path / part).mkdir()
         shutil.copy(folder / "eye0.png", tmp_path / part / f"{'x' * 251}.png")
@@ -105,7 +101,7 @@ def test_long_names_in_two_folders_have_results_of_their_own(folder: Path, files
     assert len(list((tmp_path / "out" / "masks").iterdir())) == 4
 
 
-def test_names_that_look_alike_are_not_one(tmp_path: Path) -> None:
+def test_names_that_look_alike_are_not_one(tmp_path):
     composed, parts = Path("a/M\u00fcller.png"), Path("b/Mu\u0308ller.png")
     named = name_results({path: path.stem for path in (composed, parts)}, tmp_path)
     assert list(named) == [composed.stem, f"{parts.stem}_2"]
@@ -115,9 +111,7 @@ def test_names_that_look_alike_are_not_one(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
-def test_a_name_with_bytes_that_are_no_text_is_segmented(
-    folder: Path, files: Path, tmp_path: Path, locale: dict[str, str]
-) -> None:
+def test_a_name_with_bytes_that_are_no_text_is_segmented(folder, files, tmp_path, locale):
     (tmp_path / "eyes").mkdir()
     for name in (b"caf\xe9.png", "Müller.png".encode()):
         shutil.copy(folder / "eye0.png", tmp_path / "eyes" / os.fsdecode(name))
@@ -130,9 +124,7 @@ def test_a_name_with_bytes_that_are_no_text_is_segmented(
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
-def test_a_disk_without_fsync_is_written_to_and_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
-) -> None:
+def test_a_disk_without_fsync_is_written_to_and_named_once(tmp_path, monkeypatch, capsys, number):
     def refuse(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -149,12 +141,12 @@ def test_a_disk_without_fsync_is_written_to_and_named_once(
     assert not (tmp_path / "d").exists()
 
 
-def test_files_are_made_safe_from_power_cuts_in_one_place() -> None:
+def test_files_are_made_safe_from_power_cuts_in_one_place():
     for path in product_files():  # so every script writes to a disk without fsync
         assert path.name == "files.py" or "fsync" not in path.read_text(encoding="utf-8"), path
 
 
-def test_an_error_of_reading_is_none_of_writing(tmp_path: Path) -> None:
+def test_an_error_of_reading_is_none_of_writing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mask\.png"), atomic(tmp_path / "all.zip"):
         (tmp_path / "masks" / "mask.png").read_bytes()
     with pytest.raises(UserError, match=r"all\.zip: cannot be written"), atomic(tmp_path / "all.zip") as path:
@@ -164,9 +156,7 @@ def test_an_error_of_reading_is_none_of_writing(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_folder_that_is_released_while_it_is_claimed_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_is_released_while_it_is_claimed_is_free(tmp_path, monkeypatch):
     lock, tries = system_files.lock, []
 
     def released_meanwhile(file) -> bool:
@@ -182,9 +172,7 @@ def test_a_folder_that_is_released_while_it_is_claimed_is_free(
 
 
 @pytest.mark.parametrize("place", ["missing", "full"])
-def test_nothing_needs_room_in_the_folder_for_temporary_files(
-    folder: Path, files: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_needs_room_in_the_folder_for_temporary_files(folder, files, tmp_path, place, monkeypatch):
     temporary = str(tmp_path / "missing") if place == "missing" else "/dev/full"
     monkeypatch.setattr(tempfile, "tempdir", temporary)
     assert run_predict(files, tmp_path / "out", folder) == 0
@@ -192,7 +180,7 @@ def test_nothing_needs_room_in_the_folder_for_temporary_files(
     assert not list((tmp_path / "out").glob(f"{UNFINISHED}*"))
 
 
-def test_a_table_leaves_no_other_file(tmp_path: Path) -> None:
+def test_a_table_leaves_no_other_file(tmp_path):
     write_csv(tmp_path / "t.csv", [{"name": "ü"}])
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
@@ -200,15 +188,8 @@ def test_a_table_leaves_no_other_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["home", "program", "root", "images"])
 @pytest.mark.parametrize("script", ["predict.py", "test.py", "augment.py", "train.py"])
 def test_results_go_to_no_place_that_is_for_other_things(
-    folder: Path,
-    files: Path,
-    new_data: Path,
-    drive: Path,
-    tmp_path: Path,
-    where: str,
-    script: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    folder, files, new_data, drive, tmp_path, where, script, monkeypatch
+):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
@@ -229,21 +210,21 @@ def test_results_go_to_no_place_that_is_for_other_things(
 
 
 @pytest.mark.parametrize("name", ["eye0.png", ".", "new.txt"])
-def test_export_replaces_nothing_but_onnx_files(folder: Path, files: Path, name: str) -> None:
+def test_export_replaces_nothing_but_onnx_files(folder, files, name):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(UserError, match="name a file that ends in .onnx"):
         run_script(export.main, "--weights", files / "checkpoint.pth", "--out", folder / name)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_folder_of_folders_suggests_to_look_into_them(tmp_path: Path) -> None:
+def test_a_folder_of_folders_suggests_to_look_into_them(tmp_path):
     for name in ("a", "b", ".hidden"):
         (tmp_path / name).mkdir()
     (problem,) = find_photographs([tmp_path]).problems
     assert problem == f"{tmp_path}: no images in this folder; to look into the folders in it, add --recursive"
 
 
-def test_patterns_and_paths_of_windows_that_a_shell_left_as_they_are(folder: Path, tmp_path: Path) -> None:
+def test_patterns_and_paths_of_windows_that_a_shell_left_as_they_are(folder, tmp_path):
     listing = find_photographs([folder / "eye[01].*"])
     assert [path.name for path in listing.photographs] == ["eye0.png", "eye1.png"] and not listing.problems
     (problem,) = find_photographs([folder / "*.jpg"]).problems
@@ -256,9 +237,7 @@ def test_patterns_and_paths_of_windows_that_a_shell_left_as_they_are(folder: Pat
 
 
 @pytest.mark.parametrize("script", ["augment.py", "test.py"])
-def test_folders_of_other_scripts_may_be_patterns_and_paths_of_windows_too(
-    script: str, new_data: Path, tmp_path: Path
-) -> None:
+def test_folders_of_other_scripts_may_be_patterns_and_paths_of_windows_too(script, new_data, tmp_path):
     (tmp_path / "mine").mkdir()
     cases = {tmp_path / "m*": "mine: no ", tmp_path / "other*": "other*: nothing matches this pattern"}
     cases |= {Path("C:\\eyes"): "C:\\eyes: no such folder; a path of Windows"} if os.name != "nt" else {}
@@ -270,7 +249,7 @@ def test_folders_of_other_scripts_may_be_patterns_and_paths_of_windows_too(
                 run_script(tester.main, "--data", new_data, "--masks", folder, "--results", tmp_path / "out")
 
 
-def test_what_is_read_when_named_is_read_in_a_folder_too(folder: Path, tmp_path: Path) -> None:
+def test_what_is_read_when_named_is_read_in_a_folder_too(folder, tmp_path):
     shutil.copy(folder / "eye0.png", tmp_path / "eye0")
     (tmp_path / "eye1.png.gz").write_bytes(gzip.compress((folder / "eye1.png").read_bytes()))
     for name in ("README", "notes.txt.gz"):
@@ -284,18 +263,14 @@ def test_what_is_read_when_named_is_read_in_a_folder_too(folder: Path, tmp_path:
         assert read_image(path).shape == (120, 110, 3)
 
 
-def test_memory_is_looked_at_before_and_the_flag_is_named(
-    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_is_looked_at_before_and_the_flag_is_named(folder, files, tmp_path, monkeypatch):
     monkeypatch.setattr(segmenter, "free_memory", lambda: 1e6)
     monkeypatch.setattr(segmenter, "segment", lambda *_: pytest.fail("it was not looked at before"))
     with pytest.raises(UserError, match=r"eye0\.png: at the network's scale .* give --diameter"):
         run_predict(files, tmp_path, folder, "--diameter", 40)
 
 
-def test_a_full_disk_names_the_file_that_did_not_fit(
-    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_names_the_file_that_did_not_fit(folder, files, tmp_path, monkeypatch):
     write = Path.write_bytes
 
     def full(self: Path, data: bytes) -> int:
@@ -321,9 +296,7 @@ def predict_slowly(seconds: float, *arguments: str) -> None:
 
 @posix
 @pytest.mark.parametrize("which", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1"])
-def test_a_signal_leaves_tables_of_what_is_finished_and_says_how_to_go_on(
-    folder: Path, files: Path, tmp_path: Path, which: str
-) -> None:
+def test_a_signal_leaves_tables_of_what_is_finished_and_says_how_to_go_on(folder, files, tmp_path, which):
     weights = ["--weights", str(files / "checkpoint.pth"), "--device", "cpu", "--views=1"]
     process = Forked(predict_slowly, 1.0, str(folder), "--out", str(tmp_path / "out"), *weights)
     try:

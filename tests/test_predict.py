@@ -70,9 +70,7 @@ def disc(diameter: float, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png", "jpg", "bmp", "gif", "ppm"])
-def test_every_format_gives_mask_probability_and_picture_of_its_own_size(
-    small: np.ndarray, weights: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_every_format_gives_mask_probability_and_picture_of_its_own_size(small, weights, tmp_path, suffix):
     Image.fromarray(small).save(tmp_path / f"colour.{suffix}")
     Image.fromarray(small[..., 1]).resize((201, 97)).save(tmp_path / f"grey.{suffix}")
     assert run_predict(weights, tmp_path / "out", "--threshold", 0.3, tmp_path) == 0
@@ -87,18 +85,14 @@ def test_every_format_gives_mask_probability_and_picture_of_its_own_size(
         assert iio.imread(tmp_path / "out" / "outlines" / f"{name}.jpg").shape == (*shape, 3)
 
 
-def test_outside_the_field_of_view_there_are_no_vessels(
-    small: np.ndarray, weights: Path, tmp_path: Path
-) -> None:
+def test_outside_the_field_of_view_there_are_no_vessels(small, weights, tmp_path):
     write_png(tmp_path / "eye.png", small)
     run_predict(weights, tmp_path / "out", "--threshold", 0, tmp_path / "eye.png")
     assert (read_mask(tmp_path / "out" / "masks" / "eye.png") == estimate_fov(small)).all()
     assert not iio.imread(tmp_path / "out" / "probability" / "eye.png")[estimate_fov(small) == 0].any()
 
 
-def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
-    small: np.ndarray, weights: Path, tmp_path: Path
-) -> None:
+def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(small, weights, tmp_path):
     folder = tmp_path / "photographs"
     write_png(folder / "eye2.png", small)
     write_png(folder / "eye10.png", small)
@@ -122,9 +116,7 @@ def test_it_goes_on_past_bad_files_and_names_each_with_the_reason(
     assert not list(out.rglob(".*"))
 
 
-def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(
-    small: np.ndarray, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(small, weights, tmp_path, capsys):
     folder = tmp_path / "photographs"
     folder.mkdir()
     Image.fromarray(small).save(folder / "eye.JPG")
@@ -142,16 +134,14 @@ def test_files_that_are_left_out_are_named_at_the_end_with_what_to_do(
     assert said.splitlines()[-5:] == lines
 
 
-def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_missing_path_is_an_error_before_anything_is_loaded(tmp_path):
     (tmp_path / "Left.JPG").touch()
     with pytest.raises(UserError, match="no such file or folder; did you mean .*Left.JPG"):
         run_predict(tmp_path / "none.pth", tmp_path / "out", tmp_path / "lefl.jpg")
     assert not (tmp_path / "out").exists()
 
 
-def test_photographs_of_the_same_name_do_not_overwrite_each_other(
-    small: np.ndarray, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_photographs_of_the_same_name_do_not_overwrite_each_other(small, weights, tmp_path, capsys):
     for k, name in enumerate(("a/1.png", "b/1.jpg", "c/1_2.png", "d/Eye.png", "e/eye.png")):
         (tmp_path / name).parent.mkdir()
         Image.fromarray(small[: 140 - k]).save(tmp_path / name)
@@ -162,7 +152,7 @@ def test_photographs_of_the_same_name_do_not_overwrite_each_other(
     assert f"{tmp_path / 'b' / '1.jpg'}: called 1_3 in the results" in said
 
 
-def test_a_photograph_named_twice_is_segmented_once(tmp_path: Path) -> None:
+def test_a_photograph_named_twice_is_segmented_once(tmp_path):
     for name in ("eye10.png", "eye9.png"):
         (tmp_path / name).touch()
     paths = [tmp_path, tmp_path / "eye9.png", tmp_path / ".." / tmp_path.name]
@@ -172,16 +162,14 @@ def test_a_photograph_named_twice_is_segmented_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["", "masks", "probability"])
-def test_results_never_overwrite_photographs(
-    small: np.ndarray, weights: Path, tmp_path: Path, part: str
-) -> None:
+def test_results_never_overwrite_photographs(small, weights, tmp_path, part):
     write_png(tmp_path / part / "eye.png", small)
     with pytest.raises(UserError, match="choose another folder"):
         run_predict(weights, tmp_path, tmp_path / part)
     assert (read_image(tmp_path / part / "eye.png") == small).all()
 
 
-def test_no_name_leads_outside_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_name_leads_outside_the_results(tmp_path, monkeypatch):
     names = ["x.png", "...png", "..  .png", "a/..x.png", "a/b..c/y.png", "masks/z.png", "a.png/z.png"]
     for name in names:
         write_png(tmp_path / "eyes" / name, np.zeros((2, 2), np.uint8))
@@ -195,7 +183,7 @@ def test_no_name_leads_outside_the_results(tmp_path: Path, monkeypatch: pytest.M
     assert all(place.is_relative_to(out / "masks") for place in places)
 
 
-def test_no_folder_of_masks_has_its_results_elsewhere(tmp_path: Path) -> None:
+def test_no_folder_of_masks_has_its_results_elsewhere(tmp_path):
     given = [Path(tmp_path.anchor), tmp_path / "a" / COMPARISON, tmp_path / "b" / RECORD, tmp_path / "c"]
     named = name_folders(given, tmp_path / "results")
     assert {own.parent for _, own in named.values()} == {tmp_path / "results"}
@@ -219,14 +207,7 @@ def lively_network(kind: type[UNet | ResUNet], depth: int) -> UNet | ResUNet:
 @pytest.mark.parametrize(
     ("kind", "depth", "shape"), [(UNet, 3, (250, 237)), (UNet, 3, (150, 301)), (ResUNet, 2, (259, 206))]
 )
-def test_tiles_give_what_the_whole_gives(
-    monkeypatch: pytest.MonkeyPatch,
-    kind: type[UNet | ResUNet],
-    depth: int,
-    shape: tuple[int, int],
-    views: int,
-    clahe: bool,
-) -> None:
+def test_tiles_give_what_the_whole_gives(monkeypatch, kind, depth, shape, views, clahe):
     model = lively_network(kind, depth)
     model.clahe = clahe
     photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
@@ -241,9 +222,7 @@ def test_tiles_give_what_the_whole_gives(
 
 
 @pytest.mark.parametrize("views", [2, 4, 8])
-def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it(
-    views: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it(views, monkeypatch):
     monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
     model = lively_network(UNet, 2)
     photograph, _, fov = draw_eye(np.random.default_rng(0), 120, 116)
@@ -266,7 +245,7 @@ def test_a_network_that_knows_even_contrast_sees_half_of_the_views_with_it(
     assert not predict.segment(model, photograph, nothing, views).any()
 
 
-def test_tiles_are_small_and_cover_every_pixel_once() -> None:
+def test_tiles_are_small_and_cover_every_pixel_once():
     seen = np.zeros((2336, 3504), int)
     for tile, around, inner in segmentation.tiles(seen.shape, grid=16, margin=128):
         seen[tile] += 1
@@ -278,7 +257,7 @@ def test_tiles_are_small_and_cover_every_pixel_once() -> None:
 
 
 @pytest.mark.parametrize("length", [1025, 1080, 1440, 1795, 3000])
-def test_tiles_are_of_about_one_size(length: int) -> None:
+def test_tiles_are_of_about_one_size(length):
     grid, margin = 8, 48
     own = [tile[0].stop - tile[0].start for tile, _, _ in segmentation.tiles((length, 10), grid, margin)]
     assert len(own) == -(-length // (segmentation.TILE - 2 * margin)), "no more than are needed"
@@ -286,7 +265,7 @@ def test_tiles_are_of_about_one_size(length: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (40, 9)])
-def test_any_size_is_segmented(shape: tuple[int, int]) -> None:
+def test_any_size_is_segmented(shape):
     photograph, fov = np.zeros((*shape, 3), np.uint8), np.full(shape, 255, np.uint8)
     probability = predict.segment(UNet(width=4, depth=3).eval(), photograph, fov, scale=1.7)
     assert probability.shape == shape
@@ -297,7 +276,7 @@ def test_any_size_is_segmented(shape: tuple[int, int]) -> None:
     ("diameter", "scale"),
     [(512, 1), (540, 1), (568, 1), (1080, 1 / 2), (1650, 1 / 3), (270, 2.03), (740, 0.74)],
 )
-def test_the_field_of_view_is_brought_to_drives_size(diameter: int, scale: float) -> None:
+def test_the_field_of_view_is_brought_to_drives_size(diameter, scale):
     found = fov_diameter(disc(diameter, diameter + 30))
     assert factor_of(found) == pytest.approx(scale, rel=0.01)
 
@@ -305,19 +284,19 @@ def test_the_field_of_view_is_brought_to_drives_size(diameter: int, scale: float
 @pytest.mark.parametrize(
     "cut", [np.s_[200:], np.s_[200:-200], np.s_[:, 250:], np.s_[:, :-300], np.s_[150:, 150:]]
 )
-def test_the_diameter_of_a_cut_off_disc_follows_from_its_circle(cut: tuple) -> None:
+def test_the_diameter_of_a_cut_off_disc_follows_from_its_circle(cut):
     fov = disc(1300, 1320)
     assert fov_diameter(fov[cut]) == pytest.approx(fov_diameter(fov), rel=0.02)
 
 
-def test_a_frame_full_of_retina_is_never_enlarged_beyond_drives_scale() -> None:
+def test_a_frame_full_of_retina_is_never_enlarged_beyond_drives_scale():
     for shape, most in (((200, 300, 3), 1), ((2000, 3000, 3), 0.2)):
         taken = look_at(np.full(shape, 128, np.uint8))
         assert not taken.border
         assert factor_of(taken.diameter) <= most
 
 
-def test_an_enlarged_photograph_gives_the_same_vessels(eye: tuple) -> None:
+def test_an_enlarged_photograph_gives_the_same_vessels(eye):
     photograph, fov = eye
     # the weights that users have: a network that was trained for a moment finds hardly a vessel
     model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth", torch.device("cpu"))
@@ -391,14 +370,14 @@ VARIANTS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_field_of_view_is_found(eye: tuple, variant: str) -> None:
+def test_the_field_of_view_is_found(eye, variant):
     photograph, fov = VARIANTS[variant](*eye)
     estimated = estimate_fov(np.ascontiguousarray(photograph))
     assert set(np.unique(estimated)) <= {0, 255}
     assert overlap(estimated, fov) > 0.97
 
 
-def test_the_fields_of_view_of_drive_are_found() -> None:
+def test_the_fields_of_view_of_drive_are_found():
     if not DRIVE.is_dir():
         pytest.skip("DRIVE is not there")
     for part in ("training", "test"):
@@ -409,7 +388,7 @@ def test_the_fields_of_view_of_drive_are_found() -> None:
             assert factor_of(fov_diameter(estimated)) == 1, path.name
 
 
-def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, tmp_path: Path) -> None:
+def test_test_py_and_predict_py_give_the_same_files(eye, weights, tmp_path):
     image = tmp_path / "new_data" / "test" / "image" / "eye.png"
     write_png(image, eye[0])
     shared = ["--weights", weights, "--device", "cpu", "--views=2"]
@@ -420,9 +399,7 @@ def test_test_py_and_predict_py_give_the_same_files(eye: tuple, weights: Path, t
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_the_weights_are_the_published_ones_or_else_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_are_the_published_ones_or_else_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names, roots = ("drive_unet.pth", "checkpoint.pth"), (Path(), tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"no drive_unet.pth and no checkpoint.pth in files"):
@@ -433,12 +410,12 @@ def test_the_weights_are_the_published_ones_or_else_ones_own(
         assert checkpoints.find_weights(names, roots) == Path("files") / name
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_help_does_not_wait_for_torch():
     code = "import sys, predict; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_the_documented_python_runs(small: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_python_runs(small, tmp_path, monkeypatch):
     page = (ROOT / "docs" / "photographs.md").read_text(encoding="utf-8")
     section = page.split("# From Python\n")[1]
     block = section.split("```python\n")[1].split("```")[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from browser import POSIX, Browser
+from browser import POSIX
 from conftest import page_data, read_csv, run_script
 from matplotlib.figure import Figure
 
@@ -72,7 +72,7 @@ def unscored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page
 
 
-def test_odd_names_and_notes_survive_embedding(tmp_path: Path) -> None:
+def test_odd_names_and_notes_survive_embedding(tmp_path):
     notes = ["ends </script> here", "{{data}} \\u003c \u2028"]
     write_report(page := tmp_path / "index.html", NAMES, 0.5, notes)
     data = page_data(page)
@@ -80,18 +80,18 @@ def test_odd_names_and_notes_survive_embedding(tmp_path: Path) -> None:
     assert data["notes"][-2:] == notes
 
 
-def test_a_page_loads_nothing_from_the_network(scored: Path) -> None:
+def test_a_page_loads_nothing_from_the_network(scored):
     text = scored.read_text("utf-8")
     assert not re.search(r"https?:|fetch\(|@import|<link|src=[\"']//", text)
 
 
 @pytest.mark.skipif(not POSIX, reason="Windows has no file names that are not text")
-def test_a_name_that_is_not_text_is_addressed_by_its_bytes(tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_is_addressed_by_its_bytes(tmp_path):
     write_report(page := tmp_path / "index.html", [os.fsdecode(b"eye\xff")], 0.5, [])
     assert page_data(page)["images"][0]["url"] == "eye%FF"
 
 
-def test_a_thousand_images_make_a_small_page_in_little_time(scored: Path, tmp_path: Path) -> None:
+def test_a_thousand_images_make_a_small_page_in_little_time(scored, tmp_path):
     data = page_data(scored)
     row = dict(zip(metrics.COLUMNS, data["images"][0]["scores"], strict=True))
     names = [f"photograph_{i}" for i in range(1000)]
@@ -103,7 +103,7 @@ def test_a_thousand_images_make_a_small_page_in_little_time(scored: Path, tmp_pa
     assert page.stat().st_size < 2e6
 
 
-def test_thin_curves_have_few_points_and_nearly_the_same_area() -> None:
+def test_thin_curves_have_few_points_and_nearly_the_same_area():
     rng = np.random.default_rng(0)
     levels = metrics.quantize(rng.beta([[1], [4]], [[8], [2]], (2, 50_000)))
     truth = np.array([[0], [1]]) * np.ones((1, 50_000))
@@ -119,9 +119,7 @@ def test_thin_curves_have_few_points_and_nearly_the_same_area() -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 40])
-def test_the_curves_of_a_training_count_whole_epochs(
-    epochs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_curves_of_a_training_count_whole_epochs(epochs, tmp_path, monkeypatch):
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure) or path.touch())
     write_history(tmp_path, [{"epoch": 1 + i, "train_loss": 0.1, "learning_rate": 0.1} for i in range(epochs)])
@@ -130,13 +128,13 @@ def test_the_curves_of_a_training_count_whole_epochs(
         assert len(ticks) and (ticks == ticks.astype(int)).all()
 
 
-def test_a_truth_without_vessels_has_no_curves() -> None:
+def test_a_truth_without_vessels_has_no_curves():
     counts = np.zeros((2, metrics.LEVELS), np.int64)
     counts[0, :9] = 5
     assert thin_curves(counts) is None
 
 
-def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_images() -> None:
+def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_images():
     f1 = np.random.default_rng(1).normal(0.8, 0.02, 400)
     low, high = metrics.bootstrap_interval(f1)
     half = 1.96 * f1.std() / 20
@@ -147,7 +145,7 @@ def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_imag
         metrics.bootstrap_interval([])
 
 
-def test_thumbnails_are_small_and_show_both_pictures(scored: Path) -> None:
+def test_thumbnails_are_small_and_show_both_pictures(scored):
     thumbnail = scored.parent / "page" / "thumbnail" / "2_test.jpg"
     assert cv2.imdecode(np.fromfile(thumbnail, np.uint8), cv2.IMREAD_COLOR).shape == (96, 184, 3)
     assert thumbnail.stat().st_size < 40_000
@@ -164,9 +162,7 @@ def missing_pictures(page: Path) -> list[Path]:
     return [file for file in files if not file.is_file()]
 
 
-def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
-    new_data: Path, files: Path, tmp_path: Path
-) -> None:
+def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(new_data, files, tmp_path):
     arguments = ("--data", new_data, "--weights", files / "checkpoint.pth", "--results", tmp_path)
     assert run_script(tester.main, *arguments) in (0, None)
     data = page_data(tmp_path / "index.html")
@@ -177,7 +173,7 @@ def test_the_page_of_test_py_has_the_scores_of_metrics_csv_and_all_pictures(
     assert missing_pictures(tmp_path / "index.html") == []
 
 
-def test_the_page_of_predict_py_has_all_pictures(new_data: Path, files: Path, tmp_path: Path) -> None:
+def test_the_page_of_predict_py_has_all_pictures(new_data, files, tmp_path):
     arguments = (new_data / "test" / "image", "--weights", files / "checkpoint.pth", "--out", tmp_path)
     assert run_script(predict.main, *arguments) in (0, None)
     data = page_data(tmp_path / "index.html")
@@ -197,14 +193,14 @@ OPEN = "document.querySelector('#viewer').open"
 LAST = len(NAMES) - 1
 
 
-def test_the_worst_image_stands_first(browser: Browser, scored: Path) -> None:
+def test_the_worst_image_stands_first(browser, scored):
     browser.open(scored)
     scores = browser.js(FIRST_SCORES)
     assert len(scores) == len(NAMES)
     assert scores == sorted(scores)
 
 
-def test_a_click_on_a_title_sorts_and_a_second_click_turns_round(browser: Browser, scored: Path) -> None:
+def test_a_click_on_a_title_sorts_and_a_second_click_turns_round(browser, scored):
     browser.open(scored)
     browser.click("document.querySelector('thead th:first-child button')")
     names = browser.js(ROWS)
@@ -215,7 +211,7 @@ def test_a_click_on_a_title_sorts_and_a_second_click_turns_round(browser: Browse
     assert browser.js("document.querySelector('thead th').ariaSort") == "descending"
 
 
-def test_the_keyboard_reaches_a_title_and_sorts(browser: Browser, scored: Path) -> None:
+def test_the_keyboard_reaches_a_title_and_sorts(browser, scored):
     browser.open(scored)
     browser.key("Tab", 5)  # large pictures, print, the table, the first title, the second
     assert browser.js("document.activeElement.textContent") == "F1"
@@ -225,7 +221,7 @@ def test_the_keyboard_reaches_a_title_and_sorts(browser: Browser, scored: Path) 
     assert browser.js("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_scores_that_are_not_defined_stand_last(browser: Browser, tmp_path: Path) -> None:
+def test_scores_that_are_not_defined_stand_last(browser, tmp_path):
     rows, counts = write_images(tmp_path, ["a", "b", "c"])
     rows[0]["auc"] = float("nan")
     write_report(page := tmp_path / "index.html", ["a", "b", "c"], 0.5, [], rows, counts)
@@ -235,7 +231,7 @@ def test_scores_that_are_not_defined_stand_last(browser: Browser, tmp_path: Path
         assert browser.js(ROWS)[-1] == "a"
 
 
-def test_a_click_opens_an_image_and_flips_its_layers(browser: Browser, scored: Path) -> None:
+def test_a_click_opens_an_image_and_flips_its_layers(browser, scored):
     browser.open(scored)
     worst = browser.js(ROWS)[0]
     browser.click("document.querySelector('.open')")
@@ -247,7 +243,7 @@ def test_a_click_opens_an_image_and_flips_its_layers(browser: Browser, scored: P
     assert not browser.js(OPEN)
 
 
-def test_keys_flip_layers_zoom_walk_and_close(browser: Browser, scored: Path) -> None:
+def test_keys_flip_layers_zoom_walk_and_close(browser, scored):
     browser.open(scored)
     names = browser.js(ROWS)
     browser.js("document.querySelector('.open').focus()")
@@ -280,9 +276,7 @@ def test_keys_flip_layers_zoom_walk_and_close(browser: Browser, scored: Path) ->
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("kind", ["scored", "unscored"])
-def test_all_pictures_of_all_names_load_without_an_error(
-    browser: Browser, kind: str, dark: bool, request: pytest.FixtureRequest
-) -> None:
+def test_all_pictures_of_all_names_load_without_an_error(browser, kind, dark, request):
     browser.open(request.getfixturevalue(kind), dark=dark)
     browser.click("document.querySelector('.open')")
     for _ in NAMES:
@@ -293,7 +287,7 @@ def test_all_pictures_of_all_names_load_without_an_error(
     assert browser.errors == []
 
 
-def test_curves_have_working_point_and_observer_on_them(browser: Browser, scored: Path) -> None:
+def test_curves_have_working_point_and_observer_on_them(browser, scored):
     browser.open(scored)
     marks = browser.js(
         "[...document.querySelectorAll('figure')].map(f => f.querySelectorAll('circle, path.human').length)"
@@ -306,7 +300,7 @@ def test_curves_have_working_point_and_observer_on_them(browser: Browser, scored
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_stands_out_from_its_background(browser: Browser, scored: Path, dark: bool) -> None:
+def test_text_stands_out_from_its_background(browser, scored, dark):
     browser.open(scored, dark=dark)
     colours = browser.js(
         "['--text', '--soft', '--accent', '--point', '--human', '--page', '--panel']"
@@ -327,9 +321,7 @@ def test_text_stands_out_from_its_background(browser: Browser, scored: Path, dar
 
 
 @pytest.mark.parametrize("kind", ["scored", "unscored"])
-def test_a_phone_needs_no_scrolling_sideways(
-    browser: Browser, kind: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_phone_needs_no_scrolling_sideways(browser, kind, request):
     browser.open(request.getfixturevalue(kind), width=360)
     assert browser.js("document.documentElement.scrollWidth") <= 360
     browser.click("document.querySelector('.open')")
@@ -337,9 +329,7 @@ def test_a_phone_needs_no_scrolling_sideways(
     assert browser.js("document.querySelector('#stage').offsetHeight") > 300
 
 
-def test_without_scores_there_are_pictures_and_the_reason_but_no_table(
-    browser: Browser, unscored: Path
-) -> None:
+def test_without_scores_there_are_pictures_and_the_reason_but_no_table(browser, unscored):
     browser.open(unscored)
     assert browser.js("document.querySelectorAll('table, svg').length") == 0
     assert "No scores: these photographs have no labels." in browser.js("document.body.innerText")
@@ -349,7 +339,7 @@ def test_without_scores_there_are_pictures_and_the_reason_but_no_table(
     assert titles == [f"{title} of {NAMES[0]}" for title in ("Photograph", "Prediction", "Outline")]
 
 
-def test_a_page_of_drawn_eyes_says_so(browser: Browser, scored: Path, unscored: Path) -> None:
+def test_a_page_of_drawn_eyes_says_so(browser, scored, unscored):
     browser.open(unscored)
     assert "SYNTHETIC: a program drew" in browser.js("document.body.innerText")
     assert browser.js("document.title").startswith("SYNTHETIC")
@@ -357,7 +347,7 @@ def test_a_page_of_drawn_eyes_says_so(browser: Browser, scored: Path, unscored: 
     assert "SYNTHETIC" not in browser.js("document.body.innerText")
 
 
-def test_thumbnails_out_of_sight_are_not_loaded(browser: Browser, scored: Path, tmp_path: Path) -> None:
+def test_thumbnails_out_of_sight_are_not_loaded(browser, scored, tmp_path):
     row = dict(zip(metrics.COLUMNS, page_data(scored)["images"][0]["scores"], strict=True))
     names = [f"photograph_{i}" for i in range(1000)]
     shutil.copytree(scored.parent / "page" / "thumbnail", tmp_path / "page" / "thumbnail")
@@ -391,9 +381,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FIRST_NAME = "document.querySelector('.table tbody:last-child .open span').textContent"
 
 
-def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer_go_through(
-    browser: Browser, many: Path
-) -> None:
+def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer_go_through(browser, many):
     browser.open(many)
     took = browser.js("performance.getEntriesByType('navigation')[0].domComplete")
     assert took < 5000  # milliseconds; half a second on an idle machine
@@ -426,7 +414,7 @@ def test_thousands_of_images_come_in_pages_that_sorting_searching_and_the_viewer
     assert browser.js("document.querySelector('#range').textContent") == "0 to 0 of 0"
 
 
-def test_a_page_of_few_images_has_no_pages(browser: Browser, scored: Path) -> None:
+def test_a_page_of_few_images_has_no_pages(browser, scored):
     browser.open(scored)
     assert browser.js("document.querySelector('#pager').offsetHeight") == 0
 
@@ -457,7 +445,7 @@ NAMED = (
 )
 
 
-def test_doubtful_photographs_stand_first_with_the_reason(browser: Browser, measured: Path) -> None:
+def test_doubtful_photographs_stand_first_with_the_reason(browser, measured):
     browser.open(measured)
     assert browser.js(NAMED) == ["b", "d", "a", "c"]
     marks = browser.js("[...document.querySelectorAll('#images .doubt')].map(mark => mark.textContent)")
@@ -465,7 +453,7 @@ def test_doubtful_photographs_stand_first_with_the_reason(browser: Browser, meas
     assert browser.errors == []
 
 
-def test_a_measure_sorts_by_its_number_and_missing_ones_stand_last(browser: Browser, measured: Path) -> None:
+def test_a_measure_sorts_by_its_number_and_missing_ones_stand_last(browser, measured):
     browser.open(measured)
     titles = browser.js("[...document.querySelectorAll('thead button')].map(b => b.textContent)")
     assert titles == ["Image", "Expected F1", "Vessels", "Segments", "Width"]
@@ -476,7 +464,7 @@ def test_a_measure_sorts_by_its_number_and_missing_ones_stand_last(browser: Brow
         assert browser.js(NAMED) == wanted
 
 
-def test_there_is_a_histogram_of_each_measure_over_the_photographs(browser: Browser, measured: Path) -> None:
+def test_there_is_a_histogram_of_each_measure_over_the_photographs(browser, measured):
     browser.open(measured)
     browser.click("document.querySelector('#histograms summary')")
     bars = browser.js(
@@ -487,7 +475,7 @@ def test_there_is_a_histogram_of_each_measure_over_the_photographs(browser: Brow
     assert captions == ["Expected F1", "Vessels", "Segments", "Width"]
 
 
-def test_the_uncertainty_is_a_layer_and_the_doubt_stands_beside_it(browser: Browser, measured: Path) -> None:
+def test_the_uncertainty_is_a_layer_and_the_doubt_stands_beside_it(browser, measured):
     browser.open(measured)
     browser.click("document.querySelector('.open')")
     browser.wait(LOADED)
@@ -496,13 +484,13 @@ def test_the_uncertainty_is_a_layer_and_the_doubt_stands_beside_it(browser: Brow
     assert browser.js("document.querySelector('#doubt').textContent").startswith("\u26a0 doubtful: very dark")
 
 
-def test_measures_need_no_scrolling_sideways_on_a_phone(browser: Browser, measured: Path) -> None:
+def test_measures_need_no_scrolling_sideways_on_a_phone(browser, measured):
     browser.open(measured, width=360)
     browser.click("document.querySelector('#histograms summary')")
     assert browser.js("document.documentElement.scrollWidth") <= 360
 
 
-def test_docs_and_page_have_the_same_words_of_trust(tmp_path: Path) -> None:
+def test_docs_and_page_have_the_same_words_of_trust(tmp_path):
     text = (Path(predict.__file__).parent / "docs" / "measures.md").read_text(encoding="utf-8")
     tables = re.findall(r"\| measure \| (?:STARE|labels).*\| trust \|\n.*\n((?:\|.*\n)+)", text)
     words, of_kinds = (
@@ -522,7 +510,7 @@ def test_docs_and_page_have_the_same_words_of_trust(tmp_path: Path) -> None:
     assert page_data(page)["trust"] == TRUST
 
 
-def test_each_measure_has_its_meaning_and_its_trust_without_a_mouse(browser: Browser, measured: Path) -> None:
+def test_each_measure_has_its_meaning_and_its_trust_without_a_mouse(browser, measured):
     browser.open(measured)
     assert browser.js("document.querySelectorAll('[title]').length") == 0
     browser.js("document.querySelector('#meaning summary').click()")
@@ -534,7 +522,7 @@ def test_each_measure_has_its_meaning_and_its_trust_without_a_mouse(browser: Bro
             assert re.search(rf"{MEASURES[name].hint}\s[\s\S]*?{MEASURES[name].trust}", text)
 
 
-def test_one_photograph_opens_outlined_at_once(browser: Browser, tmp_path: Path) -> None:
+def test_one_photograph_opens_outlined_at_once(browser, tmp_path):
     write_images(tmp_path, ["a"], labelled=False)
     write_report(page := tmp_path / "index.html", ["a"], 0.5, [], measured=[{"vessel_share": 0.1}])
     browser.open(page)
@@ -550,7 +538,7 @@ POINT = (  # of the picture that lies at a point of the window, in shares of its
 )
 
 
-def test_wheel_and_two_fingers_zoom_what_they_point_at(browser: Browser, unscored: Path) -> None:
+def test_wheel_and_two_fingers_zoom_what_they_point_at(browser, unscored):
     browser.open(unscored)
     browser.click("document.querySelector('.open')")
     browser.wait(LOADED)
@@ -574,7 +562,7 @@ def test_wheel_and_two_fingers_zoom_what_they_point_at(browser: Browser, unscore
     assert browser.js(place) == pytest.approx([0.3, 0.6], abs=0.1)  # while it is small it is centred
 
 
-def test_a_slider_lays_the_photograph_over_a_layer(browser: Browser, unscored: Path) -> None:
+def test_a_slider_lays_the_photograph_over_a_layer(browser, unscored):
     browser.open(unscored)
     browser.click("document.querySelector('.open')")
     browser.wait(LOADED)
@@ -591,9 +579,7 @@ def test_a_slider_lays_the_photograph_over_a_layer(browser: Browser, unscored: P
     ]
 
 
-def test_a_print_has_a_page_an_image_with_picture_measures_doubt_and_maker(
-    browser: Browser, tmp_path: Path
-) -> None:
+def test_a_print_has_a_page_an_image_with_picture_measures_doubt_and_maker(browser, tmp_path):
     write_images(tmp_path, ["a", "b"], labelled=False)
     for path in (tmp_path / "outlines").iterdir():  # as large as a photograph is
         cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), (500, 520)))
@@ -615,7 +601,7 @@ def test_a_print_has_a_page_an_image_with_picture_measures_doubt_and_maker(
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2, "with all measures, of arteries and veins too"
 
 
-def test_names_break_between_their_parts_only(browser: Browser, tmp_path: Path) -> None:
+def test_names_break_between_their_parts_only(browser, tmp_path):
     names = ["patient_000000000001/visit_2020-01-03/OD", "patient_000000000002/visit_2020-01-03/OS"]
     write_report(page := tmp_path / "index.html", names, 0.5, [], measured=[{"vessel_share": 0.1}] * 2)
     browser.open(page, width=360)
@@ -628,7 +614,7 @@ def test_names_break_between_their_parts_only(browser: Browser, tmp_path: Path) 
     assert browser.js("document.querySelector('.open span').textContent") == names[0]
 
 
-def test_everything_that_is_operated_has_a_name(browser: Browser, measured: Path) -> None:
+def test_everything_that_is_operated_has_a_name(browser, measured):
     browser.open(measured)
     browser.click("document.querySelector('.open')")
     nameless = (

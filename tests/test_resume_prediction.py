@@ -36,7 +36,7 @@ def finished(out: Path) -> int:
     return sum(read_record(path).is_whole for path in out.glob("records/**/*.json"))
 
 
-def test_after_a_kill_it_goes_on_and_ends_as_without_one(folder: Path, files: Path, tmp_path: Path) -> None:
+def test_after_a_kill_it_goes_on_and_ends_as_without_one(folder, files, tmp_path):
     flags = [folder, "--weights", files / "checkpoint.pth", "--device", "cpu"]
     run_script(predict.main, *flags, "--out", tmp_path / "whole")
     process = forked.start("predict.py", *flags, "--out", tmp_path / "killed")
@@ -48,9 +48,7 @@ def test_after_a_kill_it_goes_on_and_ends_as_without_one(folder: Path, files: Pa
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_only_what_is_not_finished_is_segmented_again(
-    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_what_is_not_finished_is_segmented_again(folder, files, tmp_path, monkeypatch):
     segmented = []
     original = photographs.predict_photograph
 
@@ -83,8 +81,8 @@ def test_only_what_is_not_finished_is_segmented_again(
 
 
 def test_ctrl_c_before_the_first_photograph_leaves_tables_of_finished_ones_too(
-    folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    folder, files, tmp_path, monkeypatch
+):
     flags = ["--weights", files / "checkpoint.pth", "--device", "cpu", "--out", tmp_path]
     run_script(predict.main, folder / "eye0.png", *flags)
     (tmp_path / "measures.csv").unlink()  # as after a kill

@@ -47,7 +47,7 @@ def read_rows(results: Path) -> dict[str, dict[str, str]]:
     return rows_by_image(results / "metrics.csv")
 
 
-def test_a_mask_a_probability_and_a_picture_for_each_image(results: Path) -> None:
+def test_a_mask_a_probability_and_a_picture_for_each_image(results):
     for name in NAMES:
         mask = iio.imread(results / "masks" / f"{name}.png")
         assert mask.shape == (HEIGHT, WIDTH)
@@ -58,7 +58,7 @@ def test_a_mask_a_probability_and_a_picture_for_each_image(results: Path) -> Non
         assert iio.imread(results / f"{name}.png").shape == (HEIGHT, 4 * WIDTH + 3 * 4, 3)
 
 
-def test_the_columns_and_rows_are_as_documented(results: Path) -> None:
+def test_the_columns_and_rows_are_as_documented(results):
     header = (results / "metrics.csv").read_text().splitlines()[0]
     assert header == (
         "image,jaccard,f1,recall,precision,specificity,accuracy,auc,average_precision,"
@@ -68,9 +68,7 @@ def test_the_columns_and_rows_are_as_documented(results: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_every_number_agrees_with_scikit_learn(
-    new_data: Path, files: Path, tmp_path: Path, whole: bool
-) -> None:
+def test_every_number_agrees_with_scikit_learn(new_data, files, tmp_path, whole):
     score(new_data, files, tmp_path, "--threshold", 0.4, *(["--whole-image"] if whole else []))
     rows = read_rows(tmp_path)
     truths, probabilities, humans, expected = [], [], [], []
@@ -90,9 +88,7 @@ def test_every_number_agrees_with_scikit_learn(
     assert rows["second_observer"]["auc"] == ""
 
 
-def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
-    new_data: Path, results: Path
-) -> None:
+def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(new_data, results):
     rows = {(row["image"], row["by"]): row for row in read_csv(results / "measures.csv")}
     by = ("prediction", "first_observer", "second_observer")
     assert list(rows) == [(name, who) for name in NAMES for who in by]
@@ -113,7 +109,7 @@ def test_measures_are_those_of_the_prediction_and_of_what_each_observer_drew(
         assert (iio.imread(results / "uncertainty" / f"{name}.png") == uncertainty(levels)).all()
 
 
-def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data: Path, results: Path) -> None:
+def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data, results):
     rows, counts = read_rows(results), []
     for name in NAMES:
         fov, truth = (read_mask(new_data / "test" / part / f"{name}_0.png") for part in ("fov", "mask"))
@@ -125,7 +121,7 @@ def test_the_tree_is_scored_from_the_masks_inside_the_field_of_view(new_data: Pa
     assert 0 < float(rows["second_observer"]["cldice"]) < 1
 
 
-def test_the_printed_line_is_the_mean_row(new_data: Path, files: Path, tmp_path: Path, capsys) -> None:
+def test_the_printed_line_is_the_mean_row(new_data, files, tmp_path, capsys):
     score(new_data, files, tmp_path)
     out = capsys.readouterr().out
     mean = {k: float(v) for k, v in read_rows(tmp_path)["mean"].items() if k != "image"}
@@ -138,7 +134,7 @@ def test_the_printed_line_is_the_mean_row(new_data: Path, files: Path, tmp_path:
     assert "not comparable" not in out
 
 
-def test_the_stopwatch_counts_the_network_alone() -> None:
+def test_the_stopwatch_counts_the_network_alone():
     class Slow(torch.nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             time.sleep(0.05)
@@ -152,7 +148,7 @@ def test_the_stopwatch_counts_the_network_alone() -> None:
     assert 0.15 <= watch.seconds < 0.5
 
 
-def test_the_picture_shows_what_was_found_missed_and_false(results: Path, new_data: Path) -> None:
+def test_the_picture_shows_what_was_found_missed_and_false(results, new_data):
     truth = read_mask(new_data / "test" / "mask" / "02_test_0.png") > 0
     found = iio.imread(results / "masks" / "02_test.png") > 0
     panel = iio.imread(results / "02_test.png")[:, 3 * (WIDTH + 4) :]
@@ -166,9 +162,7 @@ def test_the_picture_shows_what_was_found_missed_and_false(results: Path, new_da
         assert (panel[where] == colour).all()
 
 
-def test_without_labels_there_are_masks_and_pictures_but_no_scores(
-    new_data: Path, files: Path, results: Path, tmp_path: Path, capsys
-) -> None:
+def test_without_labels_there_are_masks_and_pictures_but_no_scores(new_data, files, results, tmp_path, capsys):
     data = shutil.copytree(new_data, tmp_path / "new_data")
     shutil.rmtree(data / "test" / "mask")
     out = tmp_path / "results"
@@ -183,9 +177,7 @@ def test_without_labels_there_are_masks_and_pictures_but_no_scores(
         assert iio.imread(out / f"{name}.png").shape == (HEIGHT, 3 * WIDTH + 2 * 4, 3)
 
 
-def test_the_threshold_is_the_checkpoints_unless_given(
-    new_data: Path, files: Path, results: Path, tmp_path: Path
-) -> None:
+def test_the_threshold_is_the_checkpoints_unless_given(new_data, files, results, tmp_path):
     _, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
     score(new_data, files, tmp_path / "high", "--threshold", 0.9)
     for folder, threshold in ((results, checkpoint["threshold"]), (tmp_path / "high", 0.9)):
@@ -194,9 +186,7 @@ def test_the_threshold_is_the_checkpoints_unless_given(
         assert (mask == (levels >= metrics.level_of(threshold))).all()
 
 
-def test_more_views_change_the_probabilities_a_little(
-    new_data: Path, files: Path, results: Path, tmp_path: Path
-) -> None:
+def test_more_views_change_the_probabilities_a_little(new_data, files, results, tmp_path):
     for views in (1, 8):
         score(new_data, files, tmp_path / str(views), f"--views={views}")
     places = (tmp_path / "1", tmp_path / "8", results)
@@ -205,9 +195,7 @@ def test_more_views_change_the_probabilities_a_little(
     assert (eight == usual).all(), "eight are the default"
 
 
-def test_scores_of_resized_truth_are_called_not_comparable(
-    drive: Path, files: Path, tmp_path: Path, capsys
-) -> None:
+def test_scores_of_resized_truth_are_called_not_comparable(drive, files, tmp_path, capsys):
     import augment
 
     run_script(augment.main, "--drive", drive, "--out", tmp_path / "data", "--size", 64)
@@ -215,7 +203,7 @@ def test_scores_of_resized_truth_are_called_not_comparable(
     assert "64x64: not comparable" in capsys.readouterr().out
 
 
-def test_a_missing_checkpoint_says_how_to_train_one(new_data: Path, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_says_how_to_train_one(new_data, tmp_path):
     with pytest.raises(UserError, match=r"python train\.py"):
         score(new_data, tmp_path, tmp_path / "results")
     assert not (tmp_path / "results").exists()

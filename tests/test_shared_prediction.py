@@ -97,9 +97,7 @@ def stop_both(how: int, flags: list[str], folder: Path) -> tuple[Path, list[str]
     return out, arguments
 
 
-def test_two_processes_end_with_what_one_writes(
-    flags: list[str], alone: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_two_processes_end_with_what_one_writes(flags, alone, tmp_path):
     out = tmp_path / "out"
     statuses, said = Ranks(run_predict, [*flags, "--out", str(out)], 0.05).finish()
     assert statuses == [2, 0], said
@@ -114,9 +112,7 @@ def test_two_processes_end_with_what_one_writes(
     assert not list(out.rglob(".*"))
 
 
-def test_after_kills_two_go_on_and_end_as_without_them(
-    flags: list[str], alone: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_after_kills_two_go_on_and_end_as_without_them(flags, alone, tmp_path):
     out, arguments = stop_both(signal.SIGKILL, flags, tmp_path)
     assert finished(out) >= 4
     assert not (out / "measures.csv").exists()
@@ -139,9 +135,7 @@ def test_after_kills_two_go_on_and_end_as_without_them(
     assert not list(out.rglob(".*"))
 
 
-def test_after_ctrl_c_of_both_there_is_a_page_of_what_is_finished(
-    flags: list[str], alone: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_after_ctrl_c_of_both_there_is_a_page_of_what_is_finished(flags, alone, tmp_path):
     out, arguments = stop_both(signal.SIGINT, flags, tmp_path)  # as a terminal does
     listed = {row["image"] for row in read_csv(out / "measures.csv")}
     assert 4 <= len(listed) < NUMBER and len(listed) <= finished(out)
@@ -152,9 +146,7 @@ def test_after_ctrl_c_of_both_there_is_a_page_of_what_is_finished(
     assert contents(out) == alone
 
 
-def test_an_error_of_one_ends_both_with_one_line(
-    flags: list[str], alone: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_an_error_of_one_ends_both_with_one_line(flags, alone, tmp_path):
     out = tmp_path / "out"
     arguments = [*flags, "--out", str(out)]
     ranks = Ranks(run_predict, arguments, 0.2, True)
@@ -173,7 +165,7 @@ def test_an_error_of_one_ends_both_with_one_line(
     assert contents(out) == alone
 
 
-def test_different_photographs_or_flags_are_refused(flags: list[str], tmp_path: Path) -> None:
+def test_different_photographs_or_flags_are_refused(flags, tmp_path):
     statuses, said = Ranks(run_differently, flags, str(tmp_path / "out")).finish()
     assert statuses == [2, 2]
     lines = [line for line in "".join(said).splitlines() if line.startswith("predict.py: ")]
@@ -185,9 +177,7 @@ def run_differently(flags: list[str], out: str) -> None:
     run_predict([*flags, "--out", out, *(["--views=1"] if processes.rank() else [])])
 
 
-def test_torchrun_ends_all_when_one_is_killed_and_one_process_goes_on(
-    flags: list[str], alone: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_torchrun_ends_all_when_one_is_killed_and_one_process_goes_on(flags, alone, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [*flags, "--out", str(tmp_path)]
     process = subprocess.Popen(

@@ -107,7 +107,7 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("layout", WRITE)
-def test_a_data_set_is_known_by_what_is_in_it(layout: str, tmp_path: Path) -> None:
+def test_a_data_set_is_known_by_what_is_in_it(layout, tmp_path):
     WRITE[layout](tmp_path / "download" / "unpacked")
     (tmp_path / "download" / "readme.txt").write_text("about these photographs")
     found = find_data_set(tmp_path / "download")
@@ -144,7 +144,7 @@ def whole(layout: str, folder: Path) -> Path:
     return folder
 
 
-def test_chase_is_split_into_its_first_20_and_its_last_8_images(tmp_path: Path) -> None:
+def test_chase_is_split_into_its_first_20_and_its_last_8_images(tmp_path):
     found = find_data_set(whole("CHASE_DB1", tmp_path))
     in_order = [eye.part for eye in sorted(found.eyes, key=lambda eye: eye.name)]
     assert in_order == ["train"] * 20 + ["test"] * 8
@@ -154,7 +154,7 @@ def test_chase_is_split_into_its_first_20_and_its_last_8_images(tmp_path: Path) 
     )
 
 
-def test_every_eye_of_stare_is_tested_in_one_of_five_folds(tmp_path: Path) -> None:
+def test_every_eye_of_stare_is_tested_in_one_of_five_folds(tmp_path):
     whole("STARE", tmp_path)
     tested = []
     for fold in range(5):
@@ -165,7 +165,7 @@ def test_every_eye_of_stare_is_tested_in_one_of_five_folds(tmp_path: Path) -> No
     assert sorted(tested) == [f"im{n:04d}" for n in STARE]
 
 
-def test_the_fold_asked_for_tests_and_gzipped_files_are_read_as_others(tmp_path: Path) -> None:
+def test_the_fold_asked_for_tests_and_gzipped_files_are_read_as_others(tmp_path):
     for zipped in (False, True):
         folder = write_stare(tmp_path / f"STARE {zipped}", zipped=zipped)
         run_script(augment.main, folder, "--stare-fold", 1, "--out", tmp_path / f"out {zipped}")
@@ -177,7 +177,7 @@ def test_the_fold_asked_for_tests_and_gzipped_files_are_read_as_others(tmp_path:
         assert file.read_bytes() == (tmp_path / "out False" / file.relative_to(out)).read_bytes()
 
 
-def test_the_first_five_of_each_group_of_hrf_train(tmp_path: Path) -> None:
+def test_the_first_five_of_each_group_of_hrf_train(tmp_path):
     found = find_data_set(whole("HRF", tmp_path))
     training = {eye.name for eye in found.eyes if eye.part == "train"}
     assert training == {f"{n:02d}_{group}" for n in range(1, 6) for group in ("h", "g", "dr")}
@@ -186,7 +186,7 @@ def test_the_first_five_of_each_group_of_hrf_train(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", [layout.name for layout in LAYOUTS])
-def test_a_missing_eye_moves_no_other_to_the_other_side_and_is_mentioned(layout: str, tmp_path: Path) -> None:
+def test_a_missing_eye_moves_no_other_to_the_other_side_and_is_mentioned(layout, tmp_path):
     folder = whole(layout, tmp_path)
     before = find_data_set(folder)
     gone = before.eyes[0]
@@ -199,7 +199,7 @@ def test_a_missing_eye_moves_no_other_to_the_other_side_and_is_mentioned(layout:
     assert f"only {len(parts) - 1} of {len(parts)} eyes" in after.describe()
 
 
-def test_photographs_of_stare_without_labels_are_passed_over(tmp_path: Path) -> None:
+def test_photographs_of_stare_without_labels_are_passed_over(tmp_path):
     whole("STARE", tmp_path)
     put(tmp_path / "im0006.ppm", b"")  # its site has 397 photographs, of which 20 have labels
     put(tmp_path / "labels-ah.tar.gz", b"")
@@ -221,9 +221,7 @@ def test_photographs_of_stare_without_labels_are_passed_over(tmp_path: Path) -> 
         ("HRF", "images/06_g.jpg", r"no eyes of HRF to test"),
     ],
 )
-def test_incomplete_sets_are_refused_and_name_what_is_missing(
-    layout: str, gone: str, said: str, tmp_path: Path
-) -> None:
+def test_incomplete_sets_are_refused_and_name_what_is_missing(layout, gone, said, tmp_path):
     folder = WRITE[layout](tmp_path / "set")
     (folder / gone).unlink()
     problems = find_data_set(folder).problems
@@ -232,7 +230,7 @@ def test_incomplete_sets_are_refused_and_name_what_is_missing(
     assert all(missing in problem or "no eyes of HRF" in problem for problem in problems)
 
 
-def test_every_problem_of_every_set_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_every_problem_of_every_set_is_named_and_nothing_is_written(tmp_path):
     others = [draw_eye(np.random.default_rng(seed), 96, 100) for seed in range(6, 9)]
     chase, stare = write_chase(tmp_path / "CHASE_DB1"), write_stare(tmp_path / "STARE", others)
     gone = [chase / "Image_02L_1stHO.png", stare / "labels-ah" / "im0002.ah.ppm.gz"]
@@ -252,14 +250,14 @@ def test_every_problem_of_every_set_is_named_and_nothing_is_written(tmp_path: Pa
                 (tmp_path / path.name).rename(path)
 
 
-def test_two_eyes_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_eyes_of_one_name_are_refused(tmp_path):
     one, other = write_hrf(tmp_path / "one"), write_hrf(tmp_path / "other")
     with pytest.raises(UserError, match="its name is used twice") as error:
         run_script(augment.main, one, other, "--out", tmp_path / "out")
     assert len(str(error.value).splitlines()) == 1 + 2 * len(HRF_EYES)
 
 
-def test_a_folder_without_a_known_data_set_is_refused_and_the_known_are_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_known_data_set_is_refused_and_the_known_are_named(tmp_path):
     put(tmp_path / "mine" / "eye.png", encode(DRAWN[0][0], "PNG"))
     with pytest.raises(UserError) as error:
         find_data_set(tmp_path / "mine")
@@ -268,7 +266,7 @@ def test_a_folder_without_a_known_data_set_is_refused_and_the_known_are_named(tm
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_misspelt_folder_an_archive_and_several_sets_in_one_folder_are_refused(tmp_path: Path) -> None:
+def test_a_misspelt_folder_an_archive_and_several_sets_in_one_folder_are_refused(tmp_path):
     write_chase(tmp_path / "sets" / "CHASE_DB1")
     with pytest.raises(UserError, match=r"no such folder; did you mean .*CHASE_DB1\?"):
         find_data_set(tmp_path / "sets" / "CHASE_DB")
@@ -297,7 +295,7 @@ def damaged(content: bytes) -> bytes:
     ],
     ids=["cut", "damaged", "not gzipped", "a text", "a cut image", "a large image", "empty"],
 )
-def test_a_bad_gzipped_file_is_refused_by_name_in_one_line(content: bytes, reason: str, tmp_path: Path) -> None:
+def test_a_bad_gzipped_file_is_refused_by_name_in_one_line(content, reason, tmp_path):
     folder = write_stare(tmp_path / "STARE")
     (folder / "stare-images" / "im0002.ppm.gz").write_bytes(content)
     with pytest.raises(UserError, match=rf"im0002\.ppm\.gz: .*{reason}") as error:
@@ -305,7 +303,7 @@ def test_a_bad_gzipped_file_is_refused_by_name_in_one_line(content: bytes, reaso
     assert len(str(error.value).splitlines()) == 2  # the head, and the file
 
 
-def test_a_gzipped_bomb_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+def test_a_gzipped_bomb_is_refused_before_it_fills_the_memory(tmp_path):
     import tracemalloc
 
     path = tmp_path / "im0001.ppm.gz"
@@ -321,7 +319,7 @@ def test_a_gzipped_bomb_is_refused_before_it_fills_the_memory(tmp_path: Path) ->
         tracemalloc.stop()
 
 
-def test_copies_of_a_training_eye_and_test_eyes_as_they_are(tmp_path: Path, capsys) -> None:
+def test_copies_of_a_training_eye_and_test_eyes_as_they_are(tmp_path, capsys):
     folder, out = write_chase(tmp_path / "CHASE_DB1"), tmp_path / "out"
     run_script(augment.main, folder, "--out", out)
     assert names(out / "train" / "image") == set(CHASE_EYES[:4])
@@ -345,8 +343,8 @@ def test_copies_of_a_training_eye_and_test_eyes_as_they_are(tmp_path: Path, caps
 
 @pytest.mark.parametrize(("drawn", "smaller"), [(DRAWN, False), (LARGE, True)], ids=["enlarged", "shrunk"])
 def test_training_eyes_are_brought_to_one_size_of_the_disc_and_test_eyes_keep_their_own(
-    drawn: Drawn, smaller: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    drawn, smaller, tmp_path, monkeypatch
+):
     def with_disc(pixels: np.ndarray, diameter: float | None = None) -> Photograph:
         taken = look_at(pixels, diameter)
         return replace(taken, landmarks=replace(taken.landmarks, disc_diameter=0.25 * taken.diameter))
@@ -368,9 +366,7 @@ def test_training_eyes_are_brought_to_one_size_of_the_disc_and_test_eyes_keep_th
     assert [source["name"] for source in info["sources"]] == info["rescaled"] == ["HRF"]
 
 
-def test_the_disc_of_a_camera_is_the_median_over_its_eyes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_disc_of_a_camera_is_the_median_over_its_eyes(tmp_path, monkeypatch):
     # by level; those of the third size are no discs of one camera
     discs = {40: 40.0, 50: 44.0, 60: float("nan"), 70: 90.0, 80: float("nan"), 90: 9.0, 100: 30.0, 110: 90.0}
     for level in discs:
@@ -389,7 +385,7 @@ def test_the_disc_of_a_camera_is_the_median_over_its_eyes(
         assert found.pop(tmp_path / f"{level}.png") == pytest.approx(assumed)
 
 
-def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path: Path) -> None:
+def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path):
     write_drive(tmp_path / "DRIVE", train=2, test=1, height=999, width=960)
     shutil.rmtree(tmp_path / "DRIVE" / "test" / "mask")
     run_script(augment.main, tmp_path / "DRIVE", "--out", tmp_path / "out")
@@ -399,7 +395,7 @@ def test_photographs_of_a_larger_camera_in_drives_layout_are_scaled_too(tmp_path
     assert (info["disc"], info["rescaled"]) == (WORKING_DISC, ["DRIVE"])
 
 
-def test_size_squashes_all_alike_and_leaves_nothing_to_scale(drive: Path, tmp_path: Path) -> None:
+def test_size_squashes_all_alike_and_leaves_nothing_to_scale(drive, tmp_path):
     run_script(augment.main, drive, write_hrf(tmp_path / "HRF"), "--out", tmp_path / "out", "--size", 64)
     for part in ("train", "test"):
         for eye in read_eyes(tmp_path / "out" / part, labels=True):
@@ -407,7 +403,7 @@ def test_size_squashes_all_alike_and_leaves_nothing_to_scale(drive: Path, tmp_pa
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["rescaled"] == []
 
 
-def test_a_field_of_view_that_is_almost_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_field_of_view_that_is_almost_nothing_is_refused(tmp_path):
     folder = write_hrf(tmp_path / "HRF")
     dot = np.zeros_like(DRAWN[0][2])
     dot[50:52, 50:52] = 255
@@ -426,7 +422,7 @@ def mixed(drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "new_data"
 
 
-def test_drives_test_eyes_are_the_same_alone_and_beside_others(new_data: Path, mixed: Path) -> None:
+def test_drives_test_eyes_are_the_same_alone_and_beside_others(new_data, mixed):
     for file in [f for f in (new_data / "test").rglob("*.png") if f.is_file()]:
         assert (mixed / file.relative_to(new_data)).read_bytes() == file.read_bytes()
     there = names(mixed / "train" / "image") | names(mixed / "test" / "image")
@@ -436,9 +432,7 @@ def test_drives_test_eyes_are_the_same_alone_and_beside_others(new_data: Path, m
     assert (info["disc"], info["rescaled"]) == (None, [])
 
 
-def test_unlabelled_test_eyes_of_drive_are_left_out_beside_labelled_ones(
-    drive: Path, tmp_path: Path, capsys
-) -> None:
+def test_unlabelled_test_eyes_of_drive_are_left_out_beside_labelled_ones(drive, tmp_path, capsys):
     own = shutil.copytree(drive, tmp_path / "DRIVE")
     for folder in ("1st_manual", "2nd_manual"):
         shutil.rmtree(own / "test" / folder)
@@ -454,7 +448,7 @@ def test_unlabelled_test_eyes_of_drive_are_left_out_beside_labelled_ones(
     assert len(read_eyes(out / "test", labels=True)) == 2
 
 
-def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_path: Path, capsys) -> None:
+def test_several_sources_are_trained_on_and_scored_together(mixed, tmp_path, capsys):
     files, results = tmp_path / "files", tmp_path / "results"
     tiny = ["--epochs=1", "--crops=4", "--crop=32", "--width=2", "--depth=1", "--device=cpu"]
     assert run_script(train.main, "--data", mixed, "--files", files, *tiny) == 0
@@ -480,7 +474,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed: Path, tmp_pat
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_both_eyes_of_a_child_are_on_the_same_side(seed: int) -> None:
+def test_both_eyes_of_a_child_are_on_the_same_side(seed):
     children = [f"Image_{child:02d}{side}_{k}" for child in range(1, 11) for side in "LR" for k in range(4)]
     others = [
         f"{eye}_{k}" for eye in ("21_training", "22_training", "im0002", "01_h", "01_dr") for k in range(4)
@@ -493,7 +487,7 @@ def test_both_eyes_of_a_child_are_on_the_same_side(seed: int) -> None:
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5, 12])
-def test_both_eyes_of_a_child_are_held_out_by_the_same_fold(folds: int) -> None:
+def test_both_eyes_of_a_child_are_held_out_by_the_same_fold(folds):
     children = [f"Image_{child:02d}{side}_{k}" for child in range(1, 11) for side in "LR" for k in range(4)]
     others = [f"{eye}_{k}" for eye in ("21_training", "im0002") for k in range(4)]
     held_out = []
@@ -507,7 +501,7 @@ def test_both_eyes_of_a_child_are_held_out_by_the_same_fold(folds: int) -> None:
         group_by_fold(children + others, 13)
 
 
-def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path: Path, capsys) -> None:
+def test_cross_validation_says_which_scores_are_at_drives_scale(tmp_path, capsys):
     chase = write_chase(tmp_path / "CHASE_DB1", DRAWN, ("Image_01L", "Image_02L", "Image_02R", "Image_11L"))
     run_script(augment.main, chase, "--out", tmp_path / "new_data")
     tiny = ["--epochs=1", "--crops=2", "--crop=32", "--width=2", "--depth=1", "--device=cpu"]
@@ -537,7 +531,7 @@ def lines(width: int) -> Eye:
 @pytest.mark.parametrize(
     ("scale", "width"), [(1 / 2, 3), (1 / 2, 1), (0.3, 4), (0.3, 2), (1 / 6, 7), (1 / 6, 3)]
 )
-def test_thin_vessels_survive_when_an_eye_shrinks(scale: float, width: int) -> None:
+def test_thin_vessels_survive_when_an_eye_shrinks(scale, width):
     eye = lines(width)
     small = rescale(eye, scale)
     assert small.image.shape[:2] == small.fov.shape == small.mask.shape == small.second.shape
@@ -553,7 +547,7 @@ def test_thin_vessels_survive_when_an_eye_shrinks(scale: float, width: int) -> N
     assert (small.image[(small.mask == 0) & (small.fov > 0)] > 190).all()
 
 
-def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
+def test_an_eye_is_enlarged_with_masks_of_0_and_255():
     photograph, vessels, fov = DRAWN[0]
     large = rescale(Eye("x", photograph, fov, vessels), 5.5)
     assert large.image.shape == (*large.mask.shape, 3) == (528, 550, 3)
@@ -563,14 +557,14 @@ def test_an_eye_is_enlarged_with_masks_of_0_and_255() -> None:
 
 
 @pytest.mark.parametrize("disc", ['"half"', "-1.0", "NaN", "[1]", "1e9"])
-def test_a_damaged_size_of_the_disc_is_refused(disc: str, tmp_path: Path) -> None:
+def test_a_damaged_size_of_the_disc_is_refused(disc, tmp_path):
     keys = '"size": null, "seed": 42, "test_labels": false, "train": 4, "test": 1'
     (tmp_path / "dataset.json").write_text(f'{{{keys}, "disc": {disc}}}')
     with pytest.raises(UserError, match=r"dataset\.json: its size of the disc is damaged"):
         data.read_working_disc(tmp_path)
 
 
-def test_a_fold_that_is_not_there_is_refused(tmp_path: Path, capsys) -> None:
+def test_a_fold_that_is_not_there_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as status:
         run_script(augment.main, write_stare(tmp_path / "STARE"), "--stare-fold", 5, "--out", tmp_path / "out")
     assert status.value.code == 2

@@ -32,7 +32,7 @@ def write_start(path: Path, trained: str = "0_elsewhere", **more: object) -> Pat
     return path
 
 
-def test_the_recipe_of_the_network_stays_unless_a_flag_says_otherwise(tmp_path: Path) -> None:
+def test_the_recipe_of_the_network_stays_unless_a_flag_says_otherwise(tmp_path):
     start = str(write_start(tmp_path / "start.pth"))
     given = {"start_from": start, "camera": 0.0}
     settings = choose_settings(given, CPU, 1, load_checkpoint(Path(start), CPU))
@@ -41,7 +41,7 @@ def test_the_recipe_of_the_network_stays_unless_a_flag_says_otherwise(tmp_path: 
     assert (settings.width, settings.depth, settings.lr) == (4, 2, pytest.approx(0.008))
 
 
-def test_eyes_as_they_were_taken_come_to_the_diameter_of_the_network(new_data: Path, tmp_path: Path) -> None:
+def test_eyes_as_they_were_taken_come_to_the_diameter_of_the_network(new_data, tmp_path):
     network, _ = load_checkpoint(write_start(tmp_path / "start.pth"), CPU)
     eyes = {eye.name: eye for eye in read_eyes(new_data / "train", labels=True)}
     brought = bring_to_scale(eyes, new_data, network)
@@ -57,9 +57,7 @@ def test_eyes_as_they_were_taken_come_to_the_diameter_of_the_network(new_data: P
         assert ratio[0] == pytest.approx(ratio[1], rel=0.05)
 
 
-def test_the_checkpoint_keeps_scale_views_and_the_eyes_that_trained_the_start(
-    new_data: Path, tmp_path: Path, capsys
-) -> None:
+def test_the_checkpoint_keeps_scale_views_and_the_eyes_that_trained_the_start(new_data, tmp_path, capsys):
     start = write_start(tmp_path / "start.pth")
     arguments = ["--data", new_data, "--files", tmp_path / "files", *SHORT, "--start-from", start]
     assert run_script(train.main, *arguments) == 0
@@ -72,9 +70,7 @@ def test_the_checkpoint_keeps_scale_views_and_the_eyes_that_trained_the_start(
 
 
 @pytest.mark.parametrize(("after", "kept"), [(0.4, True), (0.6, False)])
-def test_a_start_that_validates_better_is_what_is_kept(
-    after: float, kept: bool, new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_a_start_that_validates_better_is_what_is_kept(after, kept, new_data, tmp_path, monkeypatch, capsys):
     start, evaluate, f1 = write_start(tmp_path / "start.pth"), loop.evaluate, iter([0.5, after])
     monkeypatch.setattr(loop, "evaluate", lambda *given: {**evaluate(*given), "f1": next(f1)})
     arguments = ["--data", new_data, "--files", tmp_path / "files", *SHORT, "--start-from", start]
@@ -89,9 +85,7 @@ def test_a_start_that_validates_better_is_what_is_kept(
     assert ("no epoch was better than" in capsys.readouterr().out) == kept
 
 
-def test_a_start_that_has_seen_the_eyes_that_validate_is_not_compared(
-    new_data: Path, tmp_path: Path, capsys
-) -> None:
+def test_a_start_that_has_seen_the_eyes_that_validate_is_not_compared(new_data, tmp_path, capsys):
     start = write_start(tmp_path / "start.pth", "21_training_0")  # validates with the usual seed
     arguments = ["--data", new_data, "--files", tmp_path / "files", *SHORT, "--start-from", start]
     assert run_script(train.main, *arguments) == 0

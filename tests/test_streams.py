@@ -59,8 +59,8 @@ def closed() -> io.StringIO:
 
 @pytest.mark.parametrize("stream", [Notebook, lambda: None, closed], ids=["notebook", "none", "closed"])
 def test_a_script_runs_where_stdout_and_stderr_are_none_of_a_shells(
-    drive: Path, new_data: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: object
-) -> None:
+    drive, new_data, files, tmp_path, monkeypatch, stream
+):
     import predict
     import test as tester
 
@@ -85,7 +85,7 @@ def test_a_script_runs_where_stdout_and_stderr_are_none_of_a_shells(
 
 @posix
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_ends_in_order_where_the_shell_closed_its_streams(script: str, tmp_path: Path) -> None:
+def test_a_script_ends_in_order_where_the_shell_closed_its_streams(script, tmp_path):
     # the number of a closed stream would go to the next file that is opened
     unknown = (
         "import os, sys; os.close(1); os.close(2); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -97,9 +97,7 @@ def test_a_script_ends_in_order_where_the_shell_closed_its_streams(script: str, 
 @posix
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("why", ["full", "nobody reads", "closed"])
-def test_of_a_stream_that_takes_no_more_only_messages_are_lost(
-    why: str, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_of_a_stream_that_takes_no_more_only_messages_are_lost(why, stream, tmp_path, monkeypatch, capsys):
     reader, pipe = os.pipe()
     os.close(reader)
 
@@ -129,9 +127,7 @@ def test_of_a_stream_that_takes_no_more_only_messages_are_lost(
         ("EIO", "the disk .* fails"),
     ],
 )
-def test_an_error_of_the_system_is_told_with_the_remedy(
-    number: str, remedy: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_an_error_of_the_system_is_told_with_the_remedy(number, remedy, capsys):
     error = OSError(getattr(errno, number), "what is wrong", "results/masks/eye.png")
     with pytest.raises(SystemExit, match="2"):
         utils.run(lambda: (_ for _ in ()).throw(error))
@@ -152,8 +148,8 @@ LOCKED = {
 
 @pytest.mark.parametrize("name", LOCKED)
 def test_whoever_meets_an_error_of_the_system_tells_the_remedy_by_the_name_that_the_user_knows(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    name, tmp_path, monkeypatch
+):
     def refuse(path: object, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -167,12 +163,12 @@ def test_whoever_meets_an_error_of_the_system_tells_the_remedy_by_the_name_that_
     assert UNFINISHED not in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_errors_of_the_system_are_explained_in_one_place() -> None:
+def test_errors_of_the_system_are_explained_in_one_place():
     for path in product_files():
         assert path.name == "utils.py" or "strerror" not in path.read_text(encoding="utf-8"), path
 
 
-def test_ctrl_c_drops_what_a_pool_has_not_begun() -> None:
+def test_ctrl_c_drops_what_a_pool_has_not_begun():
     begun = []
 
     def job(k: int) -> None:
@@ -189,16 +185,14 @@ def test_ctrl_c_drops_what_a_pool_has_not_begun() -> None:
     assert list(done) == [1, 2, 3]
 
 
-def test_no_script_has_a_pool_that_ctrl_c_does_not_stop() -> None:
+def test_no_script_has_a_pool_that_ctrl_c_does_not_stop():
     code = product_files()
     users = {path.relative_to(ROOT).as_posix() for path in code if "PoolExecutor(" in path.read_text("utf-8")}
     assert users == {"system/threads.py"}
 
 
 @posix
-def test_ctrl_c_stops_augment_within_the_eye_that_it_writes(
-    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_stops_augment_within_the_eye_that_it_writes(drive, tmp_path, monkeypatch):
     monkeypatch.setattr(augment, "write_eye", lambda *_: time.sleep(0.3) or [])
     monkeypatch.setattr("system.threads.usable_cores", lambda: 1)  # 10 eyes: three seconds
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
@@ -219,7 +213,7 @@ def unforeseen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unforeseen")
-def test_an_unforeseen_error_leaves_no_worker(new_data: Path, tmp_path: Path) -> None:
+def test_an_unforeseen_error_leaves_no_worker(new_data, tmp_path):
     import multiprocessing
 
     arguments = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=80", "--workers=2"]
@@ -230,9 +224,7 @@ def test_an_unforeseen_error_leaves_no_worker(new_data: Path, tmp_path: Path) ->
 
 
 @posix
-def test_a_worker_that_does_not_end_by_itself_is_ended_by_force(
-    new_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_does_not_end_by_itself_is_ended_by_force(new_data, monkeypatch):
     import multiprocessing
 
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # seconds of patience
@@ -246,7 +238,7 @@ def test_a_worker_that_does_not_end_by_itself_is_ended_by_force(
     assert worker.exitcode == -signal.SIGKILL
 
 
-def test_the_end_of_a_loader_ends_no_process_of_others(new_data: Path) -> None:
+def test_the_end_of_a_loader_ends_no_process_of_others(new_data):
     import multiprocessing
 
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(99,))
@@ -270,7 +262,7 @@ def test_the_end_of_a_loader_ends_no_process_of_others(new_data: Path) -> None:
         "unable to open shared memory object </torch_1_2_3> in read-write mode: No space left on device (28)",
     ],
 )
-def test_too_little_shared_memory_is_told_with_the_remedy(error: str, capsys: pytest.CaptureFixture) -> None:
+def test_too_little_shared_memory_is_told_with_the_remedy(error, capsys):
     def main() -> None:
         raise RuntimeError(error)
 
@@ -281,7 +273,7 @@ def test_too_little_shared_memory_is_told_with_the_remedy(error: str, capsys: py
     assert "out of shared memory; use --workers 0" in said and "--shm-size" in said
 
 
-def test_a_training_may_run_in_a_thread() -> None:
+def test_a_training_may_run_in_a_thread():
     def work() -> None:
         with Stop() as stop:
             entered.append(stop.requested)
@@ -294,9 +286,7 @@ def test_a_training_may_run_in_a_thread() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1, 16, 4), (1, 4, 2), (1, 1, 1), (1, 100, 10)])
-def test_one_pixel_at_the_deepest_level_is_refused_with_the_remedy(
-    new_data: Path, tmp_path: Path, sizes: tuple[int, ...]
-) -> None:
+def test_one_pixel_at_the_deepest_level_is_refused_with_the_remedy(new_data, tmp_path, sizes):
     flags = [f"--{n}={v}" for n, v in zip(("batch-size", "crop", "depth"), sizes, strict=True)]
     arguments = ["--data", new_data, "--files", tmp_path / "files", "--width=4", "--epochs=1", "--device=cpu"]
     with pytest.raises(UserError, match=f"--batch-size 1: --crop {sizes[1]} .* give --batch-size 2, or --crop"):
@@ -305,18 +295,14 @@ def test_one_pixel_at_the_deepest_level_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize("sizes", [(2, 16, 4), (1, 17, 4), (1, 3, 1), (2, 1, 1), (2, 1, 3), (2, 3, 5)])
-def test_two_pixels_at_the_deepest_level_are_enough(
-    new_data: Path, tmp_path: Path, sizes: tuple[int, ...]
-) -> None:
+def test_two_pixels_at_the_deepest_level_are_enough(new_data, tmp_path, sizes):
     flags = [f"--{n}={v}" for n, v in zip(("batch-size", "crop", "depth"), sizes, strict=True)]
     arguments = ["--data", new_data, "--files", tmp_path, "--width=1", "--epochs=1", "--device=cpu"]
     assert run_script(train.main, *arguments, *flags, "--crops=4", "--all-eyes") == 0
 
 
 @pytest.mark.parametrize("flag", [f"--depth={MAX_DEPTH + 1}", f"--width={MAX_WIDTH + 1}"])
-def test_no_network_is_trained_that_would_not_be_loaded(
-    new_data: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture
-) -> None:
+def test_no_network_is_trained_that_would_not_be_loaded(new_data, tmp_path, flag, capsys):
     with pytest.raises(SystemExit) as status:
         run_script(train.main, "--data", new_data, "--files", tmp_path / "files", flag)
     assert status.value.code == 2

@@ -49,19 +49,19 @@ def imports_of(path: Path) -> set[str]:
     return found & MODULES.keys()
 
 
-def test_all_modules_are_looked_at() -> None:
+def test_all_modules_are_looked_at():
     packages = {module.split(".")[0] for module in MODULES if "." in module}
     assert packages == {name for names in LAYERS for name in names if (ROOT / name).is_dir()}
     assert {"augment", "data", "model", "train", "test", "utils", "predict", "demo"} <= MODULES.keys()
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_no_import_runs_back_up(module: str) -> None:
+def test_no_import_runs_back_up(module):
     above = {other for other in imports_of(MODULES[module]) if layer_of(other) > layer_of(module)}
     assert not above, f"{module} imports {', '.join(sorted(above))}"
 
 
-def test_no_modules_import_each_other() -> None:
+def test_no_modules_import_each_other():
     imports = {module: imports_of(path) for module, path in MODULES.items()}
     while leaves := [module for module, needed in imports.items() if not needed]:
         for leaf in leaves:
@@ -72,7 +72,7 @@ def test_no_modules_import_each_other() -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith("research.")])
-def test_a_module_has_at_most_300_lines(module: str) -> None:
+def test_a_module_has_at_most_300_lines(module):
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 300
 
 
@@ -88,7 +88,7 @@ def top_level_names(path: Path) -> set[str]:
     return names
 
 
-def test_no_top_level_name_stands_twice_in_the_product() -> None:
+def test_no_top_level_name_stands_twice_in_the_product():
     homes: dict[str, list[str]] = {}
     for module, path in MODULES.items():
         if not module.startswith("research."):
@@ -98,7 +98,7 @@ def test_no_top_level_name_stands_twice_in_the_product() -> None:
     assert homes["read_eyes"] == ["data"] and homes["VIEWS"] == ["prediction.segmentation"]
 
 
-def test_names_that_a_module_imports_from_another_are_there() -> None:
+def test_names_that_a_module_imports_from_another_are_there():
     # scripts of research are not run by the tests, and types are not checked there
     imports: dict[str, list[ast.ImportFrom]] = {}
     there: dict[str, set[str]] = {}
@@ -121,7 +121,7 @@ def test_names_that_a_module_imports_from_another_are_there() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_tables_are_written_by_write_csv_and_read_whether_marked_or_not(module: str) -> None:
+def test_tables_are_written_by_write_csv_and_read_whether_marked_or_not(module):
     text = MODULES[module].read_text(encoding="utf-8")
     if module != "system.files":
         assert not re.search(r"csv\.(writer|DictWriter)|to_csv|savetxt", text)
@@ -136,7 +136,7 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
 
 
-def test_every_link_of_the_docs_leads_somewhere() -> None:
+def test_every_link_of_the_docs_leads_somewhere():
     pages = [page for folder in ("", "docs", "files", "tests") for page in (ROOT / folder).glob("*.md")]
     link = r"\]\(([^)#\s]*)#?([^)\s]*)\)"
     links = [(page, *of) for page in pages for of in re.findall(link, page.read_text(encoding="utf-8"))]

@@ -40,7 +40,7 @@ def taught(drive: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder / "new_data"
 
 
-def test_what_a_teacher_finds_trains_and_never_validates(taught: Path, tmp_path: Path) -> None:
+def test_what_a_teacher_finds_trains_and_never_validates(taught, tmp_path):
     eyes = {eye.name: eye for eye in read_eyes(taught / "train", labels=True)}
     labelled, others = split_taught(eyes)
     assert len(others) == 4 and len(labelled) == 7 * 4
@@ -52,7 +52,7 @@ def test_what_a_teacher_finds_trains_and_never_validates(taught: Path, tmp_path:
     assert not set(others) & set(checkpoint["split"]["validation"])
 
 
-def test_taught_eyes_are_no_group_to_leave_out_and_choose_no_threshold(taught: Path, tmp_path: Path) -> None:
+def test_taught_eyes_are_no_group_to_leave_out_and_choose_no_threshold(taught, tmp_path):
     eyes = {eye.name: eye for eye in read_eyes(taught / "train", labels=True)}
     for eye in eyes.values():
         if not eye.taught:
@@ -64,9 +64,7 @@ def test_taught_eyes_are_no_group_to_leave_out_and_choose_no_threshold(taught: P
     assert not {name for group in group_by_fold(labelled, 3) for name in group.held_out} & set(others)
 
 
-def test_an_eye_that_trained_a_teacher_cannot_be_held_out(
-    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_eye_that_trained_a_teacher_cannot_be_held_out(taught, tmp_path, capsys):
     trained_on = json.loads((taught / "dataset.json").read_text())["teachers_trained_on"]
     assert {eye_of(eye.name) for eye in read_eyes(taught / "train", labels=True)} > set(trained_on) != set()
     with pytest.raises(UserError, match=r"of its eyes trained the teachers of .*augment\.py --teacher"):
@@ -74,7 +72,7 @@ def test_an_eye_that_trained_a_teacher_cannot_be_held_out(
     assert not (tmp_path / "files" / "fold0").exists()
 
 
-def test_a_probability_is_the_target_of_crops_and_keeps_its_levels_when_resized() -> None:
+def test_a_probability_is_the_target_of_crops_and_keeps_its_levels_when_resized():
     photograph, vessels, fov = draw_eye(np.random.default_rng(0), 96, 96)
     levels = cv2.GaussianBlur(vessels, (0, 0), 2)
     eye = Eye("a_0", photograph, fov, levels, taught=True)
@@ -94,9 +92,7 @@ def test_a_probability_is_the_target_of_crops_and_keeps_its_levels_when_resized(
         ("damaged", r"(?s)2 unusable.*bad\.png.*worse\.png"),
     ],
 )
-def test_wrong_photographs_are_refused_and_nothing_is_written(
-    wrong: str, message: str, drive: Path, files: Path, tmp_path: Path
-) -> None:
+def test_wrong_photographs_are_refused_and_nothing_is_written(wrong, message, drive, files, tmp_path):
     folder = tmp_path / "photographs"
     folder.mkdir()
     if wrong != "empty":
@@ -112,7 +108,7 @@ def test_wrong_photographs_are_refused_and_nothing_is_written(
     assert wrong == "damaged" or not (tmp_path / "new_data").exists(), "refused before any pixel is read"
 
 
-def test_unlabelled_photographs_need_a_teacher(drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unlabelled_photographs_need_a_teacher(drive, capsys):
     with pytest.raises(SystemExit) as ended:
         run_script(augment.main, "--drive", drive, "--unlabelled", drive)
     assert ended.value.code == 2 and "--unlabelled: with --teacher" in capsys.readouterr().err

@@ -33,7 +33,7 @@ SHORT = [*TINY, "--epochs=2", "--crops=24"]
 SMALL = "no GPU: smaller, as accurate on DRIVE"
 
 
-def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> None:
+def test_training_writes_checkpoints_split_history_and_curves(files):
     assert {f.name for f in files.iterdir() if f.suffix} == {*OWN, "written.json"}
     history = read_history(files)
     assert [row["epoch"] for row in history] == ["1", "2", "3"]
@@ -42,7 +42,7 @@ def test_training_writes_checkpoints_split_history_and_curves(files: Path) -> No
     assert cv2.imread(str(files / "preview.png")).shape == (2 * (HEIGHT + 4), 4 * WIDTH + 3 * 4, 3)
 
 
-def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files: Path, new_data: Path) -> None:
+def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files, new_data):
     split = json.loads((files / "split.json").read_text())
     names = {f.stem for f in (new_data / "train" / "image").iterdir()}
     assert set(split["train"]) | set(split["validation"]) == names
@@ -50,7 +50,7 @@ def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files: P
     assert load(files / "checkpoint.pth")["split"] == split
 
 
-def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
+def test_the_checkpoint_alone_rebuilds_the_best_network(files):
     model, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
     assert model.config == {"name": "unet", "in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
     assert same_weights(model.state_dict(), checkpoint["weights"])
@@ -72,14 +72,12 @@ def test_the_checkpoint_alone_rebuilds_the_best_network(files: Path) -> None:
         ({"width": 24, "depth": 2}, ""),
     ],
 )
-def test_why_a_network_is_so_wide_is_said_where_nobody_asked_for_it(
-    given: dict[str, int], line: str, capsys
-) -> None:
+def test_why_a_network_is_so_wide_is_said_where_nobody_asked_for_it(given, line, capsys):
     choose_settings(given, torch.device("cpu"), 1)
     assert capsys.readouterr().out == line
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data, tmp_path):
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         run_script(train.main, "--data", new_data, "--files", tmp_path / folder, *SHORT, "--seed", seed)
     a, b, c = (load(tmp_path / f / "last.pth")["weights"] for f in "abc")
@@ -88,9 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(new_data: 
     assert read_history(tmp_path / "a") == read_history(tmp_path / "b")
 
 
-def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
-    new_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+def test_a_stopped_and_resumed_training_ends_with_the_same_bits(new_data, tmp_path, monkeypatch, capsys):
     settings = ["--data", new_data, *SHORT, "--ema=0.9"]  # without: see the one that is stopped in a fold
     run_script(train.main, *settings, "--files", tmp_path / "whole")
 
@@ -107,13 +103,13 @@ def test_a_stopped_and_resumed_training_ends_with_the_same_bits(
     assert read_history(tmp_path / "whole") == read_history(tmp_path / "parts")
 
 
-def test_resuming_with_other_settings_is_refused_and_the_difference_named(new_data: Path, files: Path) -> None:
+def test_resuming_with_other_settings_is_refused_and_the_difference_named(new_data, files):
     other = [*TINY, "--epochs", 3, "--crops", 40, "--lr", 0.001, "--seed", 7]
     with pytest.raises(UserError, match=r"--lr 0\.02, not 0\.001; --seed 42, not 7"):
         run_script(train.main, "--data", new_data, "--files", files, *other, "--resume")
 
 
-def test_a_flag_that_is_a_default_is_seen_as_given(new_data: Path, tmp_path: Path) -> None:
+def test_a_flag_that_is_a_default_is_seen_as_given(new_data, tmp_path):
     settings = ["--data", new_data, "--files", tmp_path, *TINY, "--epochs=1", "--crops=8"]
     run_script(train.main, *settings, "--choroid=0.5")
     with pytest.raises(UserError, match=r"trained with --choroid 0\.5, not 0\.3"):
@@ -121,7 +117,7 @@ def test_a_flag_that_is_a_default_is_seen_as_given(new_data: Path, tmp_path: Pat
     assert run_script(train.main, "--data", new_data, "--files", tmp_path, "--device=cpu", "--resume") == 0
 
 
-def test_resuming_a_finished_training_says_so_and_changes_nothing(new_data: Path, files: Path, capsys) -> None:
+def test_resuming_a_finished_training_says_so_and_changes_nothing(new_data, files, capsys):
     before = (files / "last.pth").read_bytes()
     settings = [*TINY, "--epochs", 3, "--crops", 40]
     assert run_script(train.main, "--data", new_data, "--files", files, *settings, "--resume") == 0
@@ -141,7 +137,7 @@ def resumed(files: Path, data: Path, change: Callable[[dict], None], *flags: obj
     return torch.load(files / "last.pth", weights_only=True)["settings"]
 
 
-def test_a_training_begun_before_an_update_goes_on_as_it_was(new_data: Path, tmp_path: Path, capsys) -> None:
+def test_a_training_begun_before_an_update_goes_on_as_it_was(new_data, tmp_path, capsys):
     def older(settings: dict) -> None:
         for name in OLDER_VERSIONS:
             del settings[name]
@@ -156,18 +152,18 @@ def test_a_training_begun_before_an_update_goes_on_as_it_was(new_data: Path, tmp
         run_script(train.main, *again, "--camera=0.3")
 
 
-def test_a_training_goes_on_where_an_update_changed_a_default(new_data: Path, tmp_path: Path) -> None:
+def test_a_training_goes_on_where_an_update_changed_a_default(new_data, tmp_path):
     after = resumed(tmp_path, new_data, lambda settings: settings.update(camera=0.05, choroid=0.1))
     assert (after["camera"], after["choroid"]) == (0.05, 0.1)
 
 
-def test_every_setting_has_a_value_for_older_trainings(files: Path) -> None:
+def test_every_setting_has_a_value_for_older_trainings(files):
     settings = load(files / "last.pth")["settings"]
     always = {"width", "depth", "epochs", "crops", "batch_size", "crop", "optimizer", "lr", "seed"}
     assert settings.keys() == always | OLDER_VERSIONS.keys()
 
 
-def test_a_finished_training_is_not_lengthened_but_says_how(new_data: Path, tmp_path: Path) -> None:
+def test_a_finished_training_is_not_lengthened_but_says_how(new_data, tmp_path):
     settings = ["--data", new_data, *TINY, "--crops=8"]
     run_script(train.main, *settings, "--files", tmp_path / "a", "--epochs=1")
     with pytest.raises(UserError, match=r"--epochs 1, not 2; it is finished.* --start-from .*checkpoint\.pth"):
@@ -177,8 +173,8 @@ def test_a_finished_training_is_not_lengthened_but_says_how(new_data: Path, tmp_
 
 
 def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
-    new_data: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    new_data, tmp_path, capsys, monkeypatch
+):
     settings = ["--data", new_data, "--files", tmp_path, *TINY, "--workers", 1, "--minutes", 0.1]
     taken, loaded = [], []
 
@@ -207,14 +203,12 @@ def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
 @pytest.mark.parametrize(
     ("device", "pinned"), [("cuda", True), ("cuda:1", True), ("cpu", False), ("mps", False)]
 )
-def test_batches_come_in_pinned_memory_for_a_gpu_alone(device: str, pinned: bool, new_data: Path) -> None:
+def test_batches_come_in_pinned_memory_for_a_gpu_alone(device, pinned, new_data):
     crops = Crops(read_eyes(new_data / "train", labels=True)[:1], 32, 0, 8)
     assert load_batches(crops, 4, device=torch.device(device)).pin_memory is pinned
 
 
-def test_all_eyes_trains_on_every_eye_and_keeps_the_end_with_the_usual_threshold(
-    new_data: Path, tmp_path: Path
-) -> None:
+def test_all_eyes_trains_on_every_eye_and_keeps_the_end_with_the_usual_threshold(new_data, tmp_path):
     assert run_script(train.main, "--data", new_data, "--files", tmp_path, *SHORT, "--all-eyes") == 0
     split = json.loads((tmp_path / "split.json").read_text())
     assert len(split["train"]) == 28
@@ -227,11 +221,11 @@ def test_all_eyes_trains_on_every_eye_and_keeps_the_end_with_the_usual_threshold
 
 
 @pytest.mark.parametrize(("eyes", "kept"), [(0, 0.39), (3, (0.5 + 2 * 0.39) / 3), (600, 0.4989)])
-def test_the_more_validation_eyes_the_more_their_threshold_counts(eyes: int, kept: float) -> None:
+def test_the_more_validation_eyes_the_more_their_threshold_counts(eyes, kept):
     assert thresholds.shrunk_threshold(0.5, eyes) == pytest.approx(kept, abs=1e-4)
 
 
-def test_a_resnet_is_trained_resumed_and_rebuilt(new_data: Path, tmp_path: Path) -> None:
+def test_a_resnet_is_trained_resumed_and_rebuilt(new_data, tmp_path):
     settings = ["--data", new_data, "--files", tmp_path, *TINY, "--model=resunet", "--epochs=1", "--crops=8"]
     assert run_script(train.main, *settings) == 0
     model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
@@ -249,13 +243,13 @@ def test_a_resnet_is_trained_resumed_and_rebuilt(new_data: Path, tmp_path: Path)
         (["--model=resunet", "--depth=6"], "halves 5 times at most"),
     ],
 )
-def test_a_network_that_there_is_not_is_refused(flags: list[str], reason: str, capsys) -> None:
+def test_a_network_that_there_is_not_is_refused(flags, reason, capsys):
     with pytest.raises(SystemExit):
         run_script(train.main, *flags)
     assert reason in capsys.readouterr().err
 
 
-def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
+def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing():
     rates = [optimizers.one_cycle(p / 100, 0.01) for p in range(101)]
     assert max(rates) == rates[30] == pytest.approx(0.01)
     assert rates[:31] == sorted(rates[:31])
@@ -263,7 +257,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
     assert rates[-1] < 1e-6
 
 
-def test_without_data_the_message_names_the_next_command(tmp_path: Path) -> None:
+def test_without_data_the_message_names_the_next_command(tmp_path):
     done = forked.finish("train.py", "--data", tmp_path / "nothing", "--files", tmp_path / "files")
     assert done.returncode == 2
     assert "python augment.py" in done.stderr
@@ -281,9 +275,7 @@ def test_without_data_the_message_names_the_next_command(tmp_path: Path) -> None
         ("train.py --device=none", {"GOMP_SPINCOUNT": "9"}, 9),
     ],
 )
-def test_threads_soon_sleep_while_they_wait_unless_the_user_chose(
-    script: str, chosen: dict[str, str], spins: int
-) -> None:
+def test_threads_soon_sleep_while_they_wait_unless_the_user_chose(script, chosen, spins):
     names = ("OMP_", "GOMP_", "KMP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
     # OpenMP says how it is set when torch loads it

@@ -19,7 +19,7 @@ def outputs(notebook: Any) -> list[Any]:
     return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
 
 
-def test_the_stored_notebook_is_small_whole_and_without_errors_or_paths_of_one_machine() -> None:
+def test_the_stored_notebook_is_small_whole_and_without_errors_or_paths_of_one_machine():
     assert NOTEBOOK.stat().st_size < 300_000
     text = NOTEBOOK.read_text("utf-8")
     notebook = json.loads(text)
@@ -30,9 +30,7 @@ def test_the_stored_notebook_is_small_whole_and_without_errors_or_paths_of_one_m
     assert not re.search(r"/(home|root|tmp|work|Users)/", text)
 
 
-def test_the_notebook_runs_and_its_network_finds_vessels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_notebook_runs_and_its_network_finds_vessels(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="pip install nbclient ipykernel")
     nbclient = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
     pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")

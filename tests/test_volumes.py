@@ -80,7 +80,7 @@ SAVED: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_label_lies_as_it_was_drawn(name: str, tmp_path: Path) -> None:
+def test_a_label_lies_as_it_was_drawn(name, tmp_path):
     SAVED[name](tmp_path / name)
     assert (read_mask(tmp_path / name) == VESSELS).all()
 
@@ -89,9 +89,7 @@ def test_a_label_lies_as_it_was_drawn(name: str, tmp_path: Path) -> None:
     ("exchanged", "flips"), [*itertools.product((False, True), itertools.product((1, -1), (1, -1)))]
 )
 @pytest.mark.parametrize("suffix", [".nrrd", ".nii"])
-def test_axes_of_any_order_and_direction_are_followed(
-    suffix: str, exchanged: bool, flips: tuple[int, int], tmp_path: Path
-) -> None:
+def test_axes_of_any_order_and_direction_are_followed(suffix, exchanged, flips, tmp_path):
     pixels = DRAWN.T[:: flips[0], :: flips[1]]
     directions = np.diag([*flips, 1])
     if exchanged:
@@ -107,7 +105,7 @@ def test_axes_of_any_order_and_direction_are_followed(
     assert (read_mask(path) == VESSELS).all()
 
 
-def test_a_label_whose_header_is_wrong_is_refused_with_what_would_fit(tmp_path: Path) -> None:
+def test_a_label_whose_header_is_wrong_is_refused_with_what_would_fit(tmp_path):
     """As NumPy has it, rows first, in a frame as high as wide; and with nibabel's usual matrix."""
     square, label = PHOTOGRAPH[4:164], DRAWN[4:164]
     write_png(tmp_path / "p1.png", square)
@@ -125,7 +123,7 @@ def test_a_label_whose_header_is_wrong_is_refused_with_what_would_fit(tmp_path: 
     assert "turned by 180 degrees it does" in said["affine.nii"]
 
 
-def test_a_turned_mask_that_fits_a_little_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turned_mask_that_fits_a_little_is_refused(monkeypatch):
     contrasts = iter([-0.3, -0.1, -0.9, -0.1])  # as it is, mirrored, upside down, turned
     monkeypatch.setattr("datasets.checks.vessel_contrast", lambda *_: next(contrasts))
     with pytest.raises(UserError, match=r"label\.png: does not fit .* but upside down it does"):
@@ -173,7 +171,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_label_of_a_photograph_is_refused(name: str, tmp_path: Path) -> None:
+def test_what_is_no_label_of_a_photograph_is_refused(name, tmp_path):
     save, why = REFUSED[name]
     save(tmp_path / name)
     with pytest.raises(UserError, match=why) as refused:
@@ -181,7 +179,7 @@ def test_what_is_no_label_of_a_photograph_is_refused(name: str, tmp_path: Path) 
     assert str(refused.value).startswith(str(tmp_path / name)) and "\n" not in str(refused.value)
 
 
-def test_segments_count_by_their_names(tmp_path: Path) -> None:
+def test_segments_count_by_their_names(tmp_path):
     vessel = VESSELS > 0
     left, right = vessel.copy(), vessel.copy()
     left[:, 90:] = False
@@ -202,7 +200,7 @@ def test_segments_count_by_their_names(tmp_path: Path) -> None:
         decode_kinds(path)
 
 
-def test_volumes_find_their_photographs(tmp_path: Path) -> None:
+def test_volumes_find_their_photographs(tmp_path):
     mine, masks = tmp_path / "mine", {}
     (mine / "av").mkdir(parents=True)
     for seed, label in enumerate(("p0.nii.gz", "p1.seg.nrrd", "p2-label.nrrd", "p3.nrrd")):
@@ -220,9 +218,7 @@ def test_volumes_find_their_photographs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["p1.nrrd", "p1.nii.gz"])
-def test_without_the_package_it_is_said_what_to_install(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_package_it_is_said_what_to_install(name, tmp_path, monkeypatch):
     of_itk(tmp_path / name, DRAWN)
     found = importlib.util.find_spec
     monkeypatch.setattr(
@@ -235,6 +231,6 @@ def test_without_the_package_it_is_said_what_to_install(
         read_mask(tmp_path / name)
 
 
-def test_a_volume_is_no_photograph(tmp_path: Path) -> None:
+def test_a_volume_is_no_photograph(tmp_path):
     with pytest.raises(UserError, match="a volume; augment.py reads labels in it, but no photographs"):
         decode(of_itk(tmp_path / "p1.nrrd", DRAWN))

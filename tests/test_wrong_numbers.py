@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from conftest import read_csv, run_script
@@ -14,7 +12,7 @@ from scoring import metrics
 from utils import UserError
 
 
-def test_no_threshold_has_a_higher_mean_f1() -> None:
+def test_no_threshold_has_a_higher_mean_f1():
     rng = np.random.default_rng(0)
     counts = []
     for vessels in (3, 7):
@@ -26,9 +24,7 @@ def test_no_threshold_has_a_higher_mean_f1() -> None:
     assert np.mean([metrics.scores(c, found)["f1"] for c in counts]) >= max(each.values()) > min(each.values())
 
 
-def test_the_table_has_the_scores_of_test_py_and_what_flatters_them(
-    new_data: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_has_the_scores_of_test_py_and_what_flatters_them(new_data, files, tmp_path, capsys):
     how = ("--data", new_data, "--weights", files / "checkpoint.pth", "--views=1", "--device=cpu")
     run_script(wrong_numbers.main, *how, "--side", 80)
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:2] == "| "]
@@ -43,7 +39,7 @@ def test_the_table_has_the_scores_of_test_py_and_what_flatters_them(
     assert all(best >= own for own, best in zip(f1[::2], f1[1::2], strict=True))
 
 
-def test_eyes_that_trained_the_network_are_refused(new_data: Path, files: Path, tmp_path: Path) -> None:
+def test_eyes_that_trained_the_network_are_refused(new_data, files, tmp_path):
     trained = tmp_path / "new_data"
     trained.mkdir()
     (trained / "test").symlink_to(new_data / "train")
