@@ -36,14 +36,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
 HEIGHT, WIDTH = 96, 92
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, limits, names or links")
 
 
 def product_files() -> list[Path]:
     """The modules of the program: without its tests, and without a virtual environment in its folder."""
-    root = Path(__file__).resolve().parent.parent
-    packages = [path.parent for path in root.glob("[a-z]*/__init__.py")]
-    found = [path for folder in (root, *packages) for path in folder.glob("*.py")]
+    packages = [path.parent for path in ROOT.glob("[a-z]*/__init__.py")]
+    found = [path for folder in (ROOT, *packages) for path in folder.glob("*.py")]
     assert len(found) > 90, "as many as there are"
     return found
 

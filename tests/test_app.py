@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser
-from conftest import read_csv, run_script, write_photographs
+from conftest import ROOT, read_csv, run_script, write_photographs
 
 import app
 import predict
@@ -28,7 +28,6 @@ from networks.checkpoints import save_checkpoint
 from prediction.segmenter import Segmenter
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 WITH_GRADIO = "pip install -r requirements-app.txt"
 # app.py in a process that notes every address it binds, looks up or connects to, and when the network works
 START = f"""

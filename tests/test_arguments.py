@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_script
+from conftest import ROOT, run_script
 
 import augment
 import demo
@@ -17,8 +17,6 @@ import train
 from datasets.images import passed_over
 from training.earlier import without_checkpoint
 from utils import path_name
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 2**64, "x", ""])

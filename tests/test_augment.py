@@ -15,15 +15,13 @@ import forked
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import HEIGHT, WIDTH, run_script
+from conftest import HEIGHT, ROOT, WIDTH, run_script
 
 import augment
 from data import read_eyes
 from datasets import eyes
 from datasets.images import read_image, read_mask
 from utils import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def content(folder: Path) -> dict[str, str]:

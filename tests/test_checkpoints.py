@@ -16,7 +16,7 @@ import forked
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, run_script
+from conftest import CPU, ROOT, TINY, run_script
 
 import train
 from model import ResUNet, UNet
@@ -25,9 +25,6 @@ from training.muon import Muon
 from training.settings import Settings
 from training.state import Training
 from utils import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
-CPU = torch.device("cpu")
 
 
 def fresh() -> dict[str, Any]:

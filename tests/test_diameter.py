@@ -9,8 +9,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import torch
-from conftest import landmarks, read_csv, run_script
+from conftest import CPU, landmarks, read_csv, run_script
 
 import predict
 import test as tester
@@ -26,8 +25,6 @@ from prediction import segmenter
 from prediction.scale import Scale, factor_of, plan_scale
 from prediction.segmentation import segment
 from utils import UserError
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load, run_script, same_weights, small_data, stop_at, write_no_chart
+from conftest import ROOT, load, run_script, same_weights, small_data, stop_at, write_no_chart
 from forked import modified
 from matplotlib.figure import Figure
 from ranks import Ranks
@@ -39,7 +39,6 @@ pytestmark = [
     ),
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=4", "--device=cpu"]
 EPOCHS = 24
 SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=12", "--ema=0.9"]

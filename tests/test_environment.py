@@ -13,14 +13,12 @@ from pathlib import Path
 import forked
 import pytest
 import torch
-from conftest import TINY, load
+from conftest import ROOT, TINY, load, posix
 
 from system import devices, limits
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("augment.py", "train.py", "test.py", "predict.py", "demo.py", "app.py", "export.py")
 GROUPS = "sys/fs/cgroup"
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal or limit")
 
 
 def run_train(new_data: Path, files: Path, *more: object, **environment: str) -> subprocess.CompletedProcess:

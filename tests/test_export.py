@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import ROOT, run_script
 from PIL import Image
 
 import export
@@ -23,7 +23,6 @@ from prediction.segmentation import predict, segment
 from prediction.segmenter import Segmenter
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "files" / "drive_unet.pth"
 WITH_ONNX = "pip install -r requirements-export.txt"
 

@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import load, read_csv, run_script, same_weights, stop_at
+from conftest import CPU, load, read_csv, run_script, same_weights, stop_at
 
 import predict
 import test as tester
@@ -35,7 +35,6 @@ from training.muon import Muon
 from training.settings import Run
 from utils import UserError
 
-CPU = torch.device("cpu")
 K = 3
 NETWORK = ["--width=2", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu"]
 SHORT = [*NETWORK, "--epochs=2", "--crops=6", "--lr=0.02"]

@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from research import gpu_predictions
 from utils import versions
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = "--width 2 --depth 1 --crop 32 --crops 4 --batch-size 2"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
-from conftest import TINY, read_csv, run_script
+from conftest import ROOT, TINY, read_csv, run_script
 from corpus import FIELD, MASKS, PHOTOGRAPH, PHOTOGRAPHS, VESSELS, Case, encode, unavailable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,7 +27,6 @@ from datasets.eyes import Eye
 from datasets.images import read_fov, read_image, read_mask, write_png
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 REFUSED = [case for case in PHOTOGRAPHS if case.refused and not unavailable(case)]
 
 

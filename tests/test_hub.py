@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import ROOT, run_script
 
 import predict
 from anatomy.photograph import look_at
@@ -23,8 +23,6 @@ from measures.segments import label_vessels
 from prediction.kinds import Kinds
 from prediction.segmenter import Segmentation
 from utils import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def load(name: str, **settings: object) -> object:

@@ -18,7 +18,7 @@ import forked
 import numpy as np
 import pytest
 import torch
-from conftest import load, read_history, run_script, small_data, write_no_chart
+from conftest import ROOT, load, posix, read_history, run_script, small_data, write_no_chart
 from forked import Forked, modified
 from matplotlib.figure import Figure
 
@@ -37,13 +37,11 @@ from training.settings import Settings
 from training.state import Training
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = 30
 NETWORK = ["--width=4", "--depth=1", "--crop=32", "--batch-size=2", "--device=cpu"]
 EPOCHS = 30
 # epochs of three steps: most of the time goes to validating and saving, where a kill could harm
 SHORT = [*NETWORK, f"--epochs={EPOCHS}", "--crops=6", "--ema=0.9"]
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal or limit")
 
 
 @pytest.fixture(scope="module")

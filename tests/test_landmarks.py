@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
+from conftest import CPU, run_script
 from PIL import Image
 from torch import Tensor
 
@@ -29,7 +29,6 @@ from research.anatomy_labels import FOLDS, UNKNOWN, LabelledEye, find_labels, he
 from research.anatomy_views import RandomWindows
 from utils import UserError
 
-CPU = torch.device("cpu")
 VESSELS = WEIGHTS.with_name("drive_unet.pth")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import read_csv, run_script
+from conftest import CPU, read_csv, run_script
 from test_sources import DRAWN, HRF_EYES, STARE_EYES, write_hrf, write_stare
 
 import augment
@@ -35,7 +35,6 @@ from training import held_out, thresholds
 from training.crops import Crops, change_colour, draw_rim, spoil_file
 from utils import UserError
 
-CPU = torch.device("cpu")
 SETS = {
     "DRIVE": [f"{number}_training" for number in (21, 22, 23)],
     "STARE": list(STARE_EYES),

@@ -7,14 +7,13 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
-from conftest import landmarks, read_csv, run_script, write_photographs
+from conftest import ROOT, landmarks, read_csv, run_script, write_photographs
 
 import predict
 from anatomy.landmarks import Landmarks
 from measures.micrometres import describe_um, read_um_per_pixel, um_of
 from utils import UserError
 
-ROOT = Path(predict.__file__).parent
 TABLES = {
     "commas": "e0.png,7.5\ne1.png,6\n",
     "semicolons and decimal commas": "e0.png;7,5\ne1.png;6\n",

@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet34
@@ -23,8 +24,6 @@ from system import devices
 from system.devices import has_bfloat16
 from training.losses import vessel_loss
 from utils import UserError
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(

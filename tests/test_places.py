@@ -16,7 +16,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from conftest import TINY, product_files, read_csv, run_script, write_photographs
+from conftest import ROOT, TINY, posix, product_files, read_csv, run_script, write_photographs
 from forked import Forked
 from test_resume_prediction import finished
 
@@ -32,9 +32,6 @@ from prediction import segmenter
 from system import files as system_files
 from system.files import UNFINISHED, atomic, claim, write_csv
 from utils import UserError
-
-ROOT = Path(predict.__file__).parent
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, names or links")
 
 
 @pytest.fixture(scope="module")

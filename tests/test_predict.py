@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import overlap, run_script
+from conftest import ROOT, overlap, run_script
 from PIL import Image
 
 import predict
@@ -35,7 +35,6 @@ from system import devices
 from system.records import RECORD
 from utils import UserError
 
-ROOT = Path(predict.__file__).parent
 DRIVE = ROOT.parent / "shared" / "DRIVE"
 
 

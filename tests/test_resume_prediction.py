@@ -15,8 +15,6 @@ from batch import photographs
 from datasets.images import list_images
 from system.records import read_record
 
-ROOT = Path(predict.__file__).parent
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import read_csv, run_script, write_photographs
+from conftest import ROOT, read_csv, run_script, write_photographs
 from ranks import Ranks
 from test_resume_prediction import contents, finished
 
@@ -31,7 +31,6 @@ pytestmark = [
     ),
 ]
 
-ROOT = Path(predict.__file__).parent
 NUMBER = 16
 
 

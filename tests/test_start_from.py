@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, run_script
+from conftest import CPU, TINY, run_script
 
 import train
 from data import eye_of, read_eyes
@@ -18,7 +18,6 @@ from training import loop
 from training.settings import choose_settings
 from training.start import bring_to_scale
 
-CPU = torch.device("cpu")
 MADE_BY = {"choroid": 0.2, "camera": 0.3, "degrade": 0.5, "clahe": 0.25}
 SHORT = [*TINY, "--epochs=1", "--crops=8"]
 

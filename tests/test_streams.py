@@ -12,11 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, product_files, run_script
+from conftest import ROOT, TINY, posix, product_files, run_script
 
 import augment
 import train
@@ -35,9 +34,7 @@ from training.batches import end_workers, load
 from training.crops import Crops
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("augment.py", "train.py", "test.py", "predict.py", "demo.py")
-posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal or limit")
 
 
 class Notebook(io.TextIOBase):

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # what a module may import stands before it; modules of one layer may import each other, but not in a circle
 LAYERS = (
     ("utils",),

@@ -14,7 +14,7 @@ import cv2
 import forked
 import pytest
 import torch
-from conftest import HEIGHT, TINY, WIDTH, load, read_history, run_script, same_weights, stop_at
+from conftest import HEIGHT, ROOT, TINY, WIDTH, load, read_history, run_script, same_weights, stop_at
 
 import test as tester
 import train
@@ -28,7 +28,6 @@ from training.earlier import OWN
 from training.settings import OLDER_VERSIONS, choose_settings
 from utils import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 SHORT = [*TINY, "--epochs=2", "--crops=24"]
 SMALL = "no GPU: smaller, as accurate on DRIVE"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 PARTS = ("pixel_alone", "segment")
 TRAINING = "--epochs 2 --crops 240"  # a number of steps, so that a slow computer trains as far
