@@ -38,6 +38,27 @@ def logo(rng: np.random.Generator) -> Scene:
     return slide, 220, 700
 
 
+def large_logo(rng: np.random.Generator) -> Scene:
+    slide = page()
+    cv2.circle(slide, (390, 450), 380, (170, 30, 30), -1)
+    cv2.putText(slide, "UNI", (300, 485), 0, 3, (255, 255, 255), 8)
+    return slide, 160, 900
+
+
+def logo_on_colour(rng: np.random.Generator) -> Scene:
+    slide = page()
+    slide[:] = 60, 90, 120
+    cv2.circle(slide, (390, 450), 300, (230, 120, 20), -1)
+    return slide, 160, 900
+
+
+def wood(rng: np.random.Generator) -> Scene:
+    grain = cv2.GaussianBlur(rng.normal(0, 1, (900, 1200)), (0, 0), sigmaX=60, sigmaY=1.5)
+    board = (150, 100, 60) + 30 * (grain / grain.std())[..., None] * (1, 0.8, 0.55)
+    board[::200] *= 0.4
+    return board.clip(0, 255).astype(np.uint8), 160, 320
+
+
 def monitor(rng: np.random.Generator) -> Scene:
     room = cv2.GaussianBlur(rng.normal(45, 12, (1200, 1600, 3)), (0, 0), 25).clip(0, 255).astype(np.uint8) + 30
     cv2.rectangle(room, (150, 100), (1450, 1000), (25, 25, 28), -1)
@@ -74,6 +95,9 @@ SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
     "a slide with a caption": caption,
     "a slide with bullets": bullets,
     "a slide with a logo": logo,
+    "a slide with a logo larger than the eye": large_logo,
+    "a slide in a colour with a logo": logo_on_colour,
+    "a wooden table": wood,
     "a photographed monitor": monitor,
     "a small disc on black": small,
     "a small disc on white": small_on_white,
