@@ -40,7 +40,8 @@ from utils import UserError
 if TYPE_CHECKING:
     from model import Network
 
-MOST_WORKERS = 4  # each holds a photograph with all its results
+# each holds a photograph with all its results; four give a CPU enough to do, and leave a GPU waiting
+MOST_WORKERS, MOST_BESIDE_GPU = 4, 8
 
 
 @dataclass
@@ -232,7 +233,7 @@ def shared_cores(predictor: Predictor, photographs: int) -> Iterator[int]:
     before = torch.get_num_threads(), cv2.getNumThreads()
     on_cpu = next(predictor.model.parameters()).device.type == "cpu"
     cores = before[0] if on_cpu else usable_cores() // on_this_machine()
-    workers = max(1, min(MOST_WORKERS, cores, photographs))
+    workers = max(1, min(MOST_WORKERS if on_cpu else MOST_BESIDE_GPU, cores, photographs))
     threads = max(1, cores // workers)
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

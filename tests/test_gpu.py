@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from batch import photographs
 from data import read_eyes
 from model import UNet
 from training import epoch, loop
@@ -165,3 +166,20 @@ def test_four_workers_that_are_spawned_cut_what_one_process_cuts(new_data, tmp_p
     assert len(spawned) == len(alone) == 4
     for ours, theirs in zip(spawned, alone, strict=True):
         assert all(torch.equal(*parts) for parts in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    "device, number, expected",
+    [("meta", 100, (8, 2, 1)), ("meta", 3, (3, 5, 1)), ("cpu", 100, (4, 1, 4))],
+    ids=["a GPU and 16 cores", "fewer photographs", "a CPU of 4 threads"],
+)
+def test_more_photographs_are_read_and_measured_at_once_beside_a_gpu_which_serves_one_at_a_time(
+    device, number, expected, monkeypatch
+):
+    monkeypatch.setattr(photographs, "usable_cores", lambda: 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    model = UNet(width=1, depth=1).to(device)  # "meta" is any device that is no CPU
+    predictor = photographs.Predictor(model, 0.5, 1, None, results=None)
+    with photographs.shared_cores(predictor, number) as workers:
+        assert (workers, cv2.getNumThreads(), predictor.turn._value) == expected
