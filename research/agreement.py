@@ -80,6 +80,6 @@ def print_verdicts(found: dict[str, dict[str, list[float]]]) -> None:
         value = min(found[title][name][0] for title in own)
         order = round(min(found[title][name][3] for title in own), 2)
         word = "values" if value >= 0.75 else "differences" if order >= 0.6 else "with care"
-        word = "no" if word == "with care" and order < 0.4 else word
+        word = "no" if word == "with care" and not order >= 0.4 else word  # NaN: all eyes have one value
         figures = " | ".join(f"{show_icc(each[name])}; {each[name][3]:.2f}" for each in found.values())
         print(f"| `{name}` | {figures} | {word} |")
