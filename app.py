@@ -24,8 +24,7 @@ from datasets.images import reduced, write_png
 from measures.arteries_veins import ArteriesVeins
 from measures.table import write_measures
 from networks.loading import add_kinds, add_prediction_flags, add_weights, choose_kinds
-from pages.kinds import overlay_kinds
-from pages.pictures import as_rgb, compare, overlay, write_jpeg
+from pages.pictures import as_rgb, compare, overlay, overlay_kinds, write_jpeg
 from pages.report import describe_photograph
 from pages.viewer import PLAIN_NAMES, START, VIEWER, VIEWER_STYLE, pictures, viewer_script
 from prediction.segmentation import binarize

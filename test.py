@@ -20,8 +20,8 @@ from data import eye_of, seen_in_training
 from datasets.eyes import Eye
 from datasets.field_of_view import fov_diameter
 from datasets.images import write_png
+from measures.doubts import uncertainty
 from measures.table import examine_eye, list_doubtful, write_all_measures
-from measures.uncertainty import uncertainty
 from networks.checkpoints import find_weights
 from networks.loading import (
     add_kinds,

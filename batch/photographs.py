@@ -23,14 +23,12 @@ from datasets.dicom import read_tags
 from datasets.duplicates import fingerprint, pack_print
 from datasets.images import read_image, write_png
 from measures.arteries_veins import ArteriesVeins
+from measures.doubts import uncertainty
 from measures.micrometres import um_of
-from measures.uncertainty import uncertainty
 from measures.zones import DISC_UM
-from pages.kinds import overlay_kinds
-from pages.pictures import overlay, write_jpeg, write_layers
+from pages.pictures import overlay, overlay_kinds, write_jpeg, write_layers
 from pages.results import PARTS, left_out, result_file
-from prediction.kinds import Kinds
-from prediction.segmenter import Segmentation, segment_photograph
+from prediction.segmenter import Kinds, Segmentation, segment_photograph
 from system.limits import usable_cores
 from system.processes import on_this_machine
 from system.records import state

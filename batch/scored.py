@@ -15,8 +15,7 @@ from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import examine_eye, write_all_measures
 from measures.vessels import measure, prepare
-from pages.kinds import colour_kinds
-from pages.pictures import compare, picture, write_layers
+from pages.pictures import colour_kinds, compare, picture, write_layers
 from pages.report import write_report
 from pages.results import (
     CHALLENGE,

@@ -39,7 +39,7 @@ TRUST = {
     "with care": "differences between eyes of one camera, with care",
     "no": "it does not agree with masks drawn by hand",
 }
-# of the segmentation, not of the vessels: see measures.uncertainty
+# of the segmentation, not of the vessels: see measures.doubts
 CONFIDENCE = {
     "expected_f1": Measure("Expected F1", 2, "F1 to expect if the probabilities are right"),
     "uncertain_vessels": Measure("Uncertain", 3, "share of vessel pixels wrong with a chance of 1/4 or more"),

@@ -15,8 +15,7 @@ import numpy as np
 
 from measures.arteries_veins import ON_PAGE, REASONS
 from measures.vessels import CONFIDENCE, MEASURES, TRUST, Measure
-from pages.kinds import KIND_LEGEND
-from pages.pictures import BORDER, FALSE, FOUND, LANDMARK, MISSED, OUTLINE
+from pages.pictures import BORDER, FALSE, FOUND, KIND_LEGEND, LANDMARK, MISSED, OUTLINE
 from pages.results import RESULT_SUFFIXES, result_file
 from pages.viewer import viewer_script
 from scoring import metrics

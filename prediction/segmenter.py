@@ -10,20 +10,21 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from anatomy.cameras import Cameras
 from anatomy.photograph import DIAMETER_FLAG, Photograph, look_at
 from datasets.images import read_image, reduced
+from datasets.kinds import split_kinds
+from datasets.masks import as_mask
 from measures.arteries_veins import ArteriesVeins, measure_kinds
-from measures.doubts import doubts, features
+from measures.doubts import confidence, doubts, features
 from measures.segments import label_vessels
 from measures.table import anatomy_columns
-from measures.uncertainty import confidence
 from measures.vessels import Vessels, measure, prepare
 from networks.checkpoints import find_weights
 from networks.loading import KINDS_WEIGHTS, USUAL_VIEWS, USUAL_WEIGHTS, load_kinds, load_networks
-from prediction.kinds import Kinds, find_kinds
 from prediction.scale import Scale, plan_scale
 from prediction.segmentation import VIEWS, binarize, segment
 from scoring import metrics
@@ -33,7 +34,28 @@ from utils import UserError, path_name
 if TYPE_CHECKING:
     from model import Network
 
+KINDS_VIEWS = 2  # more would cost more than they gain: each segment is a mean already
 BYTES = 20  # of memory for a pixel at the network's scale: colours twice, in Lab, field of view, probability
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Arteries and veins of a photograph; all arrays have its height and width."""
+
+    artery: np.ndarray  # probability, uint8 (H, W), 255 is 1
+    vein: np.ndarray
+    pixels: np.ndarray  # kinds of the vessel pixels, uint8 (H, W), as of `label_vessels`
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """Arteries and veins, uint8 (H, W), 0 or 255 each; a crossing is in both, what is undecided in none."""
+        arteries, veins = map(as_mask, split_kinds(self.pixels))
+        return {"arteries": arteries, "veins": veins}
+
+    @property
+    def pictures(self) -> dict[str, np.ndarray]:
+        """`masks`, and the probabilities, by the folder where results have them."""
+        return self.masks | {"probability_arteries": self.artery, "probability_veins": self.vein}
 
 
 @dataclass
@@ -91,7 +113,7 @@ class Segmentation:
 
         Returns:
             `doubtful`, the reasons to look at the photograph first, empty if there are none; the figures of
-            `uncertainty.confidence` and `vessels.measure`, `anatomy_columns`, and `scale_from`.
+            `doubts.confidence` and `vessels.measure`, `anatomy_columns`, and `scale_from`.
         """
         row = confidence(self.levels, self.mask, self.fov) | measure(self.vessels, um_per_pixel)
         found = features(*self.taken.small, self.small_mask) | {"bordered": float(self.taken.border)}
@@ -152,6 +174,16 @@ def segment_at(
             factor = plan_scale(taken, kinds).factor
         found.kinds = find_kinds(kinds, taken, found.vessels, found.mask, factor)
     return found
+
+
+def find_kinds(network: Network, taken: Photograph, vessels: Vessels, mask: np.ndarray, factor: float) -> Kinds:
+    """Tell arteries from veins by a network of these, which sees the photograph resized by `factor`.
+
+    `vessels` and `mask` are those found in the photograph, as of `label_vessels`.
+    """
+    both = segment(network, taken.pixels, taken.fov, KINDS_VIEWS, factor)
+    artery, vein = (cv2.convertScaleAbs(part, alpha=255) for part in both)
+    return Kinds(artery, vein, label_vessels(vessels, mask, artery, vein))
 
 
 def check_memory(fov: np.ndarray, scale: float) -> None:

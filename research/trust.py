@@ -22,8 +22,7 @@ from anatomy.photograph import look_at
 from datasets.field_of_view import estimate_fov
 from datasets.images import read_image, read_mask, write_png
 from datasets.published import find_data_set
-from measures.doubts import doubts, features
-from measures.uncertainty import confidence
+from measures.doubts import confidence, doubts, features
 from measures.vessels import MEASURES, as_levels, measure, prepare
 from networks.loading import load_networks
 from prediction.scale import plan_scale

@@ -16,7 +16,7 @@ from measures.branchings import branchings
 from measures.segments import label_vessels
 from measures.vessels import prepare
 from measures.zones import OpticDisc, zone_circles
-from pages.kinds import overlay_kinds
+from pages.pictures import overlay_kinds
 from prediction.segmentation import binarize
 
 SIDE, DISC = 420, 100.0  # pixels: of the picture, and the diameter of the disc in its middle

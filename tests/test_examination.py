@@ -16,9 +16,8 @@ import predict
 from datasets.field_of_view import estimate_fov
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
-from measures.doubts import doubts, features
+from measures.doubts import confidence, doubts, features, uncertainty
 from measures.table import list_doubtful
-from measures.uncertainty import confidence, uncertainty
 from measures.vessels import measure, prepare
 from research import spoilt
 from scoring import metrics

@@ -20,8 +20,7 @@ from anatomy.photograph import look_at
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
 from measures.segments import label_vessels
-from prediction.kinds import Kinds
-from prediction.segmenter import Segmentation
+from prediction.segmenter import Kinds, Segmentation
 from utils import UserError
 
 

@@ -24,7 +24,7 @@ from datasets.kinds import ARTERY, BOTH, UNCERTAIN, VEIN
 from datasets.synthetic import draw_labelled_eye, write_drive
 from model import UNet
 from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
-from pages.kinds import colour_kinds
+from pages.pictures import colour_kinds
 from prediction import segmenter
 from prediction.scale import plan_scale
 from research import kinds_trust

@@ -16,7 +16,7 @@ from test_metrics import sklearn_scores
 
 import test as tester
 from datasets.images import read_mask
-from measures.uncertainty import uncertainty
+from measures.doubts import uncertainty
 from measures.vessels import measure, prepare
 from networks.checkpoints import load_checkpoint
 from pages import report

@@ -14,8 +14,7 @@ from data import eye_of, first_copies
 from datasets.eyes import Eye
 from datasets.images import write_png
 from networks.checkpoints import load_checkpoint
-from pages.kinds import picture_kinds
-from pages.pictures import picture, write_history
+from pages.pictures import picture, picture_kinds, write_history
 from prediction.segmentation import binarize, outputs_of, segment
 from scoring import metrics
 from system import processes
