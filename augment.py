@@ -109,9 +109,7 @@ def parse_args() -> argparse.Namespace:
         f"as they are by default (default: {WORKING_DISC:.0f}; DRIVE alone stays as it is)",
     )
     parser.add_argument(
-        "--size",
-        type=between(16, 4096, int),
-        help="squash to SIZE x SIZE as many tutorials do (default: keep)",
+        "--size", type=between(16, 4096, int), help="squash to SIZE x SIZE as many tutorials do (default: keep)"
     )
     parser.add_argument("--seed", type=seed_number, default=42, help="seed of the random rotations")
     args = parser.parse_args()

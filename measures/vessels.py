@@ -156,9 +156,7 @@ def measure(vessels: Vessels, um_per_pixel: float | None = None) -> dict[str, fl
     width, weight = (values[good] for values in vessels.widths)
     mean = float(np.average(width, weights=weight)) if len(width) else NAN
     for name, value in zip(
-        ("mean", "median", "p5", "p95"),
-        (mean, *quantiles(width, weight, (0.5, 0.05, 0.95))),
-        strict=True,
+        ("mean", "median", "p5", "p95"), (mean, *quantiles(width, weight, (0.5, 0.05, 0.95))), strict=True
     ):
         pixels = value / shrink
         row |= {f"width_{name}": pixels, f"width_{name}_fov": 1000 * pixels / diameter}

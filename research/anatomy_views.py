@@ -222,7 +222,4 @@ def enlarge_disc(rng: np.random.Generator, eye: LabelledEye) -> tuple[np.ndarray
     share = (1 - np.hypot(across, down) / reach).clip(0, 1)
     shrink = (1 / factor) ** np.minimum(1, 2 * share)
     x, y = (eye.disc_x + across * shrink).astype(np.float32), (eye.disc_y + down * shrink).astype(np.float32)
-    return (
-        cv2.remap(eye.photograph, x, y, cv2.INTER_LINEAR),
-        cv2.remap(eye.disc, x, y, cv2.INTER_NEAREST),
-    )
+    return (cv2.remap(eye.photograph, x, y, cv2.INTER_LINEAR), cv2.remap(eye.disc, x, y, cv2.INTER_NEAREST))

@@ -245,10 +245,7 @@ STATES = {
     ),
     "an empty optimizer": (lambda last: last.update(optimizer={}), "KeyError"),
     "other eyes": (lambda last: last["split"]["train"].pop(), "other eyes or another split"),
-    "another seed": (
-        lambda last: last["settings"].update(seed=1),
-        r"--seed 1, not 42; it is finished",
-    ),
+    "another seed": (lambda last: last["settings"].update(seed=1), r"--seed 1, not 42; it is finished"),
     "two differences": (
         lambda last: last["settings"].update(lr=0.1, ema=0.5),
         r"--lr 0\.1, not 0\.02; --ema 0\.5, not 0\.0",
@@ -319,7 +316,7 @@ def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path):
         path = tmp_path / f"{compress}.pth"
         save_checkpoint(path, content, compressed=compress)
         sizes.append(path.stat().st_size)
-        _, read = load_checkpoint(path, torch.device("cpu"))
+        _, read = load_checkpoint(path, CPU)
         assert all(torch.equal(read["weights"][name], weight) for name, weight in weights.items())
     assert sizes[1] < 0.95 * sizes[0]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, load, run_script, same_weights, small_data, stop_at, write_no_chart
+from conftest import CPU, ROOT, load, run_script, same_weights, small_data, stop_at, write_no_chart
 from forked import modified
 from matplotlib.figure import Figure
 from ranks import Ranks
@@ -222,7 +222,7 @@ def test_two_processes_fit_one_length_into_the_minutes_and_only_rank_0_speaks(ey
     last = load(files / "last.pth")
     assert len(last["history"]) == last["settings"]["epochs"]
     assert {path.name for path in files.iterdir()} == {*OWN, "written.json"}
-    model, _ = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"), KINDS)
+    model, _ = load_checkpoint(files / "checkpoint.pth", CPU, KINDS)
     assert not [name for name in model.state_dict() if name.startswith("module")]
 
 
@@ -326,4 +326,4 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(eyes, tmp_path, monkey
     rates = [row["learning_rate"] for row in last["history"]]
     total = 3 * EPOCHS
     assert rates == [optimizers.one_cycle((3 * epoch - 1) / total, 0.02) for epoch in range(1, EPOCHS + 1)]
-    load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
+    load_checkpoint(tmp_path / "checkpoint.pth", CPU)

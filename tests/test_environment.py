@@ -13,7 +13,7 @@ from pathlib import Path
 import forked
 import pytest
 import torch
-from conftest import ROOT, TINY, load, posix
+from conftest import CPU, ROOT, TINY, load, posix
 
 from system import devices, limits
 
@@ -133,17 +133,10 @@ def write_group(root: Path, line: str, files: dict[str, str]) -> None:
     [
         ("0::/\n", {f"{GROUPS}/cpu.max": "150000 100000\n"}, 2),  # a part of a core counts as one
         ("0::/\n", {f"{GROUPS}/cpu.max": "max 100000\n"}, 64),
-        (
-            "0::/a/b\n",
-            {f"{GROUPS}/a/cpu.max": "300000 100000\n", f"{GROUPS}/a/b/cpu.max": "max 1\n"},
-            3,
-        ),
+        ("0::/a/b\n", {f"{GROUPS}/a/cpu.max": "300000 100000\n", f"{GROUPS}/a/b/cpu.max": "max 1\n"}, 3),
         (
             "4:cpu,cpuacct:/docker/x\n",
-            {
-                f"{GROUPS}/cpu/cpu.cfs_quota_us": "50000\n",
-                f"{GROUPS}/cpu/cpu.cfs_period_us": "100000\n",
-            },
+            {f"{GROUPS}/cpu/cpu.cfs_quota_us": "50000\n", f"{GROUPS}/cpu/cpu.cfs_period_us": "100000\n"},
             1,
         ),
         (
@@ -177,7 +170,7 @@ def test_a_training_beside_other_programs_is_told_how_many_threads_are_faster(
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)
     monkeypatch.setattr(devices, "usable_cores", lambda: max(2, threads))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    said = devices.advise_threads(torch.device("cpu"))
+    said = devices.advise_threads(CPU)
     assert (f"OMP_NUM_THREADS={set_to} " in said) if set_to else said == ""
 
 

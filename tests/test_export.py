@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_script
+from conftest import CPU, ROOT, run_script
 from PIL import Image
 
 import export
@@ -47,7 +47,7 @@ def test_onnx_runtime_gives_torchs_probabilities_at_any_size(onnx_file, shape):
     fov[0, 0] = 255
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     found = session.run(None, {"photograph": photograph, "fov": fov})[0]
-    network, _ = load_networks([SHIPPED], None, torch.device("cpu"))
+    network, _ = load_networks([SHIPPED], None, CPU)
     image = torch.from_numpy(normalize(photograph, fov, *statistics(photograph, fov)))[None]
     with torch.inference_mode():
         wanted = predict(network, image)[0].numpy() * (fov > 0)
@@ -63,7 +63,7 @@ def test_the_file_says_its_opset_threshold_and_diameter_and_stands_alone(onnx_fi
     assert [(used.domain, used.version) for used in graph.opset_import] == [("", 18)]
     about = {entry.key: entry.value for entry in graph.metadata_props}
     assert float(about["threshold"]) == pytest.approx(0.39)
-    network, _ = load_networks([SHIPPED], None, torch.device("cpu"))
+    network, _ = load_networks([SHIPPED], None, CPU)
     assert float(about["diameter"]) == network.diameter
     assert about["clahe"] == "0"
     assert about["weights"] == "drive_unet.pth"
@@ -87,7 +87,7 @@ def test_arteries_and_veins_are_two_outputs(onnx_file, tmp_path):
     assert (float(about["disc"]), float(about["diameter"])) == (60, 385)
     photograph, _, fov = draw_eye(np.random.default_rng(0), 70, 61)
     found = np.stack(session.run(None, {"photograph": photograph, "fov": fov}))
-    network = load_kinds(tmp_path / "kinds.pth", torch.device("cpu"))
+    network = load_kinds(tmp_path / "kinds.pth", CPU)
     assert network is not None and found.shape == (2, 70, 61) and found[0].mean() > found[1].mean()
     assert np.abs(found - segment(network, photograph, fov)).max() < 0.02  # that rounds to bfloat16
     with pytest.raises(UserError, match="drive_unet.pth: a network that finds vessels, not artery and vein"):
@@ -98,7 +98,7 @@ def test_a_file_that_differs_from_torch_is_not_written(onnx_file, tmp_path, monk
     other = torch.load(SHIPPED, weights_only=True)
     other["weights"]["classifier.bias"] += 0.01
     torch.save(other, tmp_path / "other.pth")
-    network, _ = load_networks([tmp_path / "other.pth"], None, torch.device("cpu"))
+    network, _ = load_networks([tmp_path / "other.pth"], None, CPU)
     assert export.check(onnx_file.read_bytes(), network) > export.TOLERANCE
     monkeypatch.setattr(export, "export", lambda *_: onnx_file.read_bytes())
     with pytest.raises(UserError, match="differs from torch by 0.00.*not written"):

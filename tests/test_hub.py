@@ -123,16 +123,14 @@ def test_weights_are_text_or_paths_one_or_several(photograph):
         assert np.abs(other(photograph).probability - one(photograph).probability).max() < 1e-3
 
 
-@pytest.mark.parametrize("device", [None, "gpu", 9])
-def test_a_device_that_is_none_is_refused_with_what_to_give(device):
-    with pytest.raises(UserError, match=f"--device {device}: .*; use "):
-        load("segmenter", views=1, device=device)
-
-
-@pytest.mark.parametrize("weights", [[], (), 3, b"x", [None]])
-def test_weights_that_are_no_paths_are_refused(weights):
-    with pytest.raises(UserError, match="give the path of a checkpoint, or a list of paths"):
-        load("segmenter", weights=weights, views=1, device="cpu")
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [("device", device, f"--device {device}: .*; use ") for device in (None, "gpu", 9)]
+    + [("weights", w, "give the path of a checkpoint, or a list of paths") for w in ([], (), 3, b"x", [None])],
+)
+def test_a_device_that_is_none_and_weights_that_are_no_paths_are_refused(name, given, message):
+    with pytest.raises(UserError, match=message):
+        load("segmenter", **{"views": 1, "device": "cpu", name: given})
 
 
 @pytest.mark.parametrize("threshold", [2, -0.1, "0.3", float("nan"), [0.5], True])

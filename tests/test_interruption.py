@@ -18,7 +18,7 @@ import forked
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, load, posix, read_history, run_script, small_data, write_no_chart
+from conftest import CPU, ROOT, load, posix, read_history, run_script, small_data, write_no_chart
 from forked import Forked, modified
 from matplotlib.figure import Figure
 
@@ -102,7 +102,7 @@ def without_times(content: dict) -> dict:
 def check_whole(files: Path) -> None:
     """Fail unless every file that is there is whole."""
     for path in files.glob("[!.]*.pth"):
-        load_checkpoint(path, torch.device("cpu"))
+        load_checkpoint(path, CPU)
     for path in files.glob("[!.]*.csv"):
         epochs = [int(row["epoch"]) for row in read_history(files)]
         assert epochs == list(range(1, len(epochs) + 1))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load, read_csv, run_script, same_weights, stop_at
+from conftest import CPU, load, read_csv, run_script, same_weights, stop_at
 from test_predict import run_predict
 
 import augment
@@ -70,7 +70,7 @@ def arteries(trained: Path) -> Path:
 
 
 def test_the_checkpoint_says_what_it_finds(trained):
-    network, content = load_checkpoint(trained / "checkpoint.pth", torch.device("cpu"), KINDS)
+    network, content = load_checkpoint(trained / "checkpoint.pth", CPU, KINDS)
     assert network.config["out_channels"] == 2 and network.outputs == ("artery", "vein")
     assert 0 < content["scores"]["f1"] <= 1 and (trained / "preview.png").is_file()
 
@@ -126,7 +126,7 @@ def test_data_sets_left_out_folds_and_both_eyes_of_a_person(tmp_path, capsys, mo
         written = {path.name for path in (folder / "probability").iterdir()}
         assert written == {f"{eye}_{kind}.png" for eye in eyes for kind in KINDS}
         assert 0 <= float(rows[name]["f1"]) <= 1
-        load_checkpoint(folder / "checkpoint.pth", torch.device("cpu"), KINDS)
+        load_checkpoint(folder / "checkpoint.pth", CPU, KINDS)
 
 
 def test_a_stopped_and_resumed_training_ends_with_the_same_bits(data, tmp_path, monkeypatch):

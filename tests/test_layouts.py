@@ -180,12 +180,7 @@ REFUSED: dict[str, tuple[str, list[tuple[str, str]], list[str], str]] = {
     "no test": ("DRIVE", [("^test", "elsewhere")], [], r"test/images: no images; unpack DRIVE's test\.zip to "),
     "two formats": ("CHASE_DB1", [], ["Image_01L.png"], r"Image_01L\.png: a second .* Image_01L\.jpg; remove"),
     "gunzip -k": ("STARE", [], ["im0002.ppm.gz"], r"im0002\.ppm\.gz: a second .* beside im0002\.ppm; remove"),
-    "masks for labels": (
-        "STARE",
-        [(r"^(.*)\.ah", r"masks/\1")],
-        [],
-        r"im0001\.ah, .*/masks, rename that to",
-    ),
+    "masks for labels": ("STARE", [(r"^(.*)\.ah", r"masks/\1")], [], r"im0001\.ah, .*/masks, rename that to"),
     "no labels": ("STARE", [(r"^.*\.ah.*", "x.ppm")], [], r"name them as im0001\.ah, or put them into"),
 }
 

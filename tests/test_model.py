@@ -10,7 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import CPU, ROOT
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet34
@@ -145,7 +145,7 @@ def test_the_shipped_network_finds_the_same_when_it_is_folded_and_without_bfloat
     model, checkpoint = load_checkpoint(ROOT / "files" / "drive_unet.pth")
     photograph, mask, fov = draw_eye(np.random.default_rng(6))
     found = [segment(network, photograph, fov) for network in (model, fold_batch_norm(model))]
-    if has_bfloat16(torch.device("cpu")):
+    if has_bfloat16(CPU):
         monkeypatch.setattr(devices, "has_bfloat16", lambda device: False)
         found.append(segment(model, photograph, fov))
     counts = [metrics.count_levels(metrics.quantize(p), mask, fov) for p in found]
@@ -267,13 +267,15 @@ def test_a_wrong_file_of_imagenets_weights_is_refused_and_runs_no_code(hub, cont
         ResUNet(width=4, depth=1).load_imagenet()
 
 
-def test_a_unet_does_without_torchvision():
-    code = "import sys, model; model.UNet(width=4, depth=1); assert 'torchvision' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_shipped_weights_are_loaded_without_the_modules_that_compile_networks():
-    # sympy and what torch builds on it took a second of each start
-    code = "import sys; from networks.checkpoints import load_checkpoint\n"
-    code += "load_checkpoint('files/drive_unet.pth'); assert 'sympy' not in sys.modules"
+@pytest.mark.parametrize(
+    ("start", "without"),
+    [
+        ("import predict", "torch"),  # so that --help does not wait
+        ("import model; model.UNet(width=4, depth=1)", "torchvision"),
+        # what torch builds on sympy to compile networks took a second of each start
+        ("import networks.checkpoints as c; c.load_checkpoint('files/drive_unet.pth')", "sympy"),
+    ],
+)
+def test_a_start_does_without_modules_that_it_does_not_need(start, without):
+    code = f"import sys; {start}; assert {without!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -11,8 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import run_script
+from conftest import CPU, run_script
 from PIL import Image
 
 import augment
@@ -90,7 +89,7 @@ def test_own_data_need_no_test_eyes(tmp_path, capsys):
         path.rename(folder / path.name)
     run_script(augment.main, folder, "--out", out, "--size", 64)
     assert "3 to train, 0 to test" in capsys.readouterr().out and not (out / "test").exists()
-    run = Run(out, tmp_path, torch.device("cpu"), 0, False, {})
+    run = Run(out, tmp_path, CPU, 0, False, {})
     assert run.next_step() == "python predict.py PHOTOGRAPHS --weights"
 
 
@@ -106,10 +105,7 @@ def test_photographs_without_a_mask_are_left_out_and_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [
-        ("p9_mask.png", "p9_mask.png: no eye has this name"),
-        ("p2_vessels.png", "p2: has 2 files, "),
-    ],
+    [("p9_mask.png", "p9_mask.png: no eye has this name"), ("p2_vessels.png", "p2: has 2 files, ")],
 )
 def test_a_mask_that_is_nobodys_or_a_second_one_is_refused(name, said, tmp_path):
     folder = save(tmp_path / "mine", "{}.jpg", "{}_vessel.png")

@@ -250,8 +250,7 @@ def test_a_file_that_was_changed_with_size_and_time_kept_is_the_users(tmp_path, 
     copied = shutil.copytree(tmp_path, tmp_path / "copied", copy_function=shutil.copyfile)
     edited = tmp_path / ("mine.csv" if another_file else "metrics.csv")
     change_unseen(
-        tmp_path / "metrics.csv",
-        lambda: (edited.write_text("0.99"), edited.replace(tmp_path / "metrics.csv")),
+        tmp_path / "metrics.csv", lambda: (edited.write_text("0.99"), edited.replace(tmp_path / "metrics.csv"))
     )
     lost = pytest.raises(UserError, match=r"metrics\.csv would be lost: .*changed since")
     with lost, replace(tmp_path, "test.py", "metrics.csv"):

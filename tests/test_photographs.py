@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import tqdm
-from conftest import page_data, run_script, write_photographs
+from conftest import CPU, page_data, run_script, write_photographs
 
 import predict
 from anatomy.photograph import look_at
@@ -80,7 +80,7 @@ def test_masks_are_those_of_each_photograph_alone(tmp_path, two_cores):
         photograph = cv2.resize(draw_eye(np.random.default_rng(k), 350, 330)[0], shape[::-1])
         write_png(tmp_path / "in" / f"{k}.png", photograph)
     assert run_predict(tmp_path / "out", tmp_path / "in") == 0
-    model, threshold = load_networks([SHIPPED], None, torch.device("cpu"))
+    model, threshold = load_networks([SHIPPED], None, CPU)
     for path in list_images(tmp_path / "in"):
         photograph = read_image(path)
         fov = estimate_fov(photograph)

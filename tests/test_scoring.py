@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import HEIGHT, WIDTH, read_csv, rows_by_image, run_script
+from conftest import CPU, HEIGHT, WIDTH, read_csv, rows_by_image, run_script
 from sklearn import metrics as reference
 from test_metrics import sklearn_scores
 
@@ -178,7 +178,7 @@ def test_without_labels_there_are_masks_and_pictures_but_no_scores(new_data, fil
 
 
 def test_the_threshold_is_the_checkpoints_unless_given(new_data, files, results, tmp_path):
-    _, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
+    _, checkpoint = load_checkpoint(files / "checkpoint.pth", CPU)
     score(new_data, files, tmp_path / "high", "--threshold", 0.9)
     for folder, threshold in ((results, checkpoint["threshold"]), (tmp_path / "high", 0.9)):
         levels = iio.imread(folder / "probability" / "01_test.png")

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import overlap, read_csv, run_script
+from conftest import CPU, overlap, read_csv, run_script
 from corpus import encode
 
 import augment
@@ -460,9 +460,7 @@ def test_several_sources_are_trained_on_and_scored_together(mixed, tmp_path, cap
     scored = {row["image"] for row in read_csv(results / "metrics.csv")}
     assert scored > {"01_test", "Image_11L", "Image_11R", "06_g", "mean", "second_observer"}
 
-    import torch
-
-    model, _ = load_networks([checkpoint], None, torch.device("cpu"))
+    model, _ = load_networks([checkpoint], None, CPU)
     testing = read_eyes(mixed / "test", labels=True)
     known = cameras.cameras_of(cameras.sizes_of(look_at(eye.image)) for eye in testing)
     for eye in testing:

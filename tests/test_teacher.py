@@ -8,8 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import TINY, run_script, write_photographs
+from conftest import CPU, TINY, run_script, write_photographs
 
 import augment
 import train
@@ -47,7 +46,7 @@ def test_what_a_teacher_finds_trains_and_never_validates(taught, tmp_path):
     for name in others:
         assert eyes[name].source == "unlabelled" and len(np.unique(eyes[name].truth)) > 2
     assert run_script(train.main, "--data", taught, "--files", tmp_path, *TINY, *SHORT) == 0
-    _, checkpoint = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
+    _, checkpoint = load_checkpoint(tmp_path / "checkpoint.pth", CPU)
     assert set(others) <= set(checkpoint["split"]["train"])
     assert not set(others) & set(checkpoint["split"]["validation"])
 

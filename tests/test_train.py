@@ -14,7 +14,7 @@ import cv2
 import forked
 import pytest
 import torch
-from conftest import HEIGHT, ROOT, TINY, WIDTH, load, read_history, run_script, same_weights, stop_at
+from conftest import CPU, HEIGHT, ROOT, TINY, WIDTH, load, read_history, run_script, same_weights, stop_at
 
 import test as tester
 import train
@@ -50,7 +50,7 @@ def test_the_written_split_has_every_copy_once_and_no_eye_on_both_sides(files, n
 
 
 def test_the_checkpoint_alone_rebuilds_the_best_network(files):
-    model, checkpoint = load_checkpoint(files / "checkpoint.pth", torch.device("cpu"))
+    model, checkpoint = load_checkpoint(files / "checkpoint.pth", CPU)
     assert model.config == {"name": "unet", "in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
     assert same_weights(model.state_dict(), checkpoint["weights"])
     best = max(read_history(files), key=lambda row: float(row["f1"]))
@@ -72,7 +72,7 @@ def test_the_checkpoint_alone_rebuilds_the_best_network(files):
     ],
 )
 def test_why_a_network_is_so_wide_is_said_where_nobody_asked_for_it(given, line, capsys):
-    choose_settings(given, torch.device("cpu"), 1)
+    choose_settings(given, CPU, 1)
     assert capsys.readouterr().out == line
 
 
@@ -193,7 +193,7 @@ def test_minutes_fits_the_training_into_a_time_and_resumes_with_the_same_length(
     else:
         pytest.fail(f"6 seconds were asked for, but three trainings took {taken}")
     # batches are timed as the training has them: from as many workers, for the same device
-    assert len(loaded) == 2 * len(taken) and set(loaded) == {(4, 1, torch.device("cpu"))}
+    assert len(loaded) == 2 * len(taken) and set(loaded) == {(4, 1, CPU)}
     assert len(last["history"]) == last["settings"]["epochs"]
     assert run_script(train.main, *settings, "--resume") == 0
     assert "done already" in capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_the_more_validation_eyes_the_more_their_threshold_counts(eyes, kept):
 def test_a_resnet_is_trained_resumed_and_rebuilt(new_data, tmp_path):
     settings = ["--data", new_data, "--files", tmp_path, *TINY, "--model=resunet", "--epochs=1", "--crops=8"]
     assert run_script(train.main, *settings) == 0
-    model, _ = load_checkpoint(tmp_path / "checkpoint.pth", torch.device("cpu"))
+    model, _ = load_checkpoint(tmp_path / "checkpoint.pth", CPU)
     assert type(model) is ResUNet
     assert model.config == {"name": "resunet", "in_channels": 3, "out_channels": 1, "width": 4, "depth": 2}
     assert run_script(train.main, *settings, "--resume") == 0

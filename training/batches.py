@@ -51,11 +51,7 @@ def begin_worker(_: int) -> None:
 
 
 def load(
-    crops: Sized,
-    batch_size: int,
-    done: int = 0,
-    workers: int = 0,
-    device: torch.device | None = None,
+    crops: Sized, batch_size: int, done: int = 0, workers: int = 0, device: torch.device | None = None
 ) -> DataLoader:
     """Load this process's share of the batches, after the first `done` crops; pinned for a GPU as `device`."""
     import torch
