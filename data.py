@@ -101,9 +101,9 @@ def read_info(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
-        what = "cannot be read" if isinstance(error, OSError) else "cannot be read, damaged"
-        raise UserError(explain(error, path, what, "run augment.py again")) from None
+    except (OSError, ValueError, RecursionError) as error:
+        why = error if isinstance(error, OSError) else ValueError("damaged")
+        raise UserError(explain(why, path, "cannot be read", "run augment.py again")) from None
     # another program's file of this name says nothing here
     own = isinstance(info, dict) and {"size", "seed", "test_labels", "train", "test"} <= info.keys()
     return info if own else {}

@@ -97,6 +97,7 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
     warnings.filterwarnings("ignore", module="PIL")  # a bad image raises a UserError instead
     status = 2
     try:
+        check_current_folder()
         sys.exit(main())
     except UserError as error:
         message = str(error)
@@ -120,6 +121,14 @@ def run(main: Callable[[], int | None], lower: str = "") -> None:
     message = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
     print(f"{script}: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+def check_current_folder() -> None:
+    """Raise UserError if the folder in which the program was started is gone: libraries fail there."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise UserError("the current folder is gone; go to another one, such as with: cd") from None
 
 
 def wait_asleep() -> None:

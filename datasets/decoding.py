@@ -44,6 +44,13 @@ OTHER_KINDS = {  # that people have, but that are not read here: the suffix, wha
     ".gz": "gzipped; unpack it, for example with gunzip",  # named itself, it is read: STARE comes so
 }
 
+IN_ITS_PLACE = {  # how files begin that lie in a picture's place
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the picture itself with git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex; fetch the picture itself with git annex get",
+    b"<!doctype html": "a page of the web; download the picture itself, if need be with your login",
+    bytes(132): "all zeros, as left by a copy that was cut off; copy it anew",
+}
+
 
 def decode(path: Path) -> np.ndarray:
     """Decode an image with its transparency; of several pages or pictures in one file the largest.
@@ -266,7 +273,7 @@ def what_is(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(132)
     if not head:
-        return "empty"
+        return "empty; copy it anew"
     if is_dicom(path):
         return DICOM
     if path.suffix.lower() in (".nrrd", ".nii"):
@@ -277,7 +284,8 @@ def what_is(path: Path) -> str:
         such = "such as one of 64-bit numbers or with a layer beside its colours"
         return f"a TIFF of a kind that cannot be read, {such}; save it as RGB with 8 or 16 bits"
     kinds = "TIFF, PNG, JPEG, GIF, BMP, PPM, WebP, JPEG 2000 or AVIF"
-    return f"not a {kinds} image{'' if path.suffix else ', and its name has no suffix'}"
+    kinds = f"not a {kinds} image{'' if path.suffix else ', and its name has no suffix'}"
+    return next((what for start, what in IN_ITS_PLACE.items() if head.lower().startswith(start)), kinds)
 
 
 def open_unpacked(path: Path) -> BinaryIO:

@@ -88,7 +88,7 @@ def read_record(path: Path) -> Record:
         if not isinstance(script, str) or not all(s is None or len(s) == 3 for s in inside.values()):
             return Record()
         return Record(script, inside, content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Record()
 
 

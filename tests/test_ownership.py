@@ -218,6 +218,14 @@ def test_a_strangers_file_is_not_overwritten(new_data, files, tmp_path, name):
     assert content(results) == before
 
 
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"\xff\xfe", b'{"note": 1}', b"[" * 99_999])
+def test_a_record_that_cannot_be_read_names_no_file_that_may_be_replaced(damaged, tmp_path):
+    (tmp_path / RECORD).write_bytes(damaged)
+    with pytest.raises(UserError, match=rf"{RECORD} would be lost"), replace(tmp_path, "test.py", "a.png"):
+        pass
+    assert (tmp_path / RECORD).read_bytes() == damaged
+
+
 def replace(folder: Path, script: str, *names: str):
     return replace_results(script, "--results", folder, names)
 

@@ -264,7 +264,7 @@ def test_a_dataset_json_of_another_program_changes_nothing(tmp_path):
     assert read_info(tmp_path) == {}
 
 
-@pytest.mark.parametrize("content", [b"", b'{"size": null, "disc": 64, "tra', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"size": null, "disc": 64, "tra', b"\xff\xfe", b"[" * 99_999])
 def test_a_dataset_json_that_is_damaged_is_not_taken_for_none(content, tmp_path):
     (tmp_path / "dataset.json").write_bytes(content)
     with pytest.raises(UserError, match=r"dataset\.json: cannot be read \(damaged\); run augment\.py again"):

@@ -160,6 +160,17 @@ def test_whoever_meets_an_error_of_the_system_tells_the_remedy_by_the_name_that_
     assert UNFINISHED not in str(raised.value) and "\n" not in str(raised.value)
 
 
+@posix
+def test_a_current_folder_that_is_gone_is_told_with_the_remedy(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit, match="2"):
+        utils.run(lambda: pytest.fail("libraries fail there"))
+    assert "the current folder is gone; go to another one, such as with: cd" in capsys.readouterr().err
+
+
 def test_errors_of_the_system_are_explained_in_one_place():
     for path in product_files():
         assert path.name == "utils.py" or "strerror" not in path.read_text(encoding="utf-8"), path
