@@ -62,12 +62,12 @@ EQUIVALENTS = {
 }
 # how far to trust those of one kind, as docs/measures.md found; these are on the page, too
 KIND_TRUST = {
-    "artery_share": "with care",
+    "artery_share": "differences",
     "vein_share": "no",
-    "artery_length": "no",
+    "artery_length": "differences",
     "vein_length": "no",
     "artery_density_c": "differences",
-    "vein_curvature": "differences",
+    "vein_curvature": "values",
     "artery_branching_angle": "no",
     "vein_branching_angle": "with care",
 }
