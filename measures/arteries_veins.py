@@ -67,9 +67,9 @@ KIND_TRUST = {
     "artery_length": "differences",
     "vein_length": "no",
     "artery_density_c": "differences",
-    "vein_curvature": "values",
+    "vein_curvature": "no",
     "artery_branching_angle": "no",
-    "vein_branching_angle": "with care",
+    "vein_branching_angle": "no",
 }
 KIND_MEASURES = EQUIVALENTS | {
     name: replace(each, title=f"{kind.capitalize()}: {each.title}", trust=KIND_TRUST.get(name, ""))
