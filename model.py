@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
@@ -95,6 +96,7 @@ class Network(nn.Module):
     clahe: bool = False  # trained on photographs with even contrast too, `datasets.images.equalize`
     outputs: tuple[str, ...] = ("vessels",)  # what each channel finds, see `networks.checkpoints`
     trained_on: frozenset[str] = frozenset()  # names of the eyes that trained it or chose its epoch
+    turn: AbstractContextManager[Any] = nullcontext()  # is held while it predicts, where threads share a device
 
 
 class UNet(Network):

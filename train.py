@@ -235,16 +235,16 @@ def run_training(args: argparse.Namespace, resume: bool) -> bool:
     given = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
     given |= {"start_from": str(args.start_from)} if args.start_from else {}
     here = Run(args.data, args.files, device, workers, resume, given)
-    path = args.files / "last.pth" if resume and not held_out else args.start_from
+    last = args.files / "last.pth" if resume and not held_out else None
+    path = last or args.start_from
     start = load_checkpoint(path, outputs=None) if path else None
-    if resume and not held_out:
-        settings = read_settings(path, given)
-    else:
-        settings = choose_settings(given, device, len(data_sets), start)
+    settings = read_settings(last, given) if last else choose_settings(given, device, len(data_sets), start)
     if start and settings.start_from:
+        network, content = start
         if args.disc:
-            start[0].disc, start[0].diameter = args.disc, args.disc / DISC_SHARE
-        eyes, here = bring_to_scale(eyes, args.data, start[0]), replace(here, initial=start[0])
+            network.disc, network.diameter = args.disc, args.disc / DISC_SHARE
+        eyes = bring_to_scale(eyes, args.data, network)
+        here = replace(here, initial=network, initial_threshold=content.get("threshold"))
     if settings.arteries_veins:
         eyes = with_kinds(eyes, args.data)
     if args.leave_one_out is not None:

@@ -55,8 +55,6 @@ class Predictor:
     kinds: Network | None = None  # tells arteries from veins
     cameras: Cameras = field(default_factory=dict)  # that are known from several of the photographs
     landmarks: Mapping[Path, Landmarks] = field(default_factory=dict)  # of those
-    # how many may use the network at once
-    turn: threading.Semaphore = field(default_factory=threading.Semaphore)
 
 
 class Cancelled(Exception):
@@ -77,7 +75,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         photograph = read_image(path)
     except UserError as error:
         raise Unreadable(str(error)) from None
-    how = (predictor.threshold, predictor.views, predictor.turn, predictor.kinds, predictor.cameras)
+    how = (predictor.threshold, predictor.views, predictor.kinds, predictor.cameras)
     try:
         taken = look_at(photograph, predictor.diameter, predictor.landmarks.get(path))
         found = segment_photograph(predictor.model, taken, *how)
@@ -235,9 +233,14 @@ def shared_cores(predictor: Predictor, photographs: int) -> Iterator[int]:
     threads = max(1, cores // workers)
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    predictor.turn = threading.Semaphore(workers if on_cpu else 1)
+    networks = [network for network in (predictor.model, predictor.kinds) if network]
+    turn = contextlib.nullcontext() if on_cpu else threading.Lock()
     try:
+        for network in networks:
+            network.turn = turn
         yield workers
     finally:
+        for network in networks:
+            network.turn = contextlib.nullcontext()
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])

@@ -108,7 +108,7 @@ def segment_copy(model: Network, photograph: np.ndarray, fov: np.ndarray, views:
         for each, (mean, std) in zip(copies, measured, strict=True):
             image = torch.from_numpy(normalize(each[around], fov[around], mean, std))[None]
             batches.append(image.to(device, memory_format=torch.channels_last))
-        with torch.inference_mode(), autocast(device):
+        with model.turn, torch.inference_mode(), autocast(device):
             seen = predict_views(model, batches[0], views, batches[-1])[:, 0, ..., inner[0], inner[1]]
             probability[..., tile[0], tile[1]] = seen.mean(dim=0).cpu().numpy()
     return probability * (fov > 0)

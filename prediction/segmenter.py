@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,7 +140,6 @@ def segment_photograph(
     taken: Photograph,
     threshold: float,
     views: int = USUAL_VIEWS,
-    turn: contextlib.AbstractContextManager[Any] | None = None,
     kinds: Network | None = None,
     cameras: Cameras | None = None,
 ) -> Segmentation:
@@ -152,14 +150,12 @@ def segment_photograph(
         taken: the photograph, see `anatomy.photograph.look_at`.
         threshold: probability in [0, 1] that makes a vessel.
         views: 1, 2, 4 or 8 flips and turns that are averaged.
-        turn: is held while the network works.
         kinds: network that tells arteries from veins.
         cameras: that are known from other photographs.
     """
-    with turn or contextlib.nullcontext():
-        scale = plan_scale(taken, model, cameras)
-        check_memory(taken.fov, scale.factor)
-        return segment_at(model, taken, scale, threshold, views, kinds)
+    scale = plan_scale(taken, model, cameras)
+    check_memory(taken.fov, scale.factor)
+    return segment_at(model, taken, scale, threshold, views, kinds)
 
 
 def segment_at(

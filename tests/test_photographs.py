@@ -30,7 +30,9 @@ from datasets.synthetic import draw_eye
 from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
 from model import UNet
+from networks.checkpoints import KINDS
 from networks.loading import load_networks
+from prediction import segmenter
 from prediction.scale import plan_scale
 from prediction.segmentation import segment
 from utils import UserError
@@ -143,6 +145,27 @@ class Row(dict):
     """A row that can be watched."""
 
     __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("work", ["label_vessels", "binarize", "plan_scale"])
+def test_only_the_networks_hold_the_turn_at_a_device(work, monkeypatch):
+    original, entered, held = getattr(segmenter, work), [], []
+    model, kinds = (UNet(out_channels=number, width=2, depth=1).eval() for number in (1, 2))
+    kinds.outputs = KINDS
+
+    def watched(*given: Any) -> Any:
+        held.append(turn.locked())
+        return original(*given)
+
+    turn = threading.Lock()
+    model.turn = kinds.turn = turn
+    for network in (model, kinds):
+        network.register_forward_hook(lambda *_: entered.append(turn.locked()))
+    monkeypatch.setattr(segmenter, work, watched)
+    taken = look_at(draw_eye(np.random.default_rng(0), 96, 92)[0])
+    segmenter.segment_photograph(model, taken, 0.5, 1, kinds)
+    assert entered == [True] * len(entered) and len(entered) >= 2
+    assert held == [False] * len(held) and held
 
 
 def test_rows_go_to_the_records_and_are_kept_nowhere_else(tmp_path, two_cores, monkeypatch):

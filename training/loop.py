@@ -13,7 +13,6 @@ import numpy as np
 from data import eye_of, first_copies
 from datasets.eyes import Eye
 from datasets.images import write_png
-from networks.checkpoints import load_checkpoint
 from pages.pictures import picture, picture_kinds, write_history
 from prediction.segmentation import binarize, outputs_of, segment
 from scoring import metrics
@@ -76,8 +75,8 @@ def train(
     if len(state.history) == settings.epochs:
         print(f"{run.files / 'last.pth'}: all {settings.epochs} epochs are done already")
         return state
-    if settings.start_from and validation and not (run.resume or state.history):
-        keep_start(run.files, state, validation)
+    if run.initial and settings.start_from and validation and not (run.resume or state.history):
+        keep_start(run, run.initial, state, validation)
     epoch_steps = math.ceil(settings.crops / size)
     total = settings.epochs * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
@@ -131,14 +130,13 @@ def train(
     return state
 
 
-def keep_start(files: Path, state: Training, validation: Sequence[Eye]) -> None:
+def keep_start(run: Run, initial: Network, state: Training, validation: Sequence[Eye]) -> None:
     """Validate the network that a training starts from, and keep it until an epoch is better.
 
     One that has seen a validation eye would win unfairly, and is not kept.
     """
-    start = Path(state.settings.start_from or "")
-    before, content = load_checkpoint(start, outputs=None)
-    if before.outputs != state.model.outputs:  # of vessels, where arteries and veins begin
+    start = state.settings.start_from
+    if initial.outputs != state.model.outputs:  # of vessels, where arteries and veins begin
         return
     if seen := {eye_of(eye.name) for eye in validation} & set(state.started_from):
         print(f"{start}: trained on {', '.join(sorted(seen))}, which validate: it is not compared")
@@ -147,8 +145,8 @@ def keep_start(files: Path, state: Training, validation: Sequence[Eye]) -> None:
     state.start_f1 = row["f1"]
     print(f"{start}: validation F1 {row['f1']:.4f} before the training")
     if processes.is_main():
-        threshold = content.get("threshold") or USUAL_THRESHOLD
-        state.save(files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
+        threshold = run.initial_threshold or USUAL_THRESHOLD
+        state.save(run.files / "checkpoint.pth", state.averaged, threshold=threshold, scores=row)
 
 
 def end_epoch(

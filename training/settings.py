@@ -70,6 +70,7 @@ class Run:
     given: Mapping[str, Any]  # by the names of `Settings`
     # of `start_from`, or with `resume` of last.pth; the eyes were brought to its scale; None: are at their own
     initial: Network | None = None
+    initial_threshold: float | None = None  # that its checkpoint holds
 
     def within(self, folder: Path) -> Run:
         """The run of one training of several in a folder of its own, which goes on there if it had begun."""
