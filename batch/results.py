@@ -125,6 +125,9 @@ class ResultsFolder:
                 before += record.is_whole
                 if resume and self.is_finished(name, photograph, record):
                     finished.add(name)
+                    if record.more["row"]["photograph"] != str(photograph):  # moved: so the table finds its row
+                        row = {**record.more["row"], "photograph": str(photograph)}
+                        self.finish(name, photograph, record.more["photograph"][1], row)
                 elif not record.script and self.record_path(name).exists():
                     users.append(self.record_path(name))  # unreadable: it may say that all the rest is ours
                 else:
@@ -183,6 +186,10 @@ class ResultsFolder:
                     if not record.is_whole or not all((self.out / f).is_file() for f in record.files):
                         continue
                     row = {**record.more["row"], "made_by": describe_maker(record.more["made_by"])}
+                    if name in names:
+                        row["photograph"] = str(
+                            names[name]
+                        )  # it may have been moved: tables have it as it is given
                     fingerprint = row.pop("fingerprint")
                     if rows.number < MOST_COMPARED:
                         rows.prints[name] = fingerprint

@@ -19,11 +19,12 @@ from datasets.tables import (
 )
 from utils import UserError, path_name
 
-WANTED = "give micrometres a pixel, or a CSV with a file name and such a number in each row"
+LEAST, MOST = 0.1, 1000  # of a camera: an eye is 24 mm long, and its photograph has 50 pixels or more
+WANTED = f"give micrometres a pixel, {LEAST} to {MOST}, or a CSV with a file name and such a number in each row"
 # headings of the numbers, and those of other ones: the inverse, areas
 NUMBERS = r"(\b|_)um(\b|_|p)|[µμ]m|mi[ck]ro[mn]"
 A_PIXEL = r"px|pixel|umpp|^\W*(um|[µμ]m|mi[ck]ro(n|m\w+?r)\w*)\W*$"  # or the unit alone, but no width of a disc
-WRONG = r"(px|pixels?).?(per|/)|1/|m²|m2|squ|quadrat"
+WRONG = r"(px|pixels?).?(per|/)|1/|m²|m\W?2|\bsq|quadrat|\d.?p|_sd|std|error"
 
 
 def read_um_per_pixel(given: str | None) -> dict[str, float]:
@@ -36,13 +37,15 @@ def read_um_per_pixel(given: str | None) -> dict[str, float]:
         The number by each `plain_name`, which is without a suffix where that leaves no doubt too.
 
     Raises:
-        UserError: neither a number above 0 nor such a file; or a name has two numbers.
+        UserError: neither a number that a camera can have nor such a file; or a name has two numbers.
     """
     if given is None:
         return {}
     try:
         return {"": positive_number(given)}
     except ValueError:
+        if is_number(given.strip()):
+            raise UserError(f"--um-per-pixel {given}: of no camera; {WANTED}") from None
         path = path_name(given)
     return by_name(read_rows(path, "--um-per-pixel", WANTED), f"--um-per-pixel {given}")
 
@@ -90,9 +93,9 @@ def columns(first: Sequence[str], has_heading: bool, given: str) -> tuple[int, i
 
 
 def positive_number(text: str) -> float:
-    """A number above 0, with a decimal point or comma; ValueError if it is none."""
+    """A number that a camera can have, with a decimal point or comma; ValueError if it is none."""
     number = float(text.replace(",", "."))
-    if not is_number(text.strip()) or not 0 < number < 1e6:  # float takes 7_5 for 75
+    if not is_number(text.strip()) or not LEAST <= number <= MOST:  # float takes 7_5 for 75
         raise ValueError
     return number
 

@@ -113,6 +113,8 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
     whole = [eye for eye in eyes if eye.name in found]
     if bright := [e.name for e in whole if np.mean(found[e.name][e.fov > 0] > 32767) > 0.5]:
         print(f"{folder}: more than half of {', '.join(bright[:5])} is vessel; inverted? Vessels are white")
+    if (highest := max(levels.max() for levels in found.values()) / 65535) < 0.5:
+        print(f"{folder}: no probability above {highest:.2f}; percent? Levels are of 0 to 255, or 0 to 65535")
     maps.levels = found
     return maps
 
@@ -198,7 +200,7 @@ def read_map(path: Path) -> np.ndarray:
         return np.array(array, np.float32)
     if lowest < 0 or highest > 65535:
         raise UserError(f"{path}: whole numbers from {lowest} to {highest}; give 8 or 16 bits, or 0 to 1")
-    return np.array(array, np.uint16)
+    return np.array(array, np.uint8 if array.dtype.itemsize == 1 else np.uint16)
 
 
 def scale(folder: Path, maps: dict[str, np.ndarray]) -> None:
@@ -222,6 +224,11 @@ def scale(folder: Path, maps: dict[str, np.ndarray]) -> None:
         raise UserError(f"{folder}: levels of 0 to {top}, labels of classes? Masks have 0 and 255, or 0 and 1")
     for name, levels in maps.items():
         if levels.dtype.kind == "u":
+            # beside one of 0 and 255 a mask of 0 and 1 would be blank
+            two = 0 < (highest := levels.max()) < full and set(np.unique(levels)) == {0, highest}
+            if not classes and (two or levels.dtype == np.uint8 and full == 65535):
+                differ = f"{name} has levels of 0 to {highest}, others of 0 to {top}"
+                raise UserError(f"{folder}: {differ}; save all alike")
             levels = np.float32(levels > 0) if classes else levels / np.float64(full)
         maps[name] = metrics.quantize(levels)
 

@@ -201,6 +201,29 @@ def test_a_map_without_vessels_is_read_by_the_rule_of_its_folder(tmp_path):
     assert not maps.binary
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(np.uint8(1), np.uint8(255)), (np.uint8(255), np.uint16(65535)), (np.uint8(90), np.uint8(255))],
+)
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_masks_of_other_levels_than_the_rest_of_their_folder_are_not_read_as_blank(
+    suffix, one, other, tmp_path
+):
+    for name, level in (("01_test", one), ("02_test", other)):
+        pixels = np.tile(np.array([0, 0, level, 0, 0], level.dtype), (4, 1))
+        (np.save if suffix == ".npy" else iio.imwrite)(tmp_path / f"{name}{suffix}", pixels)
+    with pytest.raises(
+        UserError, match=f"01_test_0 has levels of 0 to {one}, others of 0 to {other}; save all"
+    ):
+        read_maps(tmp_path, eyes("01_test_0", "02_test_0"))
+
+
+def test_a_map_of_percent_gets_a_word(tmp_path, capsys):
+    iio.imwrite(tmp_path / "01_test.png", np.tile(np.uint8([0, 20, 100, 3, 9]), (4, 1)))
+    read_maps(tmp_path, eyes("01_test_0"))
+    assert "no probability above 0.39; percent?" in capsys.readouterr().out
+
+
 def test_folders_are_compared_eye_by_eye(new_data, theirs, tmp_path, capsys):
     for step, name in enumerate(NAMES, start=4):
         levels = iio.imread(theirs / f"{name}.png")

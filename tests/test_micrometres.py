@@ -86,6 +86,12 @@ def test_umlauts_match_however_they_are_written(form, encoding, tmp_path):
         ("file,um2 per pixel\ne0.png,56\n", "which column"),
         ("file,Umfang\ne0.png,56\n", "which column"),
         ("file,disc_um\ne0.png,1800\n", "which column"),
+        ("file,um^2/pixel\ne0.png,56\n", "which column"),
+        ("file,sq. um per pixel\ne0.png,56\n", "which column"),
+        ("file,um_per_100px\ne0.png,750\n", "which column"),
+        ("file,um_per_pixel_sd\ne0.png,0.2\n", "which column"),
+        ("e0.png,0.0075\n", "line 1 is"),  # millimetres
+        ("e0.png,7500\n", "line 1 is"),
         ("file,width of the field (\u00b5m)\ne0.png,9000\n", "which column"),
         ("e0.png,7_5\n", "line 1 is"),
         ("e1.png,6\ne0.png,7_5\n", "line 2 is"),
@@ -110,7 +116,9 @@ def test_a_table_that_can_be_misread_is_refused(table, said, tmp_path):
         read_um_per_pixel(str(tmp_path / "um.csv"))
 
 
-@pytest.mark.parametrize("text", ["7_5", "1.234,5", "7.5um", "nan", "inf", "0", "-7", "missing.csv"])
+@pytest.mark.parametrize(
+    "text", ["7_5", "1.234,5", "7.5um", "nan", "inf", "0", "-7", "1e-300", "7500", "missing.csv"]
+)
 def test_what_is_no_plain_number_is_not_taken_for_one(text):
     with pytest.raises(UserError, match="give micrometres a pixel"):
         read_um_per_pixel(text)

@@ -14,6 +14,7 @@ import predict
 from batch.patients import Patients, describe_cameras, read_patients
 from batch.results import Rows
 from datasets.duplicates import pack_print, unpack_print
+from datasets.images import write_png
 from datasets.people import person_in
 from datasets.synthetic import draw_eye
 from utils import UserError
@@ -188,6 +189,25 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
     again = read_csv(out / "measures.csv")
     assert [row["group"] for row in again] == ["", "", "", "control"]
     assert "age" not in again[0]
+
+
+def test_a_photograph_that_was_moved_has_the_row_of_its_new_place(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("a/eye.png"), draw_eye(np.random.default_rng(5), 120, 110)[0])
+    Path("t.csv").write_text("file,patient\na/eye.png,P1\nb/eye.png,P2\n")
+    flags = (
+        "--weights",
+        files / "checkpoint.pth",
+        "--views=1",
+        "--write=measures",
+        "--out=out",
+        "--table=t.csv",
+    )
+    assert run_script(predict.main, "a", *flags) in (0, None)
+    Path("a").rename("b")
+    assert run_script(predict.main, "b", *flags, "--resume") in (0, None)
+    row = read_csv(Path("out/measures.csv"))[0]
+    assert (row["photograph"], row["patient"]) == (str(Path("b/eye.png")), "P2")
 
 
 def test_names_that_say_nothing_give_no_columns(files, tmp_path):
