@@ -32,7 +32,7 @@ class Source:
     # by target folder: mask, fov, second_observer, KINDS_FILES
     files: dict[str, Path] = field(default_factory=dict)
     scaled: bool = False  # whether training resizes it even where its field of view is as small as DRIVE's
-    disc: float | None = None  # disc diameter of this camera in pixels, see `augment.find_discs`
+    disc: float | None = None  # disc diameter of this camera in pixels, see `measure_discs`
 
 
 @dataclass
@@ -47,11 +47,13 @@ class DataSet:
     published: int = 0  # number of eyes as published; 0 of data that are not
 
     def describe(self) -> str:
-        """Describe the split, and whether the data set is complete."""
+        """Describe the split, whether the data set is complete, and the discs that set the scale in training."""
         eyes = len({eye.name for eye in self.eyes})
         there = "" if eyes >= self.published else f"only {eyes} of {self.published} eyes: "
         train, test = self.count("train"), self.count("test")
-        return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split})"
+        discs = sorted({round(eye.disc) for eye in self.eyes if eye.part == "train" and eye.disc})
+        scale = f"; discs of {', '.join(map(str, discs))} pixels set the scale" if discs else ""
+        return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split}){scale}"
 
     def train_on_all(self) -> None:
         """Let every labelled eye train, and lie among the test eyes at its native size too.

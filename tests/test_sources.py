@@ -440,7 +440,9 @@ def test_unlabelled_test_eyes_of_drive_are_left_out_beside_labelled_ones(drive, 
     run_script(augment.main, chase, "--drive", own, "--out", out)
     assert names(out / "test" / "image") == {"Image_11L", "Image_11R"}
     assert names(out / "train" / "image") == {f"{n}_training" for n in range(21, 28)} | set(CHASE_EYES[:4])
-    assert "Its eyes were left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Its eyes were left out" in said
+    assert re.search(r"CHASE_DB1 in .*; discs of [1-9]\d* pixels set the scale\n", said)
     counted = [
         (s["name"], s["train"], s["test"]) for s in json.loads((out / "dataset.json").read_text())["sources"]
     ]
