@@ -47,12 +47,13 @@ class DataSet:
     published: int = 0  # number of eyes as published; 0 of data that are not
 
     def describe(self) -> str:
-        """Describe the split, whether the data set is complete, and the discs that set the scale in training."""
+        """Describe the split, whether the data set is complete, and the discs that scale its training eyes."""
         eyes = len({eye.name for eye in self.eyes})
         there = "" if eyes >= self.published else f"only {eyes} of {self.published} eyes: "
         train, test = self.count("train"), self.count("test")
         discs = sorted({round(eye.disc) for eye in self.eyes if eye.part == "train" and eye.disc})
-        scale = f"; discs of {', '.join(map(str, discs))} pixels set the scale" if discs else ""
+        sizes = " to ".join(map(str, dict.fromkeys((discs[0], discs[-1])))) if discs else ""
+        scale = f"; discs of {sizes} pixels set the scale" if discs else ""
         return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split}){scale}"
 
     def train_on_all(self) -> None:
