@@ -21,7 +21,7 @@ from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder, Rows
 from datasets.dicom import IDENTIFIERS
 from measures.doubts import CONTRADICTION
-from measures.micrometres import describe_um, read_um_per_pixel
+from measures.micrometres import read_um_per_pixel
 from measures.table import list_doubtful, write_measures
 from networks.checkpoints import find_weights
 from networks.loading import (
@@ -151,11 +151,10 @@ def predict_all(photographs: dict[Path, str], args: argparse.Namespace, store: A
     flags = {"threshold": threshold, "views": args.views, "diameter": args.diameter, "parts": parts}
     results = ResultsFolder(args.out, weights, um_per_pixel, of_kinds, **flags, dicom_id=args.dicom_id)
     names = name_results(photographs, args.out, results.holds_another)
-    if (known := describe_um(names, um_per_pixel, args.um_per_pixel)) and processes.is_main():
-        print(known)
     patients = read_patients(args.table, names)
-    if (matched := patients.match(names)) and processes.is_main():
-        print(matched)
+    for table in (um_per_pixel, patients.table):
+        if (said := table.match(names.values())) and processes.is_main():
+            print(said)
     same = "flags, weights or photographs; start all nodes with the same command and the same files"
     processes.check_same([results.made_by, list(names), um_per_pixel], same)
     number, is_main = processes.world_size(), processes.is_main()

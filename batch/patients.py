@@ -12,16 +12,7 @@ from typing import Any
 from batch.results import Rows
 from datasets.duplicates import find_equal, unpack_print
 from datasets.people import SIDES, person_in
-from datasets.tables import (
-    file_column,
-    find_row,
-    first_five,
-    is_number,
-    match_rows,
-    plain_name,
-    read_rows,
-    with_short_names,
-)
+from datasets.tables import Table, file_column, first_five, is_number, read_rows
 from measures.table import TABLE_COLUMNS, WHOSE
 from utils import UserError
 
@@ -32,24 +23,9 @@ WANTED_TABLE = "give a CSV with a heading, and in each row the file name of a ph
 class Patients:
     """The table of the user, and what is known of each photograph beside its measures."""
 
-    given: str = ""  # the flag and its file
-    headings: list[str] = field(default_factory=list)  # of the columns that are carried
-    rows: list[list[str]] = field(default_factory=list)  # their cells
-    files: list[str] = field(default_factory=list)  # the file names in the table, as it has them
-    row_of: dict[str, int] = field(default_factory=dict)  # by `plain_name`
+    table: Table[list[str]] = field(default_factory=Table)  # the cells of the columns that are carried
+    headings: list[str] = field(default_factory=list)  # of these
     copies: dict[str, str] = field(default_factory=dict)  # of which photograph another one is a copy, by name
-
-    def match(self, names: Mapping[str, Path]) -> str:
-        """Say how many photographs have a row, and what could not be matched; empty without a table.
-
-        Raises:
-            UserError: none has one, or a row has several.
-        """
-        if not self.given:
-            return ""
-        said, owners = match_rows(names, self.row_of, self.given, "a row")
-        unused = [file for row, file in enumerate(self.files) if row not in owners]
-        return f"{said}; rows of no photograph: {first_five(unused)}" if unused else said
 
     def tell(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         """A row of measures.csv with what else is known: patient, eye, visit, the table's columns, `copy_of`.
@@ -59,9 +35,8 @@ class Patients:
         name, photograph = measured["image"], Path(measured["photograph"])
         told = person_in(photograph, name.split("/")[:-1])._asdict()
         told |= {column: measured[column] for column in WHOSE if measured.get(column)}
-        if (row := find_row(photograph, self.row_of)) is not None:
-            cells = dict(zip(self.headings, self.rows[row], strict=True))
-            told |= {column: cell for column, cell in cells.items() if cell}
+        if cells := self.table.find(photograph):
+            told |= {column: cell for column, cell in zip(self.headings, cells, strict=True) if cell}
             told["eye"] = SIDES.get(told["eye"].casefold(), told["eye"])
         told["copy_of"] = self.copies.get(name, "")
         known = {column: value for column, value in measured.items() if column not in WHOSE}
@@ -102,10 +77,8 @@ def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
         if len(row) != len(heading):
             width = f"line {line} has {len(row)} cells, the heading {len(heading)}"
             raise UserError(f"{given}: {width} (a decimal comma?); {WANTED_TABLE}")
-    found = []
-    for k in range(len(heading)):
-        row_of = number_rows([row[k] for row in rows])
-        found.append(sum(find_row(photograph, row_of) is not None for photograph in names.values()))
+    tables = [Table(files=[row[k] for row in rows], values=rows) for k in range(len(heading))]
+    found = [sum(map(bool, map(table.find, names.values()))) for table in tables]
     usual = file_column(heading)
     file = max(range(len(heading)), key=lambda k: (found[k], k == usual))
     if re.search(r"\.\w{1,5}$", heading[file]):
@@ -115,21 +88,10 @@ def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
     refuse_headings(given, headings)
     columns = [with_points([row[k] for row in rows]) for k in others]
     cells = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in rows]
-    files = [row[file] for row in rows]
-    numbers = number_rows(files)
-    for number, name in enumerate(files):
-        if name and cells[number] != cells[first := numbers[plain_name(name)]]:
-            raise UserError(f"{given}: {name} has two rows that differ, lines {first + 2} and {number + 2}")
-    return Patients(given, headings, cells, files, numbers)
-
-
-def number_rows(files: Sequence[str]) -> dict[str, int]:
-    """The first row of each file name, by its `plain_name`, without a suffix too where that is clear."""
-    numbers: dict[str, int] = {}
-    for row, name in enumerate(files):
-        if name:
-            numbers.setdefault(plain_name(name), row)
-    return with_short_names(numbers)
+    table = Table(given, "a row", tables[file].files, cells)
+    return Patients(
+        table.check(lambda *two: "rows that differ, lines {} and {}".format(*(k + 2 for k in two))), headings
+    )
 
 
 def refuse_headings(given: str, headings: Sequence[str]) -> None:

@@ -24,7 +24,6 @@ from datasets.duplicates import fingerprint, pack_print
 from datasets.images import read_image, write_png
 from measures.arteries_veins import ArteriesVeins
 from measures.doubts import uncertainty
-from measures.micrometres import um_of
 from measures.zones import DISC_UM
 from pages.pictures import overlay, overlay_kinds, write_jpeg, write_layers
 from pages.results import PARTS, left_out, result_file
@@ -83,7 +82,7 @@ def predict_photograph(path: Path, name: str, predictor: Predictor) -> dict[str,
         raise Unreadable(f"{path}: {error}") from None
     predictor.results.begin(name)
     tags = read_tags(path, predictor.results.made_by.get("dicom_id"))
-    given = um_of(path, predictor.results.um_per_pixel)
+    given = predictor.results.um_per_pixel.find(path)
     disc = found.taken.landmarks.disc_diameter
     um = given or likely_um(tags.um_per_pixel, disc)
     kinds = found.measure_kinds(um)

@@ -13,7 +13,7 @@ from typing import Any
 from batch.manifest import program
 from datasets.decoding import decode
 from datasets.images import is_readable, refuse_among_images
-from measures.micrometres import um_of
+from datasets.tables import Table
 from pages.results import MANIFEST, MEASURES_TABLE, PAGE, WITHOUT_LABELS, result_file
 from system.files import UNFINISHED, atomic, claim
 from system.records import (
@@ -78,7 +78,7 @@ class ResultsFolder:
         self,
         out: Path,
         weights: Sequence[Path],
-        um_per_pixel: Mapping[str, float],
+        um_per_pixel: Table[float],
         kinds: Path | None = None,
         **flags: Any,
     ) -> None:
@@ -101,7 +101,7 @@ class ResultsFolder:
 
     def maker_of(self, photograph: Path) -> dict[str, Any]:
         """What makes the results of a photograph in this run."""
-        return {**self.made_by, "um_per_pixel": um_of(photograph, self.um_per_pixel)}
+        return {**self.made_by, "um_per_pixel": self.um_per_pixel.find(photograph)}
 
     @contextlib.contextmanager
     def claimed(self, names: Mapping[str, Path], resume: bool) -> Iterator[set[str]]:

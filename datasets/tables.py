@@ -6,9 +6,11 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from datasets.decoding import OTHER_KINDS
 from datasets.images import SUFFIXES
@@ -24,7 +26,72 @@ WIDE = {  # encodings by their mark; that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
 }
 NUMBER = re.compile(r"[+-]?\d*[.,]?\d+([eE][+-]?\d+)?")  # with a decimal point or comma
-Row = TypeVar("Row")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Table(Generic[Value]):
+    """What a table of the user says of photographs: a value in each row, whatever that is."""
+
+    given: str = ""  # the flag and its file, for messages
+    what: str = "a row"  # that a photograph gets, for messages
+    files: Sequence[str] = ()  # the file name in each row, as the table has it
+    values: Sequence[Value] = ()
+    default: Value | None = None  # of photographs without a row
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """The first row of each `plain_name`, and of each without its suffix, where that leaves no doubt."""
+        rows: dict[str, int] = {}
+        short: dict[str, list[int]] = {}
+        for row, name in enumerate(map(plain_name, self.files)):
+            if name and rows.setdefault(name, row) == row:
+                short.setdefault(without_suffix(name), []).append(row)
+        values = {name: [self.values[row] for row in own] for name, own in short.items()}
+        clear = {name: own[0] for name, own in short.items() if values[name].count(values[name][0]) == len(own)}
+        return clear | rows
+
+    def check(self, describe: Callable[[int, int], str]) -> Table[Value]:
+        """The table itself; UserError with what `describe` says of two rows if both are those of one name."""
+        for row, file in enumerate(self.files):
+            name = plain_name(file)
+            for other in (self.row_of.get(own, row) for own in (name, without_suffix(name))):
+                if self.values[row] != self.values[other]:
+                    raise UserError(f"{self.given}: {file} has two {describe(*sorted((row, other)))}")
+        return self
+
+    def name_in(self, photograph: Path) -> str | None:
+        """The fullest of the names that a photograph is `called` that has a row; None if none has."""
+        return next(filter(self.row_of.__contains__, called(photograph)), None)
+
+    def find(self, photograph: Path) -> Value | None:
+        """The value of a photograph; None if it has none."""
+        name = self.name_in(photograph)
+        return self.default if name is None else self.values[self.row_of[name]]
+
+    def match(self, photographs: Collection[Path]) -> str:
+        """Say how many photographs have a row, and what could not be matched; empty without a table.
+
+        Raises:
+            UserError: none has one, or a row is that of several.
+        """
+        if not self.files:
+            return ""
+        owners: dict[int, Path] = {}
+        without = []
+        for path in photographs:
+            if (name := self.name_in(path)) is None:
+                without.append(str(path))
+            elif (other := owners.setdefault(self.row_of[name], path)) != path:
+                both = f"{name} could be {other} and {path}"
+                raise UserError(f"{self.given}: {both}; give the folders, or the suffixes, with the names")
+        if not owners:
+            raise UserError(f"{self.given}: none of the photographs is in it, such as {without[0]}")
+        unused = [file for file in self.files if file and self.row_of.get(plain_name(file)) not in owners]
+        of_all = f"{len(photographs) - len(without)} of {len(photographs)} photographs"
+        said = f"{self.given}: {of_all} have {self.what}"
+        said += f"; without one: {first_five(without)}" if without else ""
+        return said + (f"; rows of no photograph: {first_five(unused)}" if unused else "")
 
 
 def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
@@ -94,14 +161,6 @@ def plain_name(name: str) -> str:
     return plain(name.strip()).replace("\\", "/").removeprefix("./")
 
 
-def with_short_names(rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Add each `plain_name` without its suffix, where that leaves no doubt."""
-    short: dict[str, list[Row]] = {}
-    for name, row in rows.items():
-        short.setdefault(without_suffix(name), []).append(row)
-    return {name: own[0] for name, own in short.items() if all(row == own[0] for row in own)} | dict(rows)
-
-
 def without_suffix(name: str) -> str:
     """A `plain_name` without its suffix, and without that of gzip. P1.2 has none: it is not called P1."""
     name = name.removesuffix(".gz")
@@ -118,41 +177,6 @@ def called(path: Path) -> Iterator[str]:
     for k in range(len(path.parts)):
         own = plain_name("/".join(path.parts[k:]))
         yield from (own, without_suffix(own))
-
-
-def find_row(photograph: Path, rows: Mapping[str, Row]) -> Row | None:
-    """The row of a photograph, by the fullest of the names that it is `called`; None if it has none."""
-    return next((rows[name] for name in called(photograph) if name in rows), None)
-
-
-def match_rows(
-    names: Mapping[str, Path], rows: Mapping[str, Row], given: str, what: str
-) -> tuple[str, dict[Row, Path]]:
-    """Find the row of each photograph.
-
-    Args:
-        names: the photographs by the name of their results.
-        rows: what tells a row from others, by each `plain_name`.
-        given: the flag and its file, and `what` a row gives: for messages.
-
-    Returns:
-        One line, how many photographs have a row and which have none; and whose each row is.
-
-    Raises:
-        UserError: none has one, or a row is that of several.
-    """
-    owners: dict[Row, Path] = {}
-    without = []
-    for path in names.values():
-        if (name := next(filter(rows.__contains__, called(path)), None)) is None:
-            without.append(str(path))
-        elif (other := owners.setdefault(rows[name], path)) != path:
-            both = f"{name} could be {other} and {path}"
-            raise UserError(f"{given}: {both}; give the folders, or the suffixes, with the names")
-    if len(without) == len(names):
-        raise UserError(f"{given}: none of the photographs is in it, such as {without[0]}")
-    said = f"{given}: {len(names) - len(without)} of {len(names)} photographs have {what}"
-    return f"{said}; without one: {first_five(without)}" if without else said, owners
 
 
 def first_five(names: Collection[str]) -> str:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.images import SUFFIXES
-from datasets.tables import (
-    file_column,
-    find_row,
-    is_number,
-    match_rows,
-    plain_name,
-    read_rows,
-    with_short_names,
-    without_suffix,
-)
+from datasets.tables import Table, file_column, is_number, read_rows
 from utils import UserError, path_name
 
+FLAG = "--um-per-pixel"
 LEAST, MOST = 0.1, 1000  # of a camera: an eye is 24 mm long, and its photograph has 50 pixels or more
 WANTED = f"give micrometres a pixel, {LEAST} to {MOST}, or a CSV with a file name and such a number in each row"
 # headings of the numbers, and those of other ones: the inverse, areas
@@ -27,52 +19,43 @@ A_PIXEL = r"px|pixel|umpp|^\W*(um|[µμ]m|mi[ck]ro(n|m\w+?r)\w*)\W*$"  # or the 
 WRONG = r"(px|pixels?).?(per|/)|1/|m²|m\W?2|\bsq|quadrat|\d.?p|_sd|std|error"
 
 
-def read_um_per_pixel(given: str | None) -> dict[str, float]:
-    """Read --um-per-pixel: a number, kept under the name "", or a CSV of file names and numbers.
+def read_um_per_pixel(given: str | None) -> Table[float]:
+    """Read --um-per-pixel: a number for all photographs, or a CSV of file names and numbers, see `read_rows`.
 
-    The CSV may be separated by commas, semicolons or tabs and have decimal commas, as spreadsheets write it.
     With more than two columns a heading says which ones count.
-
-    Returns:
-        The number by each `plain_name`, which is without a suffix where that leaves no doubt too.
 
     Raises:
         UserError: neither a number that a camera can have nor such a file; or a name has two numbers.
     """
     if given is None:
-        return {}
+        return Table()
     try:
-        return {"": positive_number(given)}
+        return Table(default=positive_number(given))
     except ValueError:
         if is_number(given.strip()):
-            raise UserError(f"--um-per-pixel {given}: of no camera; {WANTED}") from None
+            raise UserError(f"{FLAG} {given}: of no camera; {WANTED}") from None
         path = path_name(given)
-    return by_name(read_rows(path, "--um-per-pixel", WANTED), f"--um-per-pixel {given}")
-
-
-def by_name(rows: Sequence[list[str]], given: str) -> dict[str, float]:
-    """The number of each name in these rows; see `read_um_per_pixel`."""
-    first = rows[0] if rows else []
-    has_heading = not any(is_number(cell) or Path(cell).suffix.casefold() in SUFFIXES for cell in first)
-    has_heading &= bool(rows)
+    rows = read_rows(path, FLAG, WANTED)
+    first, given = rows[0] if rows else [], f"{FLAG} {path}"
+    has_heading = bool(rows) and not any(
+        is_number(cell) or Path(cell).suffix.casefold() in SUFFIXES for cell in first
+    )
     file, number = columns(first, has_heading, given)
-    found: dict[str, float] = {}
+    files, values = [], []
     for line, row in enumerate(rows[has_heading:], 1 + has_heading):
         try:
-            if len(row) != len(rows[0]):
+            if len(row) != len(first):
                 raise ValueError
-            name, value = plain_name(row[file]), positive_number(row[number])
-        except (IndexError, ValueError):
+            files.append(row[file])
+            values.append(positive_number(row[number]))
+        except ValueError:
             text = ",".join(row)
             raise UserError(f"{given}: line {line} is {text!r:.60}; {WANTED}") from None
-        if found.setdefault(name, value) != value:
-            raise UserError(f"{given}: {row[file]} has two numbers, {found[name]:g} and {value:g}")
-    for name, value in found.items():
-        if (other := found.get(without_suffix(name), value)) != value:
-            raise UserError(f"{given}: {name} has two numbers, {value:g} and {other:g}")
-    if not found:
+    if not any(files):
         raise UserError(f"{given}: no file names with numbers; {WANTED}")
-    return with_short_names(found)
+    return Table(given, "a number", files, values).check(
+        lambda one, other: f"numbers, {values[one]:g} and {values[other]:g}"
+    )
 
 
 def columns(first: Sequence[str], has_heading: bool, given: str) -> tuple[int, int]:
@@ -98,15 +81,3 @@ def positive_number(text: str) -> float:
     if not is_number(text.strip()) or not LEAST <= number <= MOST:  # float takes 7_5 for 75
         raise ValueError
     return number
-
-
-def um_of(path: Path, known: Mapping[str, float]) -> float | None:
-    """Micrometres a pixel of a photograph, by the name of its file; None if unknown."""
-    return find_row(path, known) or known.get("")
-
-
-def describe_um(names: Mapping[str, Path], known: Mapping[str, float], given: str) -> str:
-    """The line of `match_rows`, with its errors; empty where one number serves all, or there is none."""
-    if not known or "" in known:
-        return ""
-    return match_rows(names, {name: name for name in known}, f"--um-per-pixel {given}", "a number")[0]

@@ -16,6 +16,7 @@ from batch.photographs import Predictor, predict_photographs
 from batch.results import ResultsFolder
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
+from datasets.tables import Table
 from networks.checkpoints import find_weights
 from networks.loading import USUAL_VIEWS, USUAL_WEIGHTS, load_networks
 from prediction.segmenter import Segmenter
@@ -35,7 +36,9 @@ def main() -> None:
         for k, path in enumerate(paths):
             write_png(path, draw_eye(np.random.default_rng(k), height, width)[0])
         for part in ("masks", "outlines"), ("masks", "probability", "uncertainty", "outlines", "measures"):
-            results = ResultsFolder(folder / part[-1], [weights], {}, threshold=threshold, views=USUAL_VIEWS)
+            results = ResultsFolder(
+                folder / part[-1], [weights], Table(), threshold=threshold, views=USUAL_VIEWS
+            )
             predictor = Predictor(model, threshold, USUAL_VIEWS, None, results, part)
             names = {str(k): paths[k % len(paths)] for k in range(int(number))}
             watch, problems = Stopwatch(model), {}

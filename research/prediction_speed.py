@@ -36,6 +36,7 @@ from batch.results import ResultsFolder
 from datasets.eyes import Eye, rescale
 from datasets.images import read_image
 from datasets.synthetic import draw_eye
+from datasets.tables import Table
 from networks.checkpoints import find_weights
 from networks.loading import KINDS_WEIGHTS, USUAL_WEIGHTS, load_kinds, load_networks
 from pages.pictures import write_jpeg
@@ -144,7 +145,7 @@ def main() -> None:
     model, threshold = load_networks([args.weights or find_weights(USUAL_WEIGHTS)], None, device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        results = ResultsFolder(folder / "out", [], {}, threshold=threshold, views=args.views)
+        results = ResultsFolder(folder / "out", [], Table(), threshold=threshold, views=args.views)
         if args.shares is not None:
             torch.set_num_threads(1)
             cv2.setNumThreads(1)

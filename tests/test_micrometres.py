@@ -11,7 +11,8 @@ from conftest import ROOT, landmarks, read_csv, run_script, write_photographs
 
 import predict
 from anatomy.landmarks import Landmarks
-from measures.micrometres import describe_um, read_um_per_pixel, um_of
+from datasets.tables import Table
+from measures.micrometres import read_um_per_pixel
 from utils import UserError
 
 TABLES = {
@@ -53,7 +54,7 @@ def test_a_table_of_a_spreadsheet_is_understood(table, encoding, tmp_path):
     file = tmp_path / "um.csv"
     file.write_text(TABLES[table], encoding=encoding)
     known = read_um_per_pixel(str(file))
-    assert [um_of(Path("data", "in", f"e{k}.png"), known) for k in range(3)] == [7.5, 6, None]
+    assert [known.find(Path("data", "in", f"e{k}.png")) for k in range(3)] == [7.5, 6, None]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
@@ -61,7 +62,7 @@ def test_a_table_of_a_spreadsheet_is_understood(table, encoding, tmp_path):
 def test_umlauts_match_however_they_are_written(form, encoding, tmp_path):
     (tmp_path / "um.csv").write_bytes("M\u00fcller.png;7,5\n".encode(encoding))
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
-    assert um_of(Path(normalize(form, "M\u00fcller.png")), known) == 7.5
+    assert known.find(Path(normalize(form, "M\u00fcller.png"))) == 7.5
 
 
 @pytest.mark.parametrize(
@@ -127,25 +128,23 @@ def test_what_is_no_plain_number_is_not_taken_for_one(text):
 def test_two_files_of_one_name_get_their_own_numbers(tmp_path):
     (tmp_path / "um.csv").write_text("a/OD.png,5\nb/OD.png,6\neye.png,7\neye.jpg,8\n")
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
-    assert [um_of(Path("x", f, "OD.png"), known) for f in "abc"] == [5, 6, None]
-    assert [um_of(Path(f"eye.{end}"), known) for end in ("png", "jpg", "tif")] == [7, 8, None]
+    assert [known.find(Path("x", f, "OD.png")) for f in "abc"] == [5, 6, None]
+    assert [known.find(Path(f"eye.{end}")) for end in ("png", "jpg", "tif")] == [7, 8, None]
 
 
 def test_a_number_after_a_point_is_part_of_the_name(tmp_path):
     (tmp_path / "um.csv").write_text("P1.2,5\nP2.png,6\n")
     known = read_um_per_pixel(str(tmp_path / "um.csv"))
-    assert [um_of(Path(f"{name}.png"), known) for name in ("P1.2", "P1", "P2")] == [5, None, 6]
+    assert [known.find(Path(f"{name}.png")) for name in ("P1.2", "P1", "P2")] == [5, None, 6]
 
 
 def test_a_row_is_that_of_one_photograph_whatever_its_results_are_called():
     # b/eye.png is called eye_2 in the results, and eye_2.png of the table is another eye
-    known = {"eye.png": 7.0, "eye_2.png": 8.0}
-    assert um_of(Path("b/eye.png"), known) == 7
-    assert describe_um({"eye_2": Path("b/eye.png")}, known, "um.csv").endswith(
-        "1 of 1 photographs have a number"
-    )
+    known = Table("um.csv", "a number", ["eye.png", "eye_2.png"], [7.0, 8.0])
+    assert known.find(Path("b/eye.png")) == 7
+    assert "1 of 1 photographs have a number" in known.match([Path("b/eye.png")])
     with pytest.raises(UserError, match=r"eye.png could be a.eye.png and b.eye.png; give the folders"):
-        describe_um({"eye": Path("a/eye.png"), "eye_2": Path("b/eye.png")}, known, "um.csv")
+        known.match([Path("a/eye.png"), Path("b/eye.png")])
 
 
 @pytest.mark.parametrize(("um", "doubt"), [(90, ""), (60, ""), (9, "0.2 mm wide"), (900, "18.0 mm wide")])
@@ -177,11 +176,22 @@ def test_a_disc_that_no_other_of_its_camera_is_like_is_called_doubtful(
     assert [words in doubt for doubt in doubts] == [False, is_doubtful, False, False]
 
 
-def test_how_many_photographs_have_a_number_is_said_and_none_is_refused():
-    names = {f"e{k}": Path(f"e{k}.png") for k in range(3)}
-    assert describe_um(names, {"e1.png": 5.0}, "um.csv") == (
-        "--um-per-pixel um.csv: 1 of 3 photographs have a number; without one: e0.png, e2.png"
+def test_how_many_photographs_have_a_number_is_said_and_none_is_refused(tmp_path):
+    photographs = [Path(f"e{k}.png") for k in range(3)]
+    (tmp_path / "um.csv").write_text("e1.png,5\ne7,5\n,5\n")
+    known = read_um_per_pixel(str(tmp_path / "um.csv"))
+    assert known.match(photographs) == (
+        f"--um-per-pixel {tmp_path / 'um.csv'}: 1 of 3 photographs have a number; without one: e0.png, e2.png; "
+        "rows of no photograph: e7"
     )
-    assert describe_um(names, {"": 5.0}, "5") == describe_um(names, {}, "") == ""
-    with pytest.raises(UserError, match="none of the photographs is in it, such as e0.png"):
-        describe_um(names, {"x": 5.0}, "um.csv")
+    assert read_um_per_pixel("5").match(photographs) == read_um_per_pixel(None).match(photographs) == ""
+    with pytest.raises(UserError, match="none of the photographs is in it, such as e9.png"):
+        known.match([Path("e9.png")])
+
+
+def test_a_row_without_a_name_and_one_that_two_files_may_mean_give_no_number(tmp_path):
+    (tmp_path / "um.csv").write_text("OD.png,5\n,9\n")
+    known = read_um_per_pixel(str(tmp_path / "um.csv"))
+    assert known.find(Path("OS.png")) is None
+    with pytest.raises(UserError, match=r"od could be .*OD.png and .*OD.jpg"):
+        known.match([Path("a/OD.png"), Path("b/OD.jpg")])

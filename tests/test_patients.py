@@ -82,7 +82,7 @@ def test_columns_of_a_spreadsheet_are_carried_with_decimal_points(table, tmp_pat
 )
 def test_numbers_that_may_have_thousands_and_text_stay(cells, tmp_path):
     patients = table_of(tmp_path, f"file;count\np1/od;{cells[0]}\np1/os;{cells[1]}\n")
-    assert patients.rows == [[cell] for cell in cells]
+    assert patients.table.values == [[cell] for cell in cells]
 
 
 def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path):
@@ -107,11 +107,12 @@ def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path):
 )
 def test_a_table_that_can_be_misread_is_refused(table, said, tmp_path):
     with pytest.raises(UserError, match=said.replace("/", r"[\\/]")):
-        table_of(tmp_path, table).match(PHOTOGRAPHS)
+        table_of(tmp_path, table).table.match(PHOTOGRAPHS.values())
 
 
 def test_what_could_not_be_matched_is_said(tmp_path):
-    said = table_of(tmp_path, "file,age\np1/od,60\np1/os,60\np7/od,50\n").match(PHOTOGRAPHS)
+    table = table_of(tmp_path, "file,age\np1/od,60\np1/os,60\np1/os,60\np7/od,50\n").table
+    said = table.match(PHOTOGRAPHS.values())
     assert "2 of 3 photographs have a row" in said
     assert f"without one: {PHOTOGRAPHS['p2/od']}" in said
     assert "rows of no photograph: p7/od" in said

@@ -27,6 +27,7 @@ from batch.results import ResultsFolder, Rows
 from datasets.field_of_view import estimate_fov
 from datasets.images import list_images, read_image, read_mask, write_png
 from datasets.synthetic import draw_eye
+from datasets.tables import Table
 from measures.table import write_measures
 from measures.vessels import CONFIDENCE, MEASURES
 from model import UNet
@@ -60,7 +61,7 @@ class Sink(ResultsFolder):
     """A folder that notes the rows it is given and writes none."""
 
     def __init__(self, out: Path) -> None:
-        super().__init__(out, [], {}, threshold=0.5, views=1, dicom_id=None)
+        super().__init__(out, [], Table(), threshold=0.5, views=1, dicom_id=None)
         self.kept: list[str] = []
 
     def finish(self, name: str, photograph: Path, before: Sequence[Any], row: Mapping[str, Any]) -> None:
