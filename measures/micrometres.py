@@ -10,7 +10,7 @@ from datasets.images import SUFFIXES
 from datasets.tables import Table, file_column, is_number, read_rows
 from utils import UserError, path_name
 
-FLAG = "--um-per-pixel"
+UM_FLAG = "--um-per-pixel"
 LEAST, MOST = 0.1, 1000  # of a camera: an eye is 24 mm long, and its photograph has 50 pixels or more
 WANTED = f"give micrometres a pixel, {LEAST} to {MOST}, or a CSV with a file name and such a number in each row"
 # headings of the numbers, and those of other ones: the inverse, areas
@@ -33,10 +33,10 @@ def read_um_per_pixel(given: str | None) -> Table[float]:
         return Table(default=positive_number(given))
     except ValueError:
         if is_number(given.strip()):
-            raise UserError(f"{FLAG} {given}: of no camera; {WANTED}") from None
+            raise UserError(f"{UM_FLAG} {given}: of no camera; {WANTED}") from None
         path = path_name(given)
-    rows = read_rows(path, FLAG, WANTED)
-    first, given = rows[0] if rows else [], f"{FLAG} {path}"
+    rows = read_rows(path, UM_FLAG, WANTED)
+    first, given = rows[0] if rows else [], f"{UM_FLAG} {path}"
     has_heading = bool(rows) and not any(
         is_number(cell) or Path(cell).suffix.casefold() in SUFFIXES for cell in first
     )
