@@ -61,8 +61,8 @@ class Patients:
 def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
     """Read --table: a CSV with a heading, which has a row for a photograph, and any columns.
 
-    The column of the file names is the one that most photographs are found by; `names` has them by the name of
-    their results. A column of numbers with decimal commas gets decimal points.
+    The column of the file names is the one whose heading says so, if a photograph is found by it, else the one
+    that most are found by; `names` has them by the name of their results. A column of numbers with decimal commas gets decimal points.
 
     Raises:
         UserError: it is no such table.
@@ -80,7 +80,7 @@ def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
     tables = [Table(files=[row[k] for row in rows], values=rows) for k in range(len(heading))]
     found = [sum(map(bool, map(table.find, names.values()))) for table in tables]
     usual = file_column(heading)
-    file = max(range(len(heading)), key=lambda k: (found[k], k == usual))
+    file = max(range(len(heading)), key=lambda k: (k == usual and found[k] > 0, found[k]))
     if re.search(r"\.\w{1,5}$", heading[file]):
         raise UserError(f"{given}: its first line is {heading[file]}, no heading; {WANTED_TABLE}")
     others = [k for k in range(len(heading)) if k != file]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +64,15 @@ class Eye:
     def result_name(self) -> str:
         """The name of its result files: 01_test_0 -> 01_test."""
         return re.sub(r"_0$", "", self.name)
+
+
+def digest(eyes: Iterable[Eye]) -> str:
+    """SHA-256 of all pixels and labels of these eyes, in their order."""
+    found = hashlib.sha256()
+    for eye in eyes:
+        for pixels in (eye.image, eye.fov, eye.mask, eye.kinds):
+            found.update(b"none" if pixels is None else np.ascontiguousarray(pixels))
+    return found.hexdigest()
 
 
 def rescale(eye: Eye, scale: float) -> Eye:

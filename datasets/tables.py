@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import re
@@ -110,7 +111,7 @@ def read_rows(path: Path, flag: str, wanted: str) -> list[list[str]]:
     try:
         rows = rows_of(content)
     except (UnicodeDecodeError, csv.Error):
-        raise UserError(f"{flag} {path}: not a CSV file of text; {wanted}") from None
+        raise UserError(f"{flag} {path}: not a CSV file of text, or a quote is not closed; {wanted}") from None
     title, heading = (list(filter(None, row)) for row in (rows + [[], []])[:2])
     if len(title) == 1 < len(heading) and not any(map(NUMBER.fullmatch, heading)):  # no photograph's row
         raise UserError(f"{flag} {path}: begins with {title[0]!r:.60}, a title above the table; remove it")
@@ -130,7 +131,10 @@ def rows_of(content: bytes) -> list[list[str]]:
     if lines and lines[0].startswith("sep="):  # as Excel reads it
         lines = lines[1:]
     # not by lines: a cell in quotes may have several
-    tables = [cells(lines, mark) for mark in "\t;|"]
+    tables = []
+    for mark in "\t;|":
+        with contextlib.suppress(csv.Error):  # quotes that are right with commas alone
+            tables.append(cells(lines, mark))
     below = ((table, table[first:]) for first in (0, 1) for table in tables)  # a title has no separators
     rows = next((table for table, body in below if body and all(len(row) > 1 for row in body)), None)
     rows = rows or cells(lines, ",")
@@ -140,8 +144,8 @@ def rows_of(content: bytes) -> list[list[str]]:
 
 
 def cells(lines: Sequence[str], separator: str) -> list[list[str]]:
-    """The cells of each row, at this separator."""
-    table = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator)
+    """The cells of each row, at this separator; csv.Error for a quote that is not closed."""
+    table = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator, strict=True)
     return [[cell.strip() for cell in row] for row in table]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,6 +20,7 @@ import torch
 from conftest import CPU, ROOT, TINY, run_script
 
 import train
+from datasets.images import read_image, read_mask, write_png
 from model import ResUNet, UNet
 from networks.checkpoints import FORMAT, load_checkpoint, save_checkpoint
 from training.muon import Muon
@@ -267,6 +269,18 @@ def test_a_state_that_cannot_be_resumed_is_refused_with_the_reason(name, new_dat
     assert (tmp_path / "files" / "last.pth").read_bytes() == before
 
 
+@pytest.mark.parametrize("part", ["image", "mask", "fov"])
+def test_a_training_does_not_go_on_with_other_pixels_of_the_same_names(part, new_data, files, tmp_path):
+    shutil.copytree(new_data, tmp_path / "data")
+    shutil.copytree(files, tmp_path / "files")
+    run = ("--data", tmp_path / "data", "--files", tmp_path / "files", *TINY, "--resume")
+    assert run_script(train.main, *run) == 0
+    path = tmp_path / "data" / "train" / part / "21_training_0.png"
+    write_png(path, read_image(path)[:, ::-1] if part == "image" else read_mask(path)[:, ::-1])
+    with pytest.raises(UserError, match=r"last\.pth: pixels or labels of its eyes have changed since"):
+        run_script(train.main, *run)
+
+
 def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(new_data, files, tmp_path):
     # torch keeps how to load in an attribute of its dicts of weights; a file could hold it too
     last = torch.load(files / "last.pth", weights_only=True)
@@ -275,7 +289,8 @@ def test_a_hidden_instruction_for_loading_does_not_disconnect_the_optimizer(new_
     torch.save(last, tmp_path / "last.pth")
     model = UNet(width=4, depth=2)
     optimizer = Muon(model, 0.02)
-    Training(Settings(**last["settings"]), last["split"], model, None, optimizer).restore(tmp_path / "last.pth")
+    state = Training(Settings(**last["settings"]), last["split"], model, None, optimizer, pixels=last["pixels"])
+    state.restore(tmp_path / "last.pth")
     stepped = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     assert sorted(stepped) == sorted(map(id, model.parameters()))
 

@@ -85,6 +85,11 @@ def test_numbers_that_may_have_thousands_and_text_stay(cells, tmp_path):
     assert patients.table.values == [[cell] for cell in cells]
 
 
+def test_a_column_that_names_other_photographs_is_not_that_of_the_rows(tmp_path):
+    patients = table_of(tmp_path, "file,fellow eye\np1/od,p1/os\np9/od,p1/od\np8/od,p1/od.tif\n")
+    assert patients.files == ["p1/od", "p9/od", "p8/od"]
+
+
 def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path):
     patients = table_of(tmp_path, "file,Patient,Eye,visit\np1/od,anna,OS,\n")
     row = patients.tell({"image": "p1/od", "photograph": "visit3/p1/od.tif"})
@@ -101,6 +106,7 @@ def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path):
         ("file,\np1/od,60\n", "a column has no heading"),
         ("p1/od.tif,60\np1/os.tif,61\n", "its first line is p1/od.tif, no heading"),
         ("file,age\n", "no rows below a heading"),
+        ('file,note\np1/od,"blurred\np1/os,sharp\n', "a quote is not closed"),  # it would swallow a row
         ("file,age\nod,60\n", "od could be x/p1/od.tif and x/p2/od.tif; give the folders"),
         ("file,age\nq,60\n", "none of the photographs is in it"),
     ],

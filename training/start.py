@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from anatomy.photograph import DISC_SHARE
 from data import eye_of, first_copies, read_working_disc
-from datasets.eyes import Eye, rescale
+from datasets.eyes import Eye, digest, rescale
 from datasets.field_of_view import fov_diameter
 from datasets.images import refuse_among_images
 from pages.pictures import write_history
@@ -77,6 +77,7 @@ def start_training(
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
     optimizer = make_optimizer(model, settings.optimizer, settings.lr)
     state = Training(settings, split, model, average, optimizer, started_from=started_from)
+    state.pixels = digest([*training, *validation])
     if run.resume:
         state.restore(run.files / "last.pth")
     elif settings.minutes:
@@ -84,7 +85,7 @@ def start_training(
         state.settings = replace(settings, epochs=epochs, crops=number)
         print(f"{epochs} epochs of {number} crops fit into {settings.minutes:g} minutes")
     processes.check_same(
-        [state.settings, split, len(state.history), state.losses],
+        [state.settings, split, state.pixels, len(state.history), state.losses],
         "flags, eyes, or last.pth; start all nodes with the same command, the same data, and one folder "
         "--files that all of them see",
     )

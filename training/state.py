@@ -38,6 +38,7 @@ class Training:
     start: float = field(default_factory=time.time)
     started_from: list[str] = field(default_factory=list)  # eyes that trained the network it started from
     start_f1: float = -1.0  # of that network on the validation eyes, if it had not seen them
+    pixels: str = ""  # `digest` of the eyes
     make_room: Callable[[], None] | None = None  # moves an earlier training away, before the first file
 
     @property
@@ -73,7 +74,7 @@ class Training:
         average = self.average.state_dict() if self.average else None
         own: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "average": average}
         own |= {"losses": self.losses, "history": self.history}
-        own |= {"seconds": self.elapsed(), "start_f1": self.start_f1}
+        own |= {"seconds": self.elapsed(), "start_f1": self.start_f1, "pixels": self.pixels}
         self.save(path, self.model, **own)
 
     def restore(self, path: Path) -> None:
@@ -87,6 +88,9 @@ class Training:
             raise UserError(
                 f"{path}: trained with other eyes or another split; give --resume with the same eyes and flags"
             )
+        if last.get("pixels", self.pixels) != self.pixels:
+            changed = "pixels or labels of its eyes have changed since"
+            raise UserError(f"{path}: {changed}; bring back the old --data, or begin anew without --resume")
         try:
             self.model.load_state_dict(dict(last["weights"]))
             self.optimizer.load_state_dict(last["optimizer"])
