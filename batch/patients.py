@@ -62,7 +62,8 @@ def read_patients(path: Path | None, names: Mapping[str, Path]) -> Patients:
     """Read --table: a CSV with a heading, which has a row for a photograph, and any columns.
 
     The column of the file names is the one whose heading says so, if a photograph is found by it, else the one
-    that most are found by; `names` has them by the name of their results. A column of numbers with decimal commas gets decimal points.
+    that most are found by; `names` has them by the name of their results. A column of numbers with decimal
+    commas gets decimal points.
 
     Raises:
         UserError: it is no such table.
