@@ -71,7 +71,7 @@ def digest(eyes: Iterable[Eye]) -> str:
     found = hashlib.sha256()
     for eye in eyes:
         for pixels in (eye.image, eye.fov, eye.mask, eye.kinds):
-            found.update(b"none" if pixels is None else np.ascontiguousarray(pixels))
+            found.update(b"none" if pixels is None else np.ascontiguousarray(pixels).data)
     return found.hexdigest()
 
 
