@@ -87,7 +87,7 @@ def test_numbers_that_may_have_thousands_and_text_stay(cells, tmp_path):
 
 def test_a_column_that_names_other_photographs_is_not_that_of_the_rows(tmp_path):
     patients = table_of(tmp_path, "file,fellow eye\np1/od,p1/os\np9/od,p1/od\np8/od,p1/od.tif\n")
-    assert patients.files == ["p1/od", "p9/od", "p8/od"]
+    assert patients.table.files == ["p1/od", "p9/od", "p8/od"]
 
 
 def test_the_table_goes_before_the_names_and_an_eye_has_one_name(tmp_path):
