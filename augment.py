@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from anatomy.cameras import measure_discs
-from data import ROWS
+from data import doubt_name
 from datasets.by_folder import pair_kinds
 from datasets.duplicates import find_equal, fingerprint
 from datasets.eyes import Eye, load_eye, rescale, squash
@@ -241,7 +241,7 @@ def main() -> None:
     sources = [eye for data_set in data_sets for eye in data_set.eyes]
     taken = Counter((s.part, s.name.casefold()) for s in sources)
     problems += [f"{s.image}: its name is used twice" for s in sources if taken[s.part, s.name.casefold()] > 1]
-    problems += [f"{s.image}: a row of the tables is called so; rename it" for s in sources if s.name in ROWS]
+    problems += filter(None, (doubt_name(source.image, source.name) for source in sources))
 
     refuse_all(problems)  # before any pixel is read
     names = [source.name for source in sources]

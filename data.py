@@ -30,7 +30,7 @@ from datasets.people import without_side
 from utils import UserError, did_you_mean, explain
 
 # what tables call their rows that are no eyes
-ROWS = {"mean", "pooled", "second_observer", "std_of_eyes", "std_of_folds"}
+TAKEN_NAMES = {"mean", "pooled", "second_observer", "std_of_eyes", "std_of_folds"}
 
 
 def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> list[Eye]:
@@ -59,8 +59,8 @@ def read_eyes(folder: Path, labels: bool, refused: list[str] | None = None) -> l
             eye = read_eye(path, folder, labels)
             eye.name = names[path]
             eye.source = sets.get(eye_of(eye.name), "")
-            if eye_of(eye.name).casefold() in ROWS:
-                raise UserError(f"{path}: a row of the tables is called so; rename it")
+            if problem := doubt_name(path, eye_of(eye.name)):
+                raise UserError(problem)
             # some file systems ignore case
             if (name := eye.result_name.casefold()) in taken:
                 raise UserError(f"{path}: its results would have the name of another image's; rename it")
@@ -167,6 +167,11 @@ def names_of(images: Sequence[Path]) -> dict[Path, str]:
 def eye_of(name: str) -> str:
     """The eye of a copy: 21_training_3 -> 21_training."""
     return re.sub(r"_\d+$", "", name)
+
+
+def doubt_name(path: Path, eye: str) -> str:
+    """What is wrong with the name of an eye, whose image lies at `path`; empty if nothing is."""
+    return f"{path}: a row of the tables is called so; rename it" if eye.casefold() in TAKEN_NAMES else ""
 
 
 def first_copies(eyes: Iterable[Eye]) -> list[Eye]:

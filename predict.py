@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
@@ -111,8 +110,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    again = [*processes.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
-    go_on = f"go on with: {shlex.join(again)}"
+    go_on = processes.describe_resume()
     args.resume |= processes.restarts() > 0
     with signals_as_interrupts(), processes.group(lambda: go_on) as store:
         listing = find_photographs(args.paths, args.out, args.recursive)

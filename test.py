@@ -33,7 +33,15 @@ from networks.loading import (
     name_weights,
 )
 from pages.report import write_report
-from pages.results import KINDS_TABLE, MEASURES_TABLE, PAGE, RESULT_SUFFIXES, check_results, result_file
+from pages.results import (
+    CHALLENGE,
+    KINDS_TABLE,
+    MEASURES_TABLE,
+    PAGE,
+    RESULT_SUFFIXES,
+    check_results,
+    result_file,
+)
 from prediction.scale import plan_scales
 from prediction.segmenter import Segmentation, segment_at
 from scoring.challenge import write_challenge
@@ -132,7 +140,7 @@ def main() -> int:
             score_all(args, args.results, eyes, levels, threshold, measured, notes=notes)
         if counts := count_eyes(eyes, called, args.whole_image):
             print(write_kinds_scores(args.results / KINDS_TABLE, counts))
-        challenge = write_challenge(args.results, eyes)
+        challenge = write_challenge(args.results / CHALLENGE, eyes)
     labelled = any(eye.mask is not None for eye in eyes)
     colours = "; white found, orange missed, blue false" if labelled else ""
     folders = "masks/, probability/, uncertainty/" + (", arteries/, veins/" if kinds else "")
@@ -141,7 +149,7 @@ def main() -> int:
     print(f"{args.results / MEASURES_TABLE}: measures of the predictions{beside}")
     if challenge:
         print(f"{challenge}: the masks of DRIVE's 20 test photographs, to be scored by its challenge")
-    print(f"to look through it all, open {args.results / 'index.html'} in a browser")
+    print(f"to look through it all, open {args.results / PAGE} in a browser")
     if doubtful := list_doubtful(measured, len(eyes)):
         print(doubtful)
     if refused:
@@ -183,7 +191,7 @@ def segment_all(
                 called[eye.name] = found.kinds.pixels
             # encoding a picture takes about as long as predicting it, so it runs beside
             jobs.append(pool.submit(finish, eye, found))
-        measured = write_all_measures(args.results, [job.result() for job in jobs])
+        measured = write_all_measures(args.results / MEASURES_TABLE, [job.result() for job in jobs])
     print(f"network alone: {len(eyes) / network.seconds:.2f} images a second")
     return levels, called, measured
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -194,19 +193,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    again = [*processes.launcher(), *sys.argv, *([] if args.resume else ["--resume"])]
-    last = args.files / "last.pth"
+    last, go_on = args.files / "last.pth", processes.describe_resume()
 
     def how_to_resume() -> str:
         if not last.exists():
             return "no epoch was finished; start again"
-        return f"{last} is as it was written last; go on with: {shlex.join(again)}"
+        return f"{last} is as it was written last; {go_on}"
 
     with processes.group(how_to_resume):
         finished = run_training(args, args.resume or (processes.restarts() > 0 and last.exists()))
     if not finished:
         if processes.is_main():
-            print(f"stopped, all steps are kept; go on with: {shlex.join(again)}", file=sys.stderr)
+            print(f"stopped, all steps are kept; {go_on}", file=sys.stderr)
             if hint := without_checkpoint(args.files):
                 print(hint, file=sys.stderr)
         return 130

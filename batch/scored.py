@@ -159,7 +159,7 @@ def score_maps(
         return examine_eye(eye, measure(prepare(own * (eye.fov > 0), eye.fov, threshold)))
 
     with threads() as pool:
-        measured = write_all_measures(results, pool.map(finish, paired, levels))
+        measured = write_all_measures(results / MEASURES_TABLE, pool.map(finish, paired, levels))
         rows = score_all(args, results, paired, levels, threshold, measured, maps.binary)
     if counts := count_eyes(paired, maps.kinds, args.whole_image):
         print(write_kinds_scores(results / KINDS_TABLE, counts))

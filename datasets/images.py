@@ -15,7 +15,7 @@ from datasets.decoding import OPTIONAL, OTHER_KINDS, TOPS, decode, is_installed
 from datasets.masks import read_fov as read_fov  # all readers in one place
 from datasets.masks import read_mask as read_mask
 from system.files import atomic
-from system.records import read_record
+from system.records import CLUTTER, read_record
 from utils import UserError
 
 try:
@@ -46,7 +46,7 @@ def refuse_among_images(flag: str, folder: Path) -> None:
 def passed_over(folder: Path, images: Collection[Path]) -> list[str]:
     """Describe the files of a folder other than these images, one line each, without hidden files."""
     others = sorted(f for f in {*folder.iterdir()} - {*images} if os.path.isfile(f))  # noqa: PTH113, see is_photograph
-    visible = [f for f in others if not f.name.startswith(".") and f.name not in ("Thumbs.db", "desktop.ini")]
+    visible = [f for f in others if not f.name.startswith(".") and f.name not in CLUTTER]
     return [f"{f}: {OTHER_KINDS.get(f.suffix.lower(), 'not an image that can be read here')}" for f in visible]
 
 

@@ -83,14 +83,14 @@ def write_measures(path: Path, rows: Iterable[Mapping[str, Any]], more: Sequence
     write_csv(path, ({name: (empty | dict(row))[name] for name in columns} for row in rows))
 
 
-def write_all_measures(results: Path, rows: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Write the rows of `examine_eye` of several eyes to measures.csv; returns those of the predictions.
+def write_all_measures(path: Path, rows: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Write the rows of `examine_eye` of several eyes as a CSV; returns those of the predictions.
 
     Raises:
         UserError: the file cannot be written.
     """
     every = list(rows)
-    write_measures(results / "measures.csv", [row for eye in every for row in eye])
+    write_measures(path, [row for eye in every for row in eye])
     return [eye[0] for eye in every]
 
 

@@ -13,8 +13,8 @@ PHOTOGRAPHS = tuple(f"{number:02d}_test" for number in range(1, 21))
 SHAPE = (584, 565)  # pixels, height and width
 
 
-def write_challenge(results: Path, eyes: Sequence[Eye]) -> Path | None:
-    """Pack the masks that `results/masks` has of DRIVE's official test photographs into drive_challenge.zip.
+def write_challenge(path: Path, eyes: Sequence[Eye]) -> Path | None:
+    """Pack the masks of DRIVE's official test photographs, from masks/ beside it, into a ZIP file.
 
     The masks are PNG files of 0 and 255 with the photographs' names, 01_test.png to 20_test.png.
 
@@ -22,13 +22,13 @@ def write_challenge(results: Path, eyes: Sequence[Eye]) -> Path | None:
         The file; None where the 20 photographs were not all segmented at their own size. An earlier file is
         then removed, since it does not belong to these masks.
     """
-    path = results / "drive_challenge.zip"
     there = {eye.result_name for eye in eyes if eye.fov.shape == SHAPE}
     if not there.issuperset(PHOTOGRAPHS):
         path.unlink(missing_ok=True)
         return None
+    masks = path.with_name("masks")
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in PHOTOGRAPHS:
             # a date of its own: equal masks give an equal file
-            archive.writestr(zipfile.ZipInfo(f"{name}.png"), (results / "masks" / f"{name}.png").read_bytes())
+            archive.writestr(zipfile.ZipInfo(f"{name}.png"), (masks / f"{name}.png").read_bytes())
     return path

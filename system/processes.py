@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import datetime
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -76,13 +77,14 @@ def restarts() -> int:
     return read_number("TORCHELASTIC_RESTART_COUNT", 0) if world_size() > 1 else 0
 
 
-def launcher() -> list[str]:
-    """The command before the script's name, with which to start it again."""
-    if world_size() == 1:
-        return ["python"]
-    on_node = on_this_machine()
-    nodes = [f"--nnodes={world_size() // on_node}", "..."] if on_node < world_size() else []
-    return ["torchrun", *nodes, f"--nproc-per-node={on_node}"]
+def describe_resume() -> str:
+    """With which command to go on where this script ends."""
+    launcher, on_node = ["python"], on_this_machine()
+    if world_size() > 1:
+        nodes = [f"--nnodes={world_size() // on_node}", "..."] if on_node < world_size() else []
+        launcher = ["torchrun", *nodes, f"--nproc-per-node={on_node}"]
+    again = [] if "--resume" in sys.argv else ["--resume"]
+    return f"go on with: {shlex.join([*launcher, *sys.argv, *again])}"
 
 
 def own_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from conftest import run_script
 import test as tester
 from datasets.eyes import Eye
 from datasets.images import write_png
+from pages.results import CHALLENGE
 from scoring.challenge import PHOTOGRAPHS, SHAPE, write_challenge
 
 
@@ -31,7 +32,7 @@ def write_masks(results: Path) -> None:
 
 def test_the_file_holds_the_masks_by_the_names_of_the_photographs(tmp_path):
     write_masks(tmp_path)
-    path = write_challenge(tmp_path, eyes(PHOTOGRAPHS))
+    path = write_challenge(tmp_path / CHALLENGE, eyes(PHOTOGRAPHS))
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == [f"{number:02d}_test.png" for number in range(1, 21)]
@@ -48,9 +49,9 @@ def test_the_file_holds_the_masks_by_the_names_of_the_photographs(tmp_path):
 )
 def test_other_eyes_have_no_such_file_and_an_earlier_one_goes(tmp_path, others):
     write_masks(tmp_path)
-    earlier = write_challenge(tmp_path, eyes(PHOTOGRAPHS))
+    earlier = write_challenge(tmp_path / CHALLENGE, eyes(PHOTOGRAPHS))
     assert earlier.exists()
-    assert write_challenge(tmp_path, others) is None
+    assert write_challenge(tmp_path / CHALLENGE, others) is None
     assert not earlier.exists()
 
 

@@ -257,6 +257,14 @@ def test_two_eyes_of_one_name_are_refused(tmp_path):
     assert len(str(error.value).splitlines()) == 1 + 2 * len(HRF_EYES)
 
 
+def test_an_eye_that_later_scripts_would_refuse_by_its_name_is_refused_at_once(tmp_path):
+    for folder, pixels in zip(("images", "masks"), DRAWN[0], strict=False):
+        for name in ("a", "Mean"):
+            put(tmp_path / "own" / folder / f"{name}.png", encode(pixels, "PNG"))
+    with pytest.raises(UserError, match=r"Mean\.png: a row of the tables is called so; rename it"):
+        run_script(augment.main, tmp_path / "own", "--out", tmp_path / "out")
+
+
 def test_a_folder_without_a_known_data_set_is_refused_and_the_known_are_named(tmp_path):
     put(tmp_path / "mine" / "eye.png", encode(DRAWN[0][0], "PNG"))
     with pytest.raises(UserError) as error:
