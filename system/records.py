@@ -174,13 +174,6 @@ def check_record(script: str, flag: str, folder: Path) -> Record:
     return record
 
 
-def check_own(script: str, flag: str, folder: Path, names: Iterable[str]) -> Record:
-    """The record of a folder, as of `check_record`; UserError too if it or `names` has files of the user's."""
-    record = check_record(script, flag, folder)
-    refuse_loss(script, flag, folder, strangers(folder, {*record.files, *names}, record))
-    return record
-
-
 @contextlib.contextmanager
 def replace_results(
     script: str, flag: str, folder: Path, names: Collection[str], *parts: str
@@ -196,7 +189,8 @@ def replace_results(
             are those of another script. Nothing is removed then.
     """
     with claim(folder, *parts):
-        record = check_own(script, flag, folder, names)
+        record = check_record(script, flag, folder)
+        refuse_loss(script, flag, folder, strangers(folder, {*record.files, *names}, record))
         own = {name for name in {*record.files, *names} if (folder / name).exists()}
         if gone := sorted(own - set(names)):
             which = ", ".join(gone[:5]) + " ..." * (len(gone) > 5)

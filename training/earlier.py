@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from system.records import read_record, write_record
+from system.records import check_record, read_record, refuse_loss, write_record
 
 OWN = ("last.pth", "checkpoint.pth", "history.csv", "curves.png", "preview.png", "split.json")
 MOVING = ".moving"  # in FILES/earlier: a generation on its way
+
+
+def check_own(files: Path, names: Sequence[str] = OWN) -> None:
+    """Raise UserError if FILES has files of a training's names that train.py did not write."""
+    recorded = check_record("train.py", "--files", files).files
+    strangers = [files / name for name in names if (files / name).is_file() and name not in recorded]
+    refuse_loss("train.py", "--files", files, strangers)
 
 
 def list_own(files: Path, names: Sequence[str] = OWN) -> None:

@@ -17,7 +17,7 @@ from prediction.scale import cameras_for, plan_scale
 from prediction.segmentation import outputs_of, segment
 from scoring import metrics
 from system.files import claim
-from system.records import check_own
+from training.earlier import check_own
 from training.held_out_tables import Group, probability_of, score_groups, write_data_sets, write_folds
 from training.loop import train
 from training.settings import Run, Settings, outputs_trained, read_settings
@@ -102,7 +102,7 @@ def cross_validate(
         elif wanted is None:
             move = plan_move(run.files)  # as a whole, also more folds than there are now
         elif whole:
-            check_own("train.py", "--files", run.files, ["folds.csv"])
+            check_own(run.files, ["folds.csv"])
         settings = as_begun(run, settings, chosen)
         for group in chosen:
             if not hold_out(run, settings, group, eyes, read, move):

@@ -21,8 +21,7 @@ from pages.pictures import write_history
 from prediction.scale import factors_for, working_diameter
 from system import processes
 from system.files import atomic
-from system.records import check_own
-from training.earlier import OWN, list_own, move_to_earlier, undo_move
+from training.earlier import OWN, check_own, list_own, move_to_earlier, undo_move
 from training.optimizers import make_optimizer
 from training.settings import Run, Settings, outputs_trained
 from training.state import Training
@@ -206,15 +205,14 @@ def plan_move(files: Path, folds: bool = True) -> Move | None:
         return None
     undo_move(files)
     names = [*OWN, "scores.csv", *(f"probability/{path.name}" for path in files.glob("probability/*.png"))]
-    own = ("train.py", "--files")
-    check_own(*own, files, [*OWN, *(["folds.csv"] if folds else [])])
+    check_own(files, [*OWN, *(["folds.csv"] if folds else [])])
     refuse_among_images("--files", files)
     if folds:
         names.append("folds.csv")
         for folder in sorted(path for path in files.glob("fold*") if path.name[4:].isdecimal()):
-            check_own(*own, folder, OWN)
-            of_fold = [folder / name for name in OWN] + list(folder.glob("probability/*.png"))
-            names += [path.relative_to(files).as_posix() for path in of_fold]
+            check_own(folder)
+            own = [folder / name for name in OWN] + list(folder.glob("probability/*.png"))
+            names += [path.relative_to(files).as_posix() for path in own]
     if not any((files / name).is_file() for name in names):
         return None
     return lambda: move_to_earlier(files, names)
