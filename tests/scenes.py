@@ -52,6 +52,13 @@ def logo_on_colour(rng: np.random.Generator) -> Scene:
     return slide, 160, 900
 
 
+def logo_of_two_colours(rng: np.random.Generator) -> Scene:
+    slide = np.zeros_like(page())
+    cv2.circle(slide, (390, 450), 380, (200, 60, 30), -1)
+    cv2.ellipse(slide, (390, 450), (380, 380), 0, 0, 180, (250, 210, 40), -1)
+    return slide, 160, 900
+
+
 def wood(rng: np.random.Generator) -> Scene:
     grain = cv2.GaussianBlur(rng.normal(0, 1, (900, 1200)), (0, 0), sigmaX=60, sigmaY=1.5)
     board = (150, 100, 60) + 30 * (grain / grain.std())[..., None] * (1, 0.8, 0.55)
@@ -97,6 +104,7 @@ SCENES: dict[str, Callable[[np.random.Generator], Scene]] = {
     "a slide with a logo": logo,
     "a slide with a logo larger than the eye": large_logo,
     "a slide in a colour with a logo": logo_on_colour,
+    "a black slide with a logo of two colours in equal parts": logo_of_two_colours,
     "a wooden table": wood,
     "a photographed monitor": monitor,
     "a small disc on black": small,
