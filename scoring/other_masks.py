@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.decoding import MAX_PIXELS, decode
+from datasets.decoding import MAX_PIXELS, decode, turning
 from datasets.eyes import Eye
 from datasets.images import SUFFIXES, list_images, read_levels, read_mask, size
 from datasets.kinds import ARTERY, VEIN, decode_kinds, join_kinds
@@ -31,6 +31,7 @@ class Maps:
     levels: dict[str, np.ndarray] = field(default_factory=dict)  # by the eye's name: uint16 (H, W), `quantize`
     problems: list[str] = field(default_factory=list)  # a line for each eye that cannot be scored, and why
     surplus: list[str] = field(default_factory=list)  # a line for each file that belongs to no eye
+    turned: list[str] = field(default_factory=list)  # files that their EXIF turns
     binary: bool = True  # masks, which have no curve; else probabilities
     kinds: dict[str, np.ndarray] = field(default_factory=dict)  # arteries and veins, where the folder has them
 
@@ -115,6 +116,8 @@ def read_maps(folder: Path, eyes: Sequence[Eye]) -> Maps:
         print(f"{folder}: more than half of {', '.join(bright[:5])} is vessel; inverted? Vessels are white")
     if (highest := max(levels.max() for levels in found.values()) / 65535) < 0.5:
         print(f"{folder}: no probability above {highest:.2f}; percent? Levels are of 0 to 255, or 0 to 65535")
+    if maps.turned:
+        print(f"{folder}: turned as their EXIF says, whether drawn so or not: {', '.join(maps.turned[:5])}")
     maps.levels = found
     return maps
 
@@ -148,6 +151,7 @@ def read_paired(
             found[eye.name] = pixels
         except UserError as error:
             maps.problems.append(str(error))
+    maps.turned += [paired[name].name for name in found if turning(paired[name])]
     return found, {name: paired[name].suffix for name in found}
 
 

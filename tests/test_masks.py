@@ -10,6 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from conftest import HEIGHT, WIDTH, page_data, rows_by_image, run_script
+from PIL import Image
 from scipy.stats import wilcoxon
 
 import test as tester
@@ -222,6 +223,20 @@ def test_a_map_of_percent_gets_a_word(tmp_path, capsys):
     iio.imwrite(tmp_path / "01_test.png", np.tile(np.uint8([0, 20, 100, 3, 9]), (4, 1)))
     read_maps(tmp_path, eyes("01_test_0"))
     assert "no probability above 0.39; percent?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("orientation, told", [(1, False), (3, True)])
+def test_a_mask_that_its_exif_turns_gets_a_word(tmp_path, capsys, orientation, told):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    mask = np.zeros((4, 5), np.uint8)
+    mask[0] = 255
+    Image.fromarray(mask).save(tmp_path / "eye.png", exif=exif)
+    levels = read_maps(tmp_path, eyes("eye")).levels["eye"]
+    assert bool(levels[-1].all()) is told and bool(levels[0].all()) is not told
+    assert ("turned as their EXIF says" in (said := capsys.readouterr().out)) is told and (
+        "eye.png" in said
+    ) is told
 
 
 def test_folders_are_compared_eye_by_eye(new_data, theirs, tmp_path, capsys):
