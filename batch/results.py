@@ -119,15 +119,14 @@ class ResultsFolder:
         with claim(self.out, *parts):
             refuse_among_images(FLAG, self.out)
             users = strangers(self.out, TABLES, check_record(SCRIPT, FLAG, self.out))
-            finished, before = set(), 0
+            finished, moved, before = set(), [], 0
             for name, photograph in names.items():
                 record = self.read(name)
                 before += record.is_whole
                 if resume and self.is_finished(name, photograph, record):
                     finished.add(name)
-                    if record.more["row"]["photograph"] != str(photograph):  # moved: so the table finds its row
-                        row = {**record.more["row"], "photograph": str(photograph)}
-                        self.finish(name, photograph, record.more["photograph"][1], row)
+                    if record.more["row"]["photograph"] != str(photograph):
+                        moved.append((name, photograph, record))
                 elif not record.script and self.record_path(name).exists():
                     users.append(self.record_path(name))  # unreadable: it may say that all the rest is ours
                 else:
@@ -135,6 +134,9 @@ class ResultsFolder:
                     # what cannot be read any more was damaged by the disk, not changed by the user
                     users += [p for p in changed if not (resume and record.script) or is_readable(p, decode)]
             refuse_loss(SCRIPT, FLAG, self.out, users)
+            for name, photograph, record in moved:  # so that tables of the user find its row where it is now
+                row = {**record.more["row"], "photograph": str(photograph)}
+                self.finish(name, photograph, record.more["photograph"][1], row, record.files)
             if again := before - len(finished):
                 print(f"{self.out}: replaces the results of {again} photographs that were segmented before")
             write_record(self.out, SCRIPT, TABLES, written=False)
@@ -158,14 +160,22 @@ class ResultsFolder:
         """Note that the results of a photograph are about to be written; from any thread."""
         write_record(self.out, SCRIPT, result_files(name), self.record_path(name), written=False)
 
-    def finish(self, name: str, photograph: Path, before: Sequence[Any], row: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        name: str,
+        photograph: Path,
+        before: Sequence[Any],
+        row: Mapping[str, Any],
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write the record of a photograph, whose results are whole; from any thread.
 
         `before` is its `state` before it was read: of what has changed since, these are not the results.
+        `known` are the states of results that are unchanged.
         """
         made_by, place = self.maker_of(photograph), str(place_of(photograph))
         more = {"made_by": made_by, "photograph": [place, before], "row": row}
-        write_record(self.out, SCRIPT, result_files(name), self.record_path(name), more=more)
+        write_record(self.out, SCRIPT, result_files(name), self.record_path(name), more=more, known=known)
 
     def holds_another(self, name: str, photograph: Path) -> bool:
         """Whether the results of this name are those of another photograph."""
@@ -186,10 +196,6 @@ class ResultsFolder:
                     if not record.is_whole or not all((self.out / f).is_file() for f in record.files):
                         continue
                     row = {**record.more["row"], "made_by": describe_maker(record.more["made_by"])}
-                    if name in names:
-                        row["photograph"] = str(
-                            names[name]
-                        )  # it may have been moved: tables have it as it is given
                     fingerprint = row.pop("fingerprint")
                     if rows.number < MOST_COMPARED:
                         rows.prints[name] = fingerprint

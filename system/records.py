@@ -99,6 +99,7 @@ def write_record(
     path: Path | None = None,
     written: bool = True,
     more: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> None:
     """Record which files a script writes into a folder, in `path` or by default written.json there.
 
@@ -106,11 +107,13 @@ def write_record(
         names: of the files in the folder; those that are not there are left out.
         written: False: the files are about to be written.
         more: what else to write down, as JSON can hold it.
+        known: the `state` of files that are unchanged, which are not read again.
 
     Raises:
         UserError: the record cannot be written.
     """
-    files = {n: state(folder / n) if written else None for n in names if not written or (folder / n).is_file()}
+    there = (n for n in names if not written or (folder / n).is_file())
+    files = {n: ((known or {}).get(n) or state(folder / n)) if written else None for n in there}
     with atomic(path or folder / RECORD) as temporary:
         content = {"note": EXPLANATION, "script": script, "files": files, **(more or {})}
         text = json.dumps(content, default=lambda number: number.item())  # of NumPy

@@ -17,6 +17,7 @@ from datasets.duplicates import pack_print, unpack_print
 from datasets.images import write_png
 from datasets.people import person_in
 from datasets.synthetic import draw_eye
+from system.records import read_record
 from utils import UserError
 
 NAMES = {
@@ -201,7 +202,8 @@ def test_measures_have_patients_copies_and_cameras_and_a_new_table_needs_no_new_
 def test_a_photograph_that_was_moved_has_the_row_of_its_new_place(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_png(Path("a/eye.png"), draw_eye(np.random.default_rng(5), 120, 110)[0])
-    Path("t.csv").write_text("file,patient\na/eye.png,P1\nb/eye.png,P2\n")
+    write_png(Path("c/other.png"), draw_eye(np.random.default_rng(6), 120, 110)[0])
+    Path("t.csv").write_text("file,patient\na/eye.png,P1\nb/eye.png,P2\nc/other.png,P3\n")
     flags = (
         "--weights",
         files / "checkpoint.pth",
@@ -211,10 +213,14 @@ def test_a_photograph_that_was_moved_has_the_row_of_its_new_place(files, tmp_pat
         "--table=t.csv",
     )
     assert run_script(predict.main, "a", *flags) in (0, None)
+    before = read_record(Path("out/records/eye.json")).files
     Path("a").rename("b")
     assert run_script(predict.main, "b", *flags, "--resume") in (0, None)
     row = read_csv(Path("out/measures.csv"))[0]
     assert (row["photograph"], row["patient"]) == (str(Path("b/eye.png")), "P2")
+    assert read_record(Path("out/records/eye.json")).files == before
+    assert run_script(predict.main, "c", *flags) in (0, None)  # among the others of a later run
+    assert [row["patient"] for row in read_csv(Path("out/measures.csv"))] == ["P3", "P2"]
 
 
 def test_names_that_say_nothing_give_no_columns(files, tmp_path):
