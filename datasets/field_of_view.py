@@ -56,7 +56,9 @@ def lit_disc(photograph: np.ndarray) -> np.ndarray:
     large = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] >= 0.1 * lit.size]
     if not large:
         return fov
-    largest = max(large, key=lambda k: (not is_plain(small, labels == k), stats[k, cv2.CC_STAT_AREA]))
+    if len(large) > 1:  # else there is nothing to tell a logo from, and nearly all photographs are so
+        large.sort(key=lambda k: (is_plain(small, labels == k), -stats[k, cv2.CC_STAT_AREA]))
+    largest = large[0]
     # a disc is convex, even if the frame cuts it: the hull closes dark vessels and shadows at its border
     return enlarged(hull_of(labels == largest), photograph.shape)
 
@@ -71,14 +73,14 @@ def disc_in_scene(photograph: np.ndarray) -> np.ndarray | None:
     """
     small = cv2.medianBlur(small_copy(photograph), 5)
     red, green, blue = (small[..., k].astype(np.int16) for k in range(3))
-    best, rank = None, (False, 0.01 * red.size)
+    best, rank = None, (False, 0.0)
     masks = (red > 1.15 * green + 8) & (red > 1.15 * blue + 8), small.max(axis=2) > 40
     for mask in masks:
         lit = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(lit)
-        for k in range(1, count):
+        for k in [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] > 0.01 * red.size]:
             own = not is_plain(small, labels == k), float(stats[k, cv2.CC_STAT_AREA])
-            if own[1] > 0.01 * red.size and own > rank:
+            if own > rank:
                 disc = hull_of(labels == k)
                 if roundness(disc, whole=True) > 0.85 and sharp_border(small, disc):
                     best, rank = disc, own

@@ -52,7 +52,7 @@ class DataSet:
         there = "" if eyes >= self.published else f"only {eyes} of {self.published} eyes: "
         train, test = self.count("train"), self.count("test")
         discs = sorted({round(eye.disc) for eye in self.eyes if eye.part == "train" and eye.disc})
-        sizes = " to ".join(map(str, dict.fromkeys((discs[0], discs[-1])))) if discs else ""
+        sizes = " to ".join(map(str, discs[:1] + discs[1:][-1:]))  # the smallest and the largest
         scale = f"; discs of {sizes} pixels set the scale" if discs else ""
         return f"{self.name} in {self.folder}: {there}{train} to train, {test} to test ({self.split}){scale}"
 

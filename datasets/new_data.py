@@ -74,9 +74,8 @@ def replace_data(staged: Path, out: Path) -> None:
             # move all old files out before new ones in, so that a kill leaves no mixture
             for source, target in [
                 *((out / part, old / part) for part in reversed(REPLACED) if (out / part).exists()),
-                *(
-                    (staged / part, out / part) for part in REPLACED if (staged / part).exists()
-                ),  # no eye may test
+                # no eye may test
+                *((staged / part, out / part) for part in REPLACED if (staged / part).exists()),
             ]:
                 source.rename(target)
                 undo.append((target, source))

@@ -79,8 +79,9 @@ def segment(
     copy = rescale(Eye("", photograph, fov), scale)
     small = segment_copy(model, copy.image, copy.fov, views)
     probability = np.zeros((*small.shape[:-2], *fov.shape), np.float32)
-    for k, part in enumerate(small.reshape(-1, *copy.fov.shape)):
-        cv2.copyTo(cv2.resize(part, fov.shape[::-1]), fov, probability.reshape(-1, *fov.shape)[k])
+    planes = probability.reshape(-1, *fov.shape)
+    for plane, part in zip(planes, small.reshape(-1, *copy.fov.shape), strict=True):
+        cv2.copyTo(cv2.resize(part, fov.shape[::-1]), fov, plane)
     return probability
 
 

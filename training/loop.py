@@ -75,8 +75,8 @@ def train(
     if len(state.history) == settings.epochs:
         print(f"{run.files / 'last.pth'}: all {settings.epochs} epochs are done already")
         return state
-    if run.initial and settings.start_from and validation and not (run.resume or state.history):
-        keep_start(run, run.initial, state, validation)
+    if settings.start_from and validation and not (run.resume or state.history):
+        keep_start(run, state, validation)
     epoch_steps = math.ceil(settings.crops / size)
     total = settings.epochs * epoch_steps
     done = len(state.history) * epoch_steps + len(state.losses)
@@ -130,13 +130,14 @@ def train(
     return state
 
 
-def keep_start(run: Run, initial: Network, state: Training, validation: Sequence[Eye]) -> None:
+def keep_start(run: Run, state: Training, validation: Sequence[Eye]) -> None:
     """Validate the network that a training starts from, and keep it until an epoch is better.
 
     One that has seen a validation eye would win unfairly, and is not kept.
     """
     start = state.settings.start_from
-    if initial.outputs != state.model.outputs:  # of vessels, where arteries and veins begin
+    # of vessels, where arteries and veins begin
+    if run.initial is None or run.initial.outputs != state.model.outputs:
         return
     if seen := {eye_of(eye.name) for eye in validation} & set(state.started_from):
         print(f"{start}: trained on {', '.join(sorted(seen))}, which validate: it is not compared")
