@@ -1,14 +1,15 @@
 """Find the optic disc and the fovea of a photograph.
 
-A small network looks twice: at the whole field of view, and at a square of three disc diameters around what it
-took for the disc. The second look measures the disc at the same scale in every camera.
+A small network looks at the whole field of view, as it is and with even contrast, and at the mirror images of
+both: what it takes for a disc in one of them is a candidate. It looks again at a square of three disc diameters
+around each, which measures the disc at the same scale in every camera and tells it from an exudate.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 
 from anatomy.windows import SIDE, Window, network_input, window_around
+from datasets.images import equalize
 from networks.checkpoints import load_checkpoint
 from system.devices import autocast
 
@@ -29,9 +31,10 @@ OUTPUTS = ("disc", "fovea")  # channels of the network
 WEIGHTS = Path(__file__).resolve().parent.parent / "files" / "anatomy.pth"
 CLOSE = 3.0  # disc diameters that the second look shows
 CERTAIN = 0.45  # what is less certain counts as not there
-SURE = 0.7  # a look that agrees so well with the one before needs no other
+SURE = 0.7  # beside what is so certain no other candidate is looked at
 RIM, WHOLE = 1.2, 0.93  # a disc is whole where so much of a circle so many times as large is in the field
-CANDIDATES = 2  # areas of the first look that get a second
+CANDIDATES = 4  # areas of the first look that get others, at most
+LEAST_PROBABILITY = 0.2  # of a candidate in one of the first looks
 FOVEA_INSIDE = 0.4  # disc diameters from the border of the field of view
 # grey levels of green; 95 of 100 foveas of IDRiD, STARE and CHASE_DB1 are darker by more than that
 FOVEA_DARKER = 1.5
@@ -103,33 +106,38 @@ def find_landmarks(photograph: np.ndarray, fov: np.ndarray, network: Network | N
     """
     network = network or load_anatomy()
     whole = window_around(fov)
-    maps = look(photograph, fov, [whole], network)[0]
+    maps = look(photograph, fov, whole, network, mirrored=True)
     seen = whole.cut_fov(fov)
-    disc, certainty = find_disc(photograph, fov, network, whole, maps[0], seen)
-    fovea_x, fovea_y, fovea_certainty = find_fovea(whole, maps[1], seen, disc, photograph)
+    disc, certainty = find_disc(photograph, fov, network, whole, maps[:, 0].max(axis=0), seen)
+    fovea_x, fovea_y, fovea_certainty = find_fovea(whole, maps[:, 1].mean(axis=0), seen, disc, photograph)
     # what the network makes of a disc that is cut is a place, but no measure
     diameter = disc.diameter if disc and disc.whole else math.nan
     place = (disc.x, disc.y, diameter) if disc else (math.nan,) * 3
     return Landmarks(*place, certainty, fovea_x, fovea_y, fovea_certainty)
 
 
-def look(photograph: np.ndarray, fov: np.ndarray, windows: list[Window], network: Network) -> np.ndarray:
-    """Probabilities of disc and fovea in windows, float32 (N, 2, SIDE, SIDE).
+def look(
+    photograph: np.ndarray, fov: np.ndarray, window: Window, network: Network, mirrored: bool = False
+) -> np.ndarray:
+    """Probabilities of disc and fovea in a window that shows some of the field of view.
 
     A disc goes on beyond the field of view, a fovea does not.
+
+    Returns:
+        float32 (V, 2, SIDE, SIDE), seen as it is and with even contrast, and in the mirror images of both.
     """
     import torch
 
-    fields = [window.cut_fov(fov) for window in windows]
-    inputs = np.zeros((len(windows), 3, SIDE, SIDE), np.float32)
-    for i, (window, field) in enumerate(zip(windows, fields, strict=True)):
-        if field.any():
-            inputs[i] = network_input(window.cut(photograph), field)
+    field, pixels = window.cut_fov(fov), window.cut(photograph)
+    inputs = np.stack([network_input(view, field) for view in (pixels, equalize(pixels, field))])
+    if mirrored:
+        inputs = np.concatenate([inputs, inputs[..., ::-1]])
     device: torch.device = next(network.parameters()).device
     with torch.inference_mode(), autocast(device):
         logits = network(torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last))
     probabilities = logits.float().sigmoid().cpu().numpy()
-    probabilities[:, 1] *= np.stack(fields) > 0
+    probabilities[2:] = probabilities[2:, ..., ::-1]
+    probabilities[:, 1] *= field > 0
     return probabilities
 
 
@@ -141,29 +149,32 @@ def find_disc(
     probability: np.ndarray,
     seen: np.ndarray,
 ) -> tuple[Disc | None, float]:
-    """The disc, from the first look's probability, float32 (SIDE, SIDE); None where none is certain.
+    """The disc, from the highest probability of the first looks, float32 (SIDE, SIDE); None where unsure.
 
     Returns:
-        The disc as the second look shows it, and how certain the best candidate is, 0 to 1.
+        The disc as the last look shows it, and how certain the best candidate is, 0 to 1.
     """
-    found = [read_disc(whole, mask, probability, seen) for mask in areas(probability, seen)[:CANDIDATES]]
-    for _ in range(2):  # a third look where the first had the wrong size
-        windows = [Window(disc.x, disc.y, CLOSE * disc.diameter) for disc in found]
-        if not windows:
-            break
-        again, near = [], look(photograph, fov, windows, network)[:, 0]
-        for window, before, close in zip(windows, found, near, strict=True):
+    best, certainty = None, 0.0
+    for mask in areas(probability, seen)[:CANDIDATES]:
+        disc = read_disc(whole, mask, probability, seen)
+        agreed = disc.certainty
+        for _ in range(2):  # the second of them where the first look had the wrong size
+            window = Window(disc.x, disc.y, CLOSE * disc.diameter)
             field = window.cut_fov(fov)
-            for mask in areas(close, field)[:1]:
-                disc = read_disc(window, mask, close, field)
-                # what is a disc from near alone, such as an exudate, is none
-                sure = before.certainty * disc.certainty * agreement(before, disc)
-                again.append(replace(disc, certainty=sure))
-        found = sorted(again, key=lambda disc: -disc.certainty)[:1]
-        if found and found[0].certainty > SURE:
+            near = look(photograph, fov, window, network)[:, 0].mean(axis=0) if field.any() else None
+            masks = [] if near is None else areas(near, field)
+            if near is None or not masks:
+                agreed = 0.0
+                break
+            again = read_disc(window, masks[0], near, field)
+            agreed *= agreement(disc, again)
+            disc = again
+        # what is a disc from near alone, such as an exudate, is none
+        if agreed * disc.certainty > certainty:
+            best, certainty = disc, agreed * disc.certainty
+        if certainty > SURE:
             break
-    certainty = max((disc.certainty for disc in found), default=float(probability.max()) / 2)
-    return (found[0] if found and certainty >= CERTAIN else None), certainty
+    return (best if certainty >= CERTAIN else None), certainty
 
 
 def agreement(one: Disc, other: Disc) -> float:
@@ -174,15 +185,21 @@ def agreement(one: Disc, other: Disc) -> float:
 
 
 def areas(probability: np.ndarray, seen: np.ndarray) -> list[np.ndarray]:
-    """Connected areas of high probability, the one with most of it first: masks, uint8, 0 or 255.
+    """Areas of high probability, the one with most of it first: masks, uint8, 0 or 255.
 
-    They reach into the field of view `seen`, uint8 (SIDE, SIDE), 0 or 255.
+    Each has at least half of its own highest. They reach into the field of view `seen`, uint8 (SIDE, SIDE), 0
+    or 255.
     """
-    bright = (probability > max(0.2, 0.5 * float(probability.max()))).astype(np.uint8)
-    count, labels = cv2.connectedComponents(bright)
+    count, labels = cv2.connectedComponents((probability > LEAST_PROBABILITY).astype(np.uint8))
     weights = np.bincount(labels.ravel(), (probability * (seen > 0)).ravel(), count)
-    order = [i for i in np.argsort(-weights) if i and weights[i] >= 2]
-    return [np.where(labels == i, 255, 0).astype(np.uint8) for i in order]
+    found = []
+    for i in np.argsort(-weights):
+        if i and weights[i] >= 2:
+            area = np.where(labels == i, probability, 0)
+            found.append(
+                np.where(area > max(LEAST_PROBABILITY, 0.5 * float(area.max())), 255, 0).astype(np.uint8)
+            )
+    return found
 
 
 def read_disc(window: Window, mask: np.ndarray, probability: np.ndarray, seen: np.ndarray) -> Disc:

@@ -1,6 +1,6 @@
 """Train the network that finds disc and fovea, on DRIVE, HRF, IDRiD, STARE and CHASE_DB1.
 
-python -m research.anatomy ANATOMY --drive DRIVE --hrf HRF --marked STARE CHASE_DB1
+python -m research.anatomy ANATOMY --drive DRIVE --marked STARE HRF CHASE_DB1
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 FOVEA_WEIGHT = 0.5  # of its loss; the place of a fovea is less sharp than the outline of a disc
 AVERAGE = 0.99  # of the weights, kept from one step to the next
+WIDTH = 11  # of the first level; its weights in half precision fill the 2 MiB that the file may have
 
 
 def parse_args() -> argparse.Namespace:
     """Read the flags."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], formatter_class=HelpFormatter)
-    parser.add_argument("anatomy", type=folder_name, help="folder with the labels of DRIVE and HRF, and IDRiD")
+    parser.add_argument("anatomy", type=folder_name, help="folder with the labels of DRIVE, and IDRiD")
     parser.add_argument("--drive", type=folder_name, help="the data set DRIVE; without it, it does not train")
-    parser.add_argument("--hrf", type=folder_name, help="the data set HRF; without it, it does not train")
     parser.add_argument(
         "--marked",
         type=folder_name,
         nargs="+",
         default=[],
         metavar="DATA_SET",
-        help="STARE, CHASE_DB1 or both, whose discs this project marked; without it, they do not train",
+        help="those of STARE, HRF and CHASE_DB1 that are to train; this project marked their discs",
     )
     parser.add_argument("--fold", type=int, choices=range(FOLDS), help="hold out this third of IDRiD")
     parser.add_argument("--out", type=path_name, default=WEIGHTS, help="file of the weights")
@@ -104,7 +104,7 @@ def fit_anatomy(eyes: Sequence[LabelledEye], args: argparse.Namespace, device: t
     from model import UNet
 
     torch.manual_seed(args.seed)
-    network = UNet(3, len(OUTPUTS), width=8, depth=4).to(device).to(memory_format=torch.channels_last)
+    network = UNet(3, len(OUTPUTS), width=WIDTH, depth=4).to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)
     optimizer = make_optimizer(network, "muon", args.lr)
     windows, losses = RandomWindows(eyes, args.seed, args.steps * args.batch_size), []
@@ -138,7 +138,10 @@ def save_anatomy(
 
     settings = {name: getattr(args, name) for name in ("steps", "batch_size", "lr", "seed")}
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+    weights = {
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
     content = {"model": network.config, "outputs": list(OUTPUTS), "weights": weights, "settings": settings}
     split = {"train": list(names), "validation": []}
     save_checkpoint(path, {**content, "split": split, "versions": versions, "seconds": seconds})
@@ -162,7 +165,7 @@ def main() -> None:
     args = parse_args()
     device = pick_device(args.device)
     refuse_other_file(args.out)
-    eyes = list(read_labelled_eyes(find_labels(args.anatomy, args.drive, args.hrf, args.marked)))
+    eyes = list(read_labelled_eyes(find_labels(args.anatomy, args.drive, args.marked)))
     if args.fold is not None:
         eyes = [eye for eye, out in zip(eyes, held_out(eyes, args.fold), strict=True) if not out]
     groups = [eye.group for eye in eyes]

@@ -22,11 +22,8 @@ from utils import UserError
 FIELD = 512  # pixels of the field of view, to which photographs are brought: discs of about 75
 FOLDS = 3  # of IDRiD, to be scored by networks that have seen the others
 UNKNOWN = 128  # in `LabelledEye.disc`: disc or not
-# diameters by which HRF's circles lie right of the discs, in right and left eyes alike: mean of 45, as networks
-# see them and as one sees by eye; only training corrects it
-HRF_SHIFT = 0.12
-# circles around the discs of STARE and CHASE_DB1, and where their foveae are, marked by eye for this project;
-# empty where nobody could tell
+# circles around the discs of STARE, HRF and CHASE_DB1, and where foveae are, marked by eye for this project;
+# empty where nobody could tell, and for HRF's foveae
 MARKS = Path(__file__).with_name("marks.csv")
 USUAL_SHARE = 0.153  # of the field of view of IDRiD's camera: a disc's diameter, the median of 54
 
@@ -57,17 +54,14 @@ class Label:
     fovea: tuple[float, float] | None = None
 
 
-def find_labels(
-    anatomy: Path, drive: Path | None, hrf: Path | None, marked: Sequence[Path] = ()
-) -> list[Label]:
+def find_labels(anatomy: Path, drive: Path | None, marked: Sequence[Path] = ()) -> list[Label]:
     """The labelled photographs: of the data sets whose folders are given, and IDRiD's where it is there.
 
     Args:
-        anatomy: has DRIVE/disc/NN_training.png, HRF/discs.csv, IDRiD/centres.csv, IDRiD/images,
-            IDRiD/disc and IDRiD/disc_images.
+        anatomy: has DRIVE/disc/NN_training.png, IDRiD/centres.csv, IDRiD/images, IDRiD/disc and
+            IDRiD/disc_images.
         drive: has training/images.
-        hrf: has images.
-        marked: STARE, CHASE_DB1 or both as unpacked, which `MARKS` knows.
+        marked: those of STARE, HRF and CHASE_DB1, as unpacked, whose photographs `MARKS` knows.
 
     Raises:
         UserError: a folder, a photograph or a table is missing.
@@ -77,11 +71,6 @@ def find_labels(
         images = photographs(drive / "training" / "images")
         masks = photographs(anatomy / "DRIVE" / "disc")
         labels += [Label("DRIVE", pick(images, name, drive), mask) for name, mask in masks.items()]
-    if hrf:
-        images = photographs(hrf / "images")
-        for row in rows(anatomy / "HRF" / "discs.csv"):
-            x, y, diameter = (float(row[column]) for column in ("disc_x", "disc_y", "disc_diameter"))
-            labels.append(Label("HRF", pick(images, row["image"], hrf), (x, y, diameter)))
     idrid = anatomy / "IDRiD"
     if idrid.is_dir():
         images, masks = photographs(idrid / "disc_images"), photographs(idrid / "disc")
@@ -94,7 +83,7 @@ def find_labels(
     for folder in marked:
         labels += find_marked(folder)
     if not labels:
-        raise UserError(f"{anatomy}: no labels in it; it needs IDRiD, or give --drive or --hrf")
+        raise UserError(f"{anatomy}: no labels in it; it needs IDRiD, or give --drive or --marked")
     return labels
 
 
@@ -104,8 +93,9 @@ def find_marked(folder: Path) -> list[Label]:
     Raises:
         UserError: it knows none of them.
     """
-    # a label is called im0001.ah.ppm.gz, a photograph im0001.ppm.gz
-    images = {path.name.removesuffix(".gz").rsplit(".", 1)[0]: path for path in image_files(folder)}
+    # a label is called im0001.ah.ppm.gz, a photograph im0001.ppm.gz; in HRF both have one name, and folders
+    # come in the order of theirs, images before manual1
+    images = {path.name.removesuffix(".gz").rsplit(".", 1)[0]: path for path in reversed(image_files(folder))}
     labels = []
     for row in rows(MARKS):
         x, y, diameter, fovea_x, fovea_y = (float(row[name] or "nan") for name in PLACES)
@@ -113,7 +103,7 @@ def find_marked(folder: Path) -> list[Label]:
             fovea = (fovea_x, fovea_y) if fovea_x > 0 else None
             labels.append(Label(row["data_set"], images[row["image"]], (x, y, diameter), fovea))
     if not labels:
-        raise UserError(f"{folder}: neither STARE nor CHASE_DB1; no disc of its photographs is known")
+        raise UserError(f"{folder}: not STARE, HRF or CHASE_DB1; no disc of its photographs is known")
     return labels
 
 
@@ -172,11 +162,11 @@ def read_labelled_eye(label: Label) -> LabelledEye:
         ]
     else:
         x, y, diameter = label.disc
-        sure, possible = 0.45, 0.55  # radii in diameters: a circle is not quite the outline of a disc
-        drawn_x = x - HRF_SHIFT * diameter if label.group == "HRF" else x
+        # radii in diameters: a circle is not quite the outline of a disc, still less one of a guessed size
+        sure, possible = (0.47, 0.53) if diameter > 0 else (0.4, 0.6)
         diameter = diameter if diameter > 0 else USUAL_SHARE * fov_diameter(fov)
         rows, columns = np.indices(size[::-1])
-        distance = np.hypot(columns - to_small(drawn_x, scale), rows - to_small(y, scale)) / (scale * diameter)
+        distance = np.hypot(columns - to_small(x, scale), rows - to_small(y, scale)) / (scale * diameter)
         disc = np.where(distance < sure, 255, np.where(distance < possible, UNKNOWN, 0)).astype(np.uint8)
     fovea = label.fovea and (to_small(label.fovea[0], scale), to_small(label.fovea[1], scale))
     place = to_small(x, scale), to_small(y, scale), scale * diameter

@@ -1,6 +1,6 @@
 """Score networks that find disc and fovea, each on the cameras that it has not seen; by hand.
 
-python -m research.anatomy ANATOMY --hrf HRF --out without_DRIVE.pth
+python -m research.anatomy ANATOMY --marked STARE HRF CHASE_DB1 --out without_DRIVE.pth
 python -m research.landmarks without_DRIVE.pth ANATOMY --drive DRIVE
 
 Besides the photographs as they are, it makes harder ones: the disc in the middle of a narrower field, a
@@ -35,9 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("weights", type=Path, help="a network that has not seen the data sets given")
     parser.add_argument("anatomy", type=Path, help="folder with the labels; its IDRiD is scored with --idrid")
     parser.add_argument("--drive", type=Path, help="score DRIVE, in this folder")
-    parser.add_argument("--hrf", type=Path, help="score HRF, in this folder")
     parser.add_argument(
-        "--marked", type=Path, nargs="+", default=[], help="score STARE, CHASE_DB1, or both, in these folders"
+        "--marked", type=Path, nargs="+", default=[], help="score STARE, HRF, CHASE_DB1, in these folders"
     )
     parser.add_argument("--idrid", action="store_true", help="score IDRiD")
     parser.add_argument(
@@ -117,7 +116,7 @@ def score(eye: LabelledEye, view: Callable[[LabelledEye], np.ndarray], network: 
         )
     dice = math.nan
     if eye.group != "IDRiD" and view is as_it_is:
-        drawn = (eye.disc[part] == 255) if "HRF" not in eye.group else circle(eye)[part]
+        drawn = (eye.disc[part] == 255) if eye.group in ("DRIVE", "IDRiD drawn") else circle(eye)[part]
         mask = disc_mask(photograph, fov, network)
         dice = float(2 * (mask & drawn).sum() / max(mask.sum() + drawn.sum(), 1))
     return Score(found, error, found.disc_diameter / eye.disc_diameter, fovea_error, dice)
@@ -131,7 +130,7 @@ def circle(eye: LabelledEye) -> np.ndarray:
 def disc_mask(photograph: np.ndarray, fov: np.ndarray, network: Network) -> np.ndarray:
     """The disc as the second look outlines it, bool (H, W)."""
     whole = window_around(fov)
-    first = look(photograph, fov, [whole], network)[0, 0]
+    first = look(photograph, fov, whole, network, mirrored=True)[:, 0].max(axis=0)
     disc, _ = find_disc(photograph, fov, network, whole, first, whole.cut_fov(fov))
     if disc is None:
         return np.zeros(fov.shape, bool)
@@ -167,7 +166,7 @@ def main() -> None:
     network = load_anatomy(args.weights)
     labels = [
         one
-        for one in find_labels(args.anatomy, args.drive, args.hrf, args.marked)
+        for one in find_labels(args.anatomy, args.drive, args.marked)
         if args.idrid or not one.group.startswith("IDRiD")
     ]
     scores: dict[tuple[str, str], list[Score]] = {}

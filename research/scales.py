@@ -4,14 +4,13 @@
     python -m research.scales --files files --anatomy FOLDER    # of train.py --leave-one-out
 
 A network of `files/without_NAME` sees the eyes of NAME with the field of view brought to each of --diameters,
-then with the disc brought to --disc pixels: as found, as the median of its camera, and as drawn, where the
-folder --anatomy holds DRIVE/disc/NAME.png or HRF/discs.csv.
+then with the disc brought to --disc pixels: as found, as the median of its camera, and as drawn: marked by this
+project, or where the folder --anatomy holds DRIVE/disc/NAME.png.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from datasets.field_of_view import fov_diameter
 from model import Network
 from prediction.scale import WORKING_DISC, factor_of, plan_scale
 from prediction.segmentation import segment
+from research.anatomy_labels import MARKS, rows
 from research.left_out import add_left_out, left_out
 from scoring import metrics
 from training.thresholds import f1_curve, threshold_of_best
@@ -45,16 +45,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def drawn_disc(eye: Eye, data_set: str, anatomy: Path | None) -> float:
-    """Diameter in pixels of the disc that an observer drew; NaN where nobody did."""
+    """Diameter in pixels of the disc that an observer drew or marked; NaN where nobody did."""
     name = eye.name.removesuffix("_0")
     if anatomy and data_set == "DRIVE":
         mask = cv2.imread(str(anatomy / "DRIVE" / "disc" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
         return 2 * float(np.sqrt((mask > 0).sum() / np.pi))
-    if anatomy and data_set == "HRF":
-        with (anatomy / "HRF" / "discs.csv").open(newline="", encoding="utf-8-sig") as file:
-            rows = {row["image"]: float(row["disc_diameter"]) for row in csv.DictReader(file)}
-        return rows.get(name, float("nan"))
-    return float("nan")
+    return next(
+        (float(row["disc_diameter"] or "nan") for row in rows(MARKS) if row["image"] == name), float("nan")
+    )
 
 
 def ways(
@@ -104,10 +102,10 @@ def main() -> None:
                     probability = segment(network, eye.image, eye.fov, args.views, own)
                     done[own] = metrics.count_levels(metrics.quantize(probability), eye.truth, eye.fov)
                 found.setdefault(way, []).append((own, done[own]))
-        for way, rows in found.items():
-            scores = metrics.mean([metrics.scores(counts, args.threshold) for _, counts in rows])
-            curve = np.mean([f1_curve(counts) for _, counts in rows], axis=0)
-            figures = (float(np.median([factor for factor, _ in rows])), scores["auc"])
+        for way, seen in found.items():
+            scores = metrics.mean([metrics.scores(counts, args.threshold) for _, counts in seen])
+            curve = np.mean([f1_curve(counts) for _, counts in seen], axis=0)
+            figures = (float(np.median([factor for factor, _ in seen])), scores["auc"])
             figures += (scores["average_precision"], scores["f1"], float(curve.max()), threshold_of_best(curve))
             print(f"{data_set:12}{way:26}" + "".join(f"{figure:10.4f}" for figure in figures), flush=True)
 

@@ -16,7 +16,7 @@ from conftest import CPU, run_script
 from PIL import Image
 from torch import Tensor
 
-from anatomy.landmarks import OUTPUTS, WEIGHTS, Landmarks, find_landmarks, load_anatomy
+from anatomy.landmarks import OUTPUTS, PLACES, WEIGHTS, Landmarks, find_landmarks, load_anatomy
 from anatomy.windows import SIDE, Window
 from datasets.images import write_png
 from datasets.synthetic import draw_eye
@@ -201,26 +201,38 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     disc = cv2.circle(np.zeros((120, 130), np.uint8), (40, 60), 9, 255, -1)
     for k in (21, 22):
         name = f"{k}_training.png"
-        for place in ("DRIVE/training/images", "IDRiD/disc_images", "IDRiD/images", "HRF/images"):
+        for place in ("DRIVE/training/images", "IDRiD/disc_images", "IDRiD/images"):
             photograph(folder / place / name)
         for place in ("DRIVE/disc", "IDRiD/disc"):
             (folder / place).mkdir(parents=True, exist_ok=True)
             write_png(folder / place / name, disc)
     names = ["21_training", "22_training"]
-    table(folder / "HRF" / "discs.csv", "image,disc_x,disc_y,disc_diameter", [[n, 40, 60, 19] for n in names])
+    marks = [["HRF", n, 40, 60, 19, "", ""] for n in ("01_h", "02_h")]
+    for row in marks:
+        photograph(folder / "HRF" / "images" / f"{row[1]}.jpg")
+        photograph(folder / "HRF" / "manual1" / f"{row[1]}.tif")  # a label of the same name
+    table(folder / "marks.csv", f"data_set,image,{','.join(PLACES)}", marks)
     columns = "image,disc_x,disc_y,fovea_x,fovea_y"
     table(folder / "IDRiD" / "centres.csv", columns, [[n, 40.5, 60, 80, 62.5] for n in names])
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_marks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marks are those of the drawn eyes, where there are any."""
+    if "labelled" in request.fixturenames:
+        folder = request.getfixturevalue("labelled")
+        monkeypatch.setattr("research.anatomy_labels.MARKS", folder / "marks.csv")
+
+
 def eyes_of(folder: Path) -> list[LabelledEye]:
-    return list(read_labelled_eyes(find_labels(folder, folder / "DRIVE", folder / "HRF")))
+    return list(read_labelled_eyes(find_labels(folder, folder / "DRIVE", [folder / "HRF"])))
 
 
 def test_all_kinds_of_labels_say_the_same(labelled):
     eyes = eyes_of(labelled)
     assert [eye.group for eye in eyes] == [
-        g for g in ("DRIVE", "HRF", "IDRiD drawn", "IDRiD") for _ in range(2)
+        g for g in ("DRIVE", "IDRiD drawn", "IDRiD", "HRF") for _ in range(2)
     ]
     for eye in eyes:
         assert (eye.disc_x, eye.disc_y) == pytest.approx((40, 60), abs=0.51)
@@ -236,23 +248,23 @@ def test_marks_of_this_project_are_of_the_photograph_not_its_labels(tmp_path):
         path = tmp_path / ("labels" if ".ah" in name else "images") / name
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((605, 700, 3), 90, np.uint8)).save(path)
-    found = {label.image.name: label for label in find_labels(tmp_path, None, None, [tmp_path / "images"])}
+    found = {label.image.name: label for label in find_labels(tmp_path, None, [tmp_path / "images"])}
     assert found.keys() == {"im0002.ppm", "Image_01L.jpg"}, "nobody could tell a disc in im0324"
-    assert find_labels(tmp_path, None, None, [tmp_path])[0].image.name == "im0002.ppm"
+    assert find_labels(tmp_path, None, [tmp_path])[0].image.name == "im0002.ppm"
     assert found["im0002.ppm"].group == "STARE" and found["im0002.ppm"].disc == (95.5, 276.0, 99.5)
     assert found["Image_01L.jpg"].group == "CHASE_DB1"
-    with pytest.raises(UserError, match="neither STARE nor CHASE_DB1"):
-        find_labels(tmp_path, None, None, [tmp_path / "labels"])
+    with pytest.raises(UserError, match="not STARE, HRF or CHASE_DB1"):
+        find_labels(tmp_path, None, [tmp_path / "labels"])
 
 
 def test_labels_without_their_photograph_or_table_are_named(labelled, tmp_path):
     with pytest.raises(UserError, match="images: no such folder"):
-        find_labels(labelled, tmp_path, None)
+        find_labels(labelled, tmp_path)
     (tmp_path / "training" / "images").mkdir(parents=True)
     with pytest.raises(UserError, match="no photograph 21_training"):
-        find_labels(labelled, tmp_path, None)
+        find_labels(labelled, tmp_path)
     with pytest.raises(UserError, match="no labels in it"):
-        find_labels(tmp_path, None, None)
+        find_labels(tmp_path, None)
 
 
 def test_photographs_of_one_eye_are_held_out_together():
@@ -289,12 +301,12 @@ def test_views_show_disc_and_fovea_where_the_labels_say(labelled):
 
 
 def test_from_labels_to_a_file_that_finds(labelled, tmp_path):
-    flags = ["--drive", labelled / "DRIVE", "--hrf", labelled / "HRF", "--out", tmp_path / "a.pth"]
+    flags = ["--drive", labelled / "DRIVE", "--marked", labelled / "HRF", "--out", tmp_path / "a.pth"]
     small = ["--steps", 3, "--batch-size", 2, "--device", "cpu"]
     run_script(anatomy.main, labelled, *flags, *small)
     content = torch.load(tmp_path / "a.pth", weights_only=True)
     assert len(content["split"]["train"]) == 8
-    before = UNet(3, 2, width=8, depth=4).state_dict()
+    before = UNet(3, 2, width=anatomy.WIDTH, depth=4).state_dict()
     moved = [name for name in before if not torch.equal(before[name], content["weights"][name])]
     assert any("bottleneck" in name for name in moved)
     found = find_landmarks(*drawn(200, (0.5, 0.5, 0.15)), load_anatomy(tmp_path / "a.pth"))
