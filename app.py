@@ -26,6 +26,7 @@ from measures.table import write_measures
 from networks.loading import add_kinds, add_prediction_flags, add_weights, choose_kinds
 from pages.pictures import as_rgb, compare, overlay, overlay_kinds, write_jpeg
 from pages.report import describe_photograph
+from pages.results import MEASURES_TABLE
 from pages.viewer import PLAIN_NAMES, START, VIEWER, VIEWER_STYLE, pictures, viewer_script
 from prediction.segmentation import binarize
 from prediction.segmenter import Segmentation, Segmenter
@@ -149,7 +150,7 @@ def measure_at_threshold(drop: Drop, name: str) -> None:
     kinds = drop.kinds[name] = found.measure_kinds()
     drop.rows[name] = row | found.examine() | (kinds.row if kinds else {})
     write_png(drop.folder / f"{name}_mask.png", found.mask)
-    write_measures(drop.folder / "measures.csv", list(drop.rows.values()))
+    write_measures(drop.folder / MEASURES_TABLE, list(drop.rows.values()))
 
 
 def draw_layer(found: Segmentation, kinds: ArteriesVeins | None, layer: str, usual: float) -> np.ndarray:
@@ -184,7 +185,7 @@ def build_page(segmenter: Segmenter, folder: Path) -> gradio.Blocks:
     def show(drop: Drop | None, name: str | None, layer: str) -> list[Any]:
         if drop is None or name not in drop.found:
             return ["", "", "", None, None, None]
-        files = [drop.folder / f for f in (f"{name}_mask.png", f"{name}_probability.png", "measures.csv")]
+        files = [drop.folder / f for f in (f"{name}_mask.png", f"{name}_probability.png", MEASURES_TABLE)]
         drawn = draw_layer(drop.found[name], drop.kinds[name], layer, segmenter.threshold)
         # a name of its own, which no browser has kept
         shown = drop.folder / f"{name}_layer_{time.time_ns()}.jpg"

@@ -109,6 +109,12 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info if own else {}
 
 
+def doubt_size(folder: Path) -> str:
+    """Why scores of the eyes in new_data are not those of others; "" where their labels have their own size."""
+    side = read_info(folder).get("size")
+    return "" if side is None else f"Scores of truth at {side}x{side}: not comparable with published ones."
+
+
 def read_sets(folder: Path) -> dict[str, str]:
     """Read the data set of each eye from new_data/dataset.json, by the name of the eye; empty if not noted."""
     sets = read_info(folder).get("sets", {})

@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
 from datasets.synthetic import write_drive
+from pages.results import PAGE, SCORES_TABLE
 from system.files import atomic
 from system.records import read_record, refuse_loss, users_files, write_record
 from utils import HelpFormatter, UserError, folder_name, run, seed_number
@@ -76,10 +77,10 @@ def main() -> int:
             sys.stderr.write(f"demo.py: {script} failed with exit status {status}\n")
             return status if status > 0 else 128 - status  # negative: ended by a signal
 
-    with (results / "metrics.csv").open(newline="", encoding="utf-8-sig") as file:
+    with (results / SCORES_TABLE).open(newline="", encoding="utf-8-sig") as file:
         f1 = {row["image"]: float(row["f1"]) for row in csv.DictReader(file)}
     print(f"\nmean F1 on the SYNTHETIC test eyes: {f1['mean']:.4f}")
-    look_at = (results / "index.html", results / "01_test.png", files / "curves.png", results / "metrics.csv")
+    look_at = (results / PAGE, results / "01_test.png", files / "curves.png", results / SCORES_TABLE)
     print("look at:", *look_at, sep="\n  ")
     print("All of it is SYNTHETIC: demo.py drew the eyes, and the score says nothing about DRIVE.")
     return 0

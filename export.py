@@ -18,7 +18,7 @@ from networks.checkpoints import VESSELS, find_weights, load_checkpoint
 from networks.loading import USUAL_WEIGHTS, add_weights, load_networks
 from system.devices import pick_device
 from system.files import atomic
-from utils import HelpFormatter, UserError, not_installed, path_name, run
+from utils import PROGRAM, HelpFormatter, UserError, not_installed, path_name, run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -106,7 +106,7 @@ def export(network: Network, metadata: dict[str, str]) -> bytes:
             dynamo=False,  # tracing takes seconds and needs no further package; the newer way takes a minute
         )
         graph = onnx.load(traced)
-    graph.producer_name = "retinal-vessel-unet"
+    graph.producer_name = PROGRAM
     graph.doc_string = f"Probability of {' and of '.join(network.outputs)} in a fundus photograph"
     onnx.helper.set_model_props(graph, metadata)
     onnx.checker.check_model(graph, full_check=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+PROGRAM = "retinal-vessel-unet"  # as files that it writes name it
 # torch takes seconds to import: every module imports it where it is used, so that --help answers at once
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from system.files import atomic
-from utils import versions
+from utils import PROGRAM, versions
 
 PROGRAM_FOLDER = Path(__file__).resolve().parent.parent
 Weights = Mapping[str, Mapping[Path, str]]  # SHA-256 of each checkpoint, by the flag that gives it
@@ -56,7 +56,7 @@ def commit() -> str:
 @functools.cache  # as it was when it began: it may be updated meanwhile
 def program() -> dict[str, str | None]:
     """Name, version and commit of this program."""
-    return {"name": "retinal-vessel-unet", "version": program_version(), "commit": commit()}
+    return {"name": PROGRAM, "version": program_version(), "commit": commit()}
 
 
 def write_manifest(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data import read_eyes, read_info
+from data import doubt_size, read_eyes
 from datasets.eyes import Eye
 from datasets.images import write_png
 from measures.table import examine_eye, write_all_measures
@@ -108,9 +108,9 @@ def score_all(
         if (observed := sum(eye.second is not None for eye in eyes)) < len(eyes):
             notes.append(f"The second observer drew {observed} of the {len(eyes)} images: a mean over those.")
             print(notes[-1])
-    if (squashed := read_info(args.data).get("size")) is not None:
-        notes.append(f"Scores of truth at {squashed}x{squashed}: not comparable with published ones.")
-        print(notes[-1])
+    if squashed := doubt_size(args.data):
+        notes.append(squashed)
+        print(squashed)
     names = [eye.result_name for eye in eyes]
     counts = None if binary else pooled
     write_report(results / PAGE, names, threshold, notes, rows, counts, measured)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data import eye_of, read_info
+from data import doubt_size, eye_of, read_info
 from datasets.eyes import Eye
 from datasets.images import read_levels
 from networks.checkpoints import VESSELS, load_checkpoint
@@ -139,11 +139,10 @@ def write_folds(run: Run, folds: Sequence[Scored], names: Sequence[str]) -> tupl
     )
     pooled, _ = metrics.best_threshold(np.sum([fold.counts for fold in folds], axis=0))
     print(f"the best threshold for all of them together: {pooled:.4f}")
-    info = read_info(run.data)
-    if (side := info.get("size")) is not None:
-        print(f"Scores of truth at {side}x{side}: not comparable with published ones.")
-    if info.get("rescaled"):
-        print(f"Scores of resized truth ({', '.join(info['rescaled'])}): not comparable with published ones.")
+    if squashed := doubt_size(run.data):
+        print(squashed)
+    if rescaled := read_info(run.data).get("rescaled"):
+        print(f"Scores of resized truth ({', '.join(rescaled)}): not comparable with published ones.")
     return pooled, mean
 
 
