@@ -1,8 +1,9 @@
 """Find the optic disc and the fovea of a photograph.
 
-A small network looks at the whole field of view, as it is and with even contrast, and at the mirror images of
-both: what it takes for a disc in one of them is a candidate. It looks again at a square of three disc diameters
-around each, which measures the disc at the same scale in every camera and tells it from an exudate.
+A small network looks at the whole field of view, as it is and with even contrast, and where it is not sure also
+at the mirror images of both: what it takes for a disc in one of them is a candidate. It looks again at a square
+of three disc diameters around each, which measures the disc at the same scale in every camera and tells it from
+an exudate.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ OUTPUTS = ("disc", "fovea")  # channels of the network
 WEIGHTS = Path(__file__).resolve().parent.parent / "files" / "anatomy.pth"
 CLOSE = 3.0  # disc diameters that the second look shows
 CERTAIN = 0.45  # what is less certain counts as not there
-SURE = 0.7  # beside what is so certain no other candidate is looked at
+SURE = 0.7  # beside what is so certain no other candidate is looked at, nor mirror images
+SAME = 0.9  # agreement of two looks from which a third says nothing new
 RIM, WHOLE = 1.2, 0.93  # a disc is whole where so much of a circle so many times as large is in the field
 CANDIDATES = 4  # areas of the first look that get others, at most
 LEAST_PROBABILITY = 0.2  # of a candidate in one of the first looks
@@ -106,10 +108,9 @@ def find_landmarks(photograph: np.ndarray, fov: np.ndarray, network: Network | N
     """
     network = network or load_anatomy()
     whole = window_around(fov)
-    maps = look(photograph, fov, whole, network, mirrored=True)
-    seen = whole.cut_fov(fov)
-    disc, certainty = find_disc(photograph, fov, network, whole, maps[:, 0].max(axis=0), seen)
-    fovea_x, fovea_y, fovea_certainty = find_fovea(whole, maps[:, 1].mean(axis=0), seen, disc, photograph)
+    disc, certainty, maps = find_disc(photograph, fov, network, whole)
+    fovea_map, seen = maps[:, 1].mean(axis=0), whole.cut_fov(fov)
+    fovea_x, fovea_y, fovea_certainty = find_fovea(whole, fovea_map, seen, disc, photograph)
     # what the network makes of a disc that is cut is a place, but no measure
     diameter = disc.diameter if disc and disc.whole else math.nan
     place = (disc.x, disc.y, diameter) if disc else (math.nan,) * 3
@@ -124,57 +125,67 @@ def look(
     A disc goes on beyond the field of view, a fovea does not.
 
     Returns:
-        float32 (V, 2, SIDE, SIDE), seen as it is and with even contrast, and in the mirror images of both.
+        float32 (2, 2, SIDE, SIDE): seen as it is and with even contrast, or in the mirror images of both.
     """
     import torch
 
     field, pixels = window.cut_fov(fov), window.cut(photograph)
     inputs = np.stack([network_input(view, field) for view in (pixels, equalize(pixels, field))])
-    if mirrored:
-        inputs = np.concatenate([inputs, inputs[..., ::-1]])
+    inputs = np.ascontiguousarray(inputs[..., ::-1]) if mirrored else inputs
     device: torch.device = next(network.parameters()).device
     with torch.inference_mode(), autocast(device):
         logits = network(torch.from_numpy(inputs).to(device).contiguous(memory_format=torch.channels_last))
     probabilities = logits.float().sigmoid().cpu().numpy()
-    probabilities[2:] = probabilities[2:, ..., ::-1]
+    probabilities = np.ascontiguousarray(probabilities[..., ::-1]) if mirrored else probabilities
     probabilities[:, 1] *= field > 0
     return probabilities
 
 
 def find_disc(
-    photograph: np.ndarray,
-    fov: np.ndarray,
-    network: Network,
-    whole: Window,
-    probability: np.ndarray,
-    seen: np.ndarray,
-) -> tuple[Disc | None, float]:
-    """The disc, from the highest probability of the first looks, float32 (SIDE, SIDE); None where unsure.
+    photograph: np.ndarray, fov: np.ndarray, network: Network, whole: Window
+) -> tuple[Disc | None, float, np.ndarray]:
+    """The disc, None where none is certain, and how certain the best candidate is, 0 to 1.
 
-    Returns:
-        The disc as the last look shows it, and how certain the best candidate is, 0 to 1.
+    The third is what the looks at the `whole` field of view showed, as of `look`: float32 (V, 2, SIDE, SIDE).
     """
+    maps = look(photograph, fov, whole, network)
+    best, certainty = best_candidate(photograph, fov, network, whole, maps)
+    if certainty <= SURE:
+        maps = np.concatenate([maps, look(photograph, fov, whole, network, mirrored=True)])
+        best, certainty = best_candidate(photograph, fov, network, whole, maps)
+    return (best if certainty >= CERTAIN else None), certainty, maps
+
+
+def best_candidate(
+    photograph: np.ndarray, fov: np.ndarray, network: Network, whole: Window, maps: np.ndarray
+) -> tuple[Disc | None, float]:
+    """What of the first looks is most certainly a disc when it is looked at again, and how certain, 0 to 1."""
+    probability, seen = maps[:, 0].max(axis=0), whole.cut_fov(fov)
     best, certainty = None, 0.0
     for mask in areas(probability, seen)[:CANDIDATES]:
         disc = read_disc(whole, mask, probability, seen)
-        agreed = disc.certainty
-        for _ in range(2):  # the second of them where the first look had the wrong size
-            window = Window(disc.x, disc.y, CLOSE * disc.diameter)
-            field = window.cut_fov(fov)
-            near = look(photograph, fov, window, network)[:, 0].mean(axis=0) if field.any() else None
-            masks = [] if near is None else areas(near, field)
-            if near is None or not masks:
-                agreed = 0.0
+        agreed = disc.certainty  # what is a disc from near alone, such as an exudate, is none
+        for _ in range(2):  # again where the look before had the wrong size
+            again = look_closer(photograph, fov, network, disc)
+            as_before = agreement(disc, again) if again else 0.0
+            agreed *= as_before
+            disc = again or disc
+            if not again or as_before > SAME:
                 break
-            again = read_disc(window, masks[0], near, field)
-            agreed *= agreement(disc, again)
-            disc = again
-        # what is a disc from near alone, such as an exudate, is none
         if agreed * disc.certainty > certainty:
             best, certainty = disc, agreed * disc.certainty
         if certainty > SURE:
             break
-    return (best if certainty >= CERTAIN else None), certainty
+    return best, certainty
+
+
+def look_closer(photograph: np.ndarray, fov: np.ndarray, network: Network, disc: Disc) -> Disc | None:
+    """The disc in a square of `CLOSE` diameters around what was taken for one; None where none is there."""
+    window = Window(disc.x, disc.y, CLOSE * disc.diameter)
+    if not (field := window.cut_fov(fov)).any():
+        return None
+    near = look(photograph, fov, window, network)[:, 0].mean(axis=0)
+    return next((read_disc(window, mask, near, field) for mask in areas(near, field)), None)
 
 
 def agreement(one: Disc, other: Disc) -> float:

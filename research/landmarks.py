@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from anatomy.landmarks import Landmarks, find_disc, find_landmarks, load_anatomy, look
+from anatomy.landmarks import Landmarks, find_disc, find_landmarks, load_anatomy
 from anatomy.windows import window_around
 from model import Network
 from research.anatomy_labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
@@ -128,10 +128,8 @@ def circle(eye: LabelledEye) -> np.ndarray:
 
 
 def disc_mask(photograph: np.ndarray, fov: np.ndarray, network: Network) -> np.ndarray:
-    """The disc as the second look outlines it, bool (H, W)."""
-    whole = window_around(fov)
-    first = look(photograph, fov, whole, network, mirrored=True)[:, 0].max(axis=0)
-    disc, _ = find_disc(photograph, fov, network, whole, first, whole.cut_fov(fov))
+    """The disc as the last look outlines it, bool (H, W)."""
+    disc, _, _ = find_disc(photograph, fov, network, window_around(fov))
     if disc is None:
         return np.zeros(fov.shape, bool)
     soft = cv2.warpAffine(disc.mask, disc.window.matrix(), fov.shape[::-1], flags=cv2.INTER_LINEAR)

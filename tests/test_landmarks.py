@@ -88,6 +88,39 @@ def test_landmarks_are_found_at_any_size_and_zoom(size, share):
         assert found.side == "right"
 
 
+class OneSided(Reader):
+    """Sees a disc in the whole field only where it lies on the left of what it is shown; from near always."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = super().forward(x)
+        is_whole = (x[:, 0] != 0).float().mean() < 0.75  # a round field in a square window
+        return torch.where((torch.arange(SIDE) > SIDE / 2) & is_whole, -9.0, maps)
+
+
+def test_a_disc_that_only_the_mirror_image_shows_is_found_where_it_is():
+    disc = (0.7, 0.45, 0.15)
+    found = find_landmarks(*drawn(600, disc), OneSided())
+    assert (found.disc_x, found.disc_y, found.disc_diameter) == pytest.approx((420, 270, 90), abs=5)
+
+
+class FromNear(Reader):
+    """Takes every red spot of a whole field for a disc, from near only a disc without blue."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = super().forward(x)
+        is_near = (x[:, 0] != 0).float().mean() > 0.75
+        return torch.where(is_near & (x[:, 2:] > 1.2).expand_as(maps), -9.0, maps)
+
+
+def test_what_is_no_disc_from_near_is_none_however_bright_it_is():
+    photograph, fov = drawn(600, (0.7, 0.45, 0.12))
+    spot, _ = drawn(600, (0.3, 0.5, 0.2))
+    photograph = np.maximum(photograph, spot)
+    photograph[(spot[..., 0] == 250), 2] = 250
+    found = find_landmarks(photograph, fov, FromNear())
+    assert (found.disc_x, found.disc_y, found.disc_diameter) == pytest.approx((420, 270, 72), abs=5)
+
+
 def test_what_is_not_there_is_nan():
     photograph, fov = drawn(300, None)
     found = find_landmarks(photograph, fov, Reader())
@@ -234,6 +267,8 @@ def test_all_kinds_of_labels_say_the_same(labelled):
     assert [eye.group for eye in eyes] == [
         g for g in ("DRIVE", "IDRiD drawn", "IDRiD", "HRF") for _ in range(2)
     ]
+    hrf = find_labels(labelled, None, [labelled / "HRF"])
+    assert {label.image.parent.name for label in hrf if label.group == "HRF"} == {"images"}, "not the labels"
     for eye in eyes:
         assert (eye.disc_x, eye.disc_y) == pytest.approx((40, 60), abs=0.51)
         assert eye.disc[60, 40] == 255 and eye.disc[20, 100] == 0
