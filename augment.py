@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P and PYTHONSAFEPATH=1 leave it out
 
-from anatomy.cameras import measure_discs
+from anatomy.cameras import give_discs
 from data import doubt_name
 from datasets.by_folder import pair_kinds
 from datasets.duplicates import find_equal, fingerprint
@@ -108,13 +108,15 @@ def parse_args() -> argparse.Namespace:
         help="diameter of the optic disc to which training eyes are brought; as large as DRIVE's own they stay "
         f"as they are by default (default: {WORKING_DISC:.0f}; DRIVE alone stays as it is)",
     )
+    of_each = "diameter of the optic disc in the photographs of each data set (default: found)"
+    parser.add_argument("--discs", type=between(4, 4096), nargs="+", default=[], metavar="PIXELS", help=of_each)
     parser.add_argument(
         "--size", type=between(16, 4096, int), help="squash to SIZE x SIZE as many tutorials do (default: keep)"
     )
     parser.add_argument("--seed", type=seed_number, default=42, help="seed of the random rotations")
     args = parser.parse_args()
-    if args.size and (args.leave_one_out or args.disc):
-        parser.error("--size: goes neither with --leave-one-out nor with --disc")
+    if args.size and (args.leave_one_out or args.disc or args.discs):
+        parser.error("--size: goes neither with --leave-one-out nor with --disc or --discs")
     if bool(args.unlabelled) != bool(args.teacher) or (args.unlabelled and args.size):
         parser.error("--unlabelled: with --teacher, and without --size")
     return args
@@ -246,15 +248,12 @@ def main() -> None:
     refuse_all(problems)  # before any pixel is read
     names = [source.name for source in sources]
     lesson = read_lesson(args.unlabelled, args.teacher, names) if args.unlabelled else None
-    disc = None if args.size else args.disc or usual_disc(data_sets)
+    disc = None if args.size else args.disc or (WORKING_DISC if args.discs else usual_disc(data_sets))
     with claim(out):
         remove_leftovers(out)
         with scratch(out, ".staged-") as staged:
             if disc:
-                training = [source for source in sources if source.part == "train"]
-                discs = measure_discs([source.image for source in training])
-                for source in training:
-                    source.disc = discs.get(source.image)
+                give_discs(data_sets, args.discs)
             problems = write_all(sources, staged, args, disc)
             if lesson:
                 problems += teach(*lesson, disc or WORKING_DISC, staged / "train", only_read=bool(problems))

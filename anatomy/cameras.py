@@ -18,6 +18,7 @@ from tqdm import tqdm
 from anatomy.landmarks import Landmarks
 from anatomy.photograph import DISC_SHARE, Photograph, look_at
 from datasets.images import read_image
+from datasets.layouts import DataSet
 from system.threads import threads
 from utils import UserError
 
@@ -166,3 +167,21 @@ def measure_discs(paths: Sequence[Path]) -> dict[Path, float]:
         assumed = DISC_SHARE * float(np.median([sizes.field for sizes in own.values()]))
         measured |= dict.fromkeys(own, disc_of_camera(discs) or few or assumed)
     return measured
+
+
+def give_discs(data_sets: Sequence[DataSet], discs: Sequence[float]) -> None:
+    """Give the training eyes of each data set the disc diameter of their camera, in pixels.
+
+    `discs` has one for each data set; where it is empty, they are measured.
+
+    Raises:
+        UserError: there are not as many discs as data sets.
+    """
+    if discs and len(discs) != len(data_sets):
+        names = ", ".join(data_set.name for data_set in data_sets)
+        raise UserError(f"--discs: {len(discs)} for {len(data_sets)} data sets; give one for each of {names}")
+    training = [[eye for eye in data_set.eyes if eye.part == "train"] for data_set in data_sets]
+    measured = {} if discs else measure_discs([eye.image for eyes in training for eye in eyes])
+    for number, eyes in enumerate(training):
+        for eye in eyes:
+            eye.disc = discs[number] if discs else measured.get(eye.image)

@@ -374,6 +374,24 @@ def test_training_eyes_are_brought_to_one_size_of_the_disc_and_test_eyes_keep_th
     assert [source["name"] for source in info["sources"]] == info["rescaled"] == ["HRF"]
 
 
+def test_who_knows_the_discs_of_the_data_sets_gives_them(tmp_path):
+    write_drive(tmp_path / "DRIVE", train=1, test=1, height=200, width=196)
+    hrf = write_hrf(tmp_path / "HRF", DRAWN)
+    folders = (tmp_path / "DRIVE", hrf, "--out", tmp_path / "out", "--disc", 60)
+    run_script(augment.main, *folders, "--discs", 30, 120)
+    for eye in read_eyes(tmp_path / "out" / "train", labels=True):
+        before = (
+            DRAWN[HRF_EYES.index(eye_of(eye.name))][1].shape if eye_of(eye.name) in HRF_EYES else (200, 196)
+        )
+        times = 0.5 if eye_of(eye.name) in HRF_EYES else 2
+        assert eye.mask.shape == tuple(round(times * side) for side in before)
+    with pytest.raises(UserError, match=r"^--discs: 1 for 2 data sets; give one for each of DRIVE, HRF$"):
+        run_script(augment.main, *folders, "--discs", 30)
+    run_script(augment.main, tmp_path / "DRIVE", "--out", tmp_path / "alone", "--discs", 56)
+    (eye, *_) = read_eyes(tmp_path / "alone" / "train", labels=True)
+    assert eye.mask.shape == (400, 392), "DRIVE alone stays as it is, but not where its disc is given"
+
+
 def test_the_disc_of_a_camera_is_the_median_over_its_eyes(tmp_path, monkeypatch):
     # by level; those of the third size are no discs of one camera
     discs = {40: 40.0, 50: 44.0, 60: float("nan"), 70: 90.0, 80: float("nan"), 90: 9.0, 100: 30.0, 110: 90.0}
