@@ -33,7 +33,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "files" / "anatomy.pth"
 CLOSE = 3.0  # disc diameters that the second look shows
 CERTAIN = 0.45  # what is less certain counts as not there
 SURE = 0.7  # beside what is so certain no other candidate is looked at, nor mirror images
-SAME = 0.9  # agreement of two looks from which a third says nothing new
+AS_BEFORE = 0.9  # agreement of two looks from which a third says nothing new
 RIM, WHOLE = 1.2, 0.93  # a disc is whole where so much of a circle so many times as large is in the field
 CANDIDATES = 4  # areas of the first look that get others, at most
 LEAST_PROBABILITY = 0.2  # of a candidate in one of the first looks
@@ -167,10 +167,10 @@ def best_candidate(
         agreed = disc.certainty  # what is a disc from near alone, such as an exudate, is none
         for _ in range(2):  # again where the look before had the wrong size
             again = look_closer(photograph, fov, network, disc)
-            as_before = agreement(disc, again) if again else 0.0
-            agreed *= as_before
+            agrees = agreement(disc, again) if again else 0.0
+            agreed *= agrees
             disc = again or disc
-            if not again or as_before > SAME:
+            if not again or agrees > AS_BEFORE:
                 break
         if agreed * disc.certainty > certainty:
             best, certainty = disc, agreed * disc.certainty
