@@ -120,7 +120,7 @@ def find_landmarks(photograph: np.ndarray, fov: np.ndarray, network: Network | N
 def look(
     photograph: np.ndarray, fov: np.ndarray, window: Window, network: Network, mirrored: bool = False
 ) -> np.ndarray:
-    """Probabilities of disc and fovea in a window that shows some of the field of view.
+    """Probabilities of disc and fovea in a window; 0 where it shows nothing of the field of view.
 
     A disc goes on beyond the field of view, a fovea does not.
 
@@ -130,6 +130,8 @@ def look(
     import torch
 
     field, pixels = window.cut_fov(fov), window.cut(photograph)
+    if not field.any():
+        return np.zeros((2, len(OUTPUTS), SIDE, SIDE), np.float32)
     inputs = np.stack([network_input(view, field) for view in (pixels, equalize(pixels, field))])
     inputs = np.ascontiguousarray(inputs[..., ::-1]) if mirrored else inputs
     device: torch.device = next(network.parameters()).device
@@ -182,9 +184,7 @@ def best_candidate(
 def look_closer(photograph: np.ndarray, fov: np.ndarray, network: Network, disc: Disc) -> Disc | None:
     """The disc in a square of `CLOSE` diameters around what was taken for one; None where none is there."""
     window = Window(disc.x, disc.y, CLOSE * disc.diameter)
-    if not (field := window.cut_fov(fov)).any():
-        return None
-    near = look(photograph, fov, window, network)[:, 0].mean(axis=0)
+    near, field = look(photograph, fov, window, network)[:, 0].mean(axis=0), window.cut_fov(fov)
     return next((read_disc(window, mask, near, field) for mask in areas(near, field)), None)
 
 

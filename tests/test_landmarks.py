@@ -129,6 +129,12 @@ def test_what_is_not_there_is_nan():
     assert found.side == ""
 
 
+def test_a_field_of_view_thinner_than_a_pixel_of_the_network_shows_nothing():
+    photograph, fov = np.full((1500, 1500, 3), 90, np.uint8), np.eye(1500, dtype=np.uint8) * 255
+    found = find_landmarks(photograph, fov, Reader())
+    assert all(math.isnan(value) for value in (found.disc_x, found.disc_diameter, found.fovea_x))
+
+
 def test_a_disc_that_the_border_cuts_has_a_place_but_no_diameter():
     whole = find_landmarks(*drawn(400, (0.86, 0.5, 0.15)), Reader())
     cut = find_landmarks(*drawn(400, (0.94, 0.5, 0.15)), Reader())
