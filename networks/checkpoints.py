@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,11 @@ def save_checkpoint(
         temporary.write_bytes(content.getbuffer())
         if before:
             before()
+
+
+def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights with 16 bits, which `load_checkpoint` reads as they are; nothing can go on training from them."""
+    return {n: value.half() if value.is_floating_point() else value for n, value in weights.items()}
 
 
 def load_checkpoint(

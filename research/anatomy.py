@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from anatomy.landmarks import OUTPUTS, WEIGHTS
-from networks.checkpoints import load_checkpoint, save_checkpoint
+from networks.checkpoints import halved, load_checkpoint, save_checkpoint
 from research.anatomy_labels import FOLDS, LabelledEye, find_labels, held_out, read_labelled_eyes
 from research.anatomy_views import RandomWindows
 from system.devices import autocast, describe, pick_device
@@ -138,10 +138,7 @@ def save_anatomy(
 
     settings = {name: getattr(args, name) for name in ("steps", "batch_size", "lr", "seed")}
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    weights = {
-        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in network.state_dict().items()
-    }
+    weights = {name: value.cpu().contiguous() for name, value in halved(network.state_dict()).items()}
     content = {"model": network.config, "outputs": list(OUTPUTS), "weights": weights, "settings": settings}
     split = {"train": list(names), "validation": []}
     save_checkpoint(path, {**content, "split": split, "versions": versions, "seconds": seconds})

@@ -22,7 +22,7 @@ from conftest import CPU, ROOT, TINY, run_script
 import train
 from datasets.images import read_image, read_mask, write_png
 from model import ResUNet, UNet
-from networks.checkpoints import FORMAT, load_checkpoint, save_checkpoint
+from networks.checkpoints import FORMAT, halved, load_checkpoint, save_checkpoint
 from training.muon import Muon
 from training.settings import Settings
 from training.state import Training
@@ -322,9 +322,8 @@ def test_the_table_of_promises_counts_the_checkpoints_as_they_are():
 
 
 def test_a_compressed_checkpoint_is_smaller_and_the_same(tmp_path):
-    weights = {
-        n: value.half() if value.is_floating_point() else value for n, value in fresh()["weights"].items()
-    }
+    weights = halved(fresh()["weights"])
+    assert all(value.dtype == torch.float16 for value in weights.values() if value.is_floating_point())
     content = fresh() | {"weights": weights}
     sizes = []
     for compress in (False, True):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from networks.checkpoints import KINDS, load_checkpoint, save_checkpoint
+from networks.checkpoints import KINDS, halved, load_checkpoint, save_checkpoint
 from training.settings import Settings, no_state
 from utils import UserError, versions
 
@@ -59,14 +59,12 @@ class Training:
         """Write a checkpoint with the weights of `model` and what all checkpoints contain."""
         weights = model.state_dict()
         # half the size, and nothing goes on from it
-        halved = model.outputs == KINDS and "optimizer" not in more
-        if halved:
-            weights = {n: value.half() if value.is_floating_point() else value for n, value in weights.items()}
-        content: dict[str, Any] = {"model": model.config, "weights": weights}
+        is_small = model.outputs == KINDS and "optimizer" not in more
+        content: dict[str, Any] = {"model": model.config, "weights": halved(weights) if is_small else weights}
         content |= {"settings": asdict(self.settings), "split": self.split}
         content |= {"diameter": model.diameter, "disc": model.disc, "versions": versions()}
         content |= {"started_from": self.started_from, "outputs": list(model.outputs), **more}
-        save_checkpoint(path, content, self.make_room, compressed=halved)
+        save_checkpoint(path, content, self.make_room, compressed=is_small)
         self.make_room = None
 
     def save_last(self, path: Path) -> None:
